@@ -1,0 +1,128 @@
+//! The contract between models and devices.
+//!
+//! A model is written once against [`Backend`], a trait of about a dozen layer-height operations (one for each nano-vLLM
+//! layer, not a tensor algebra), and runs on every device that implements it. This crate holds the trait, the data that
+//! crosses it and the error type. It does not know any device, any model or any file.
+
+mod context;
+mod error;
+mod sample;
+mod spec;
+
+pub use context::Context;
+pub use error::{Error, Result};
+/// The element type of stored weights and caches: GGUF's own enumeration, dense types included.
+pub use nanovllm_gguf::GgmlType as DType;
+pub use sample::SampleRow;
+pub use spec::{HeadLayout, KvCacheSpec, WeightPart};
+
+/// A device that executes a model's operations.
+///
+/// Activations are row-major matrices, one row a token. Every operation sets the row count of its output to that of its
+/// input (at most the capacity the output was made with), so a model allocates its buffers once. Operations on one
+/// backend are issued from one thread at a time.
+pub trait Backend: Send + Sync + 'static {
+    /// An activation matrix with a fixed capacity of rows and a current number of rows.
+    type Tensor: Send + Sync;
+    /// A weight matrix in the layout the device wants, packed once at load.
+    type Weight: Send + Sync;
+    /// The paged key/value cache of all layers.
+    type KvCache: Send + Sync;
+
+    /// A short description for logs: device, instruction set, threads.
+    fn describe(&self) -> String;
+
+    /// A zeroed activation matrix with room for `rows` rows of `cols` values; its current row count is `rows`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when the device cannot hold it.
+    fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor>;
+
+    /// A matrix with the given contents, `data.len() == rows * cols` (norm weights, rotary tables, biases).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `data` has another length; [`Error::OutOfMemory`].
+    fn upload(&self, data: &[f32], rows: usize, cols: usize) -> Result<Self::Tensor>;
+
+    /// Copies the current rows out as f32, row-major.
+    fn download(&self, x: &Self::Tensor) -> Vec<f32>;
+
+    /// Packs one stored matrix into the device's layout.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedDType`] for a type the device has no kernel for; [`Error::Shape`] when the bytes do not match
+    /// the shape; [`Error::OutOfMemory`].
+    fn pack(&self, part: &WeightPart<'_>) -> Result<Self::Weight>;
+
+    /// Stacks weights by rows (outputs) into one, in order; the parts may differ in type, not in columns.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the columns differ or the list is empty.
+    fn concat(&self, parts: Vec<Self::Weight>) -> Result<Self::Weight>;
+
+    /// Copies a weight out in plain row-major f32, `rows * cols` values, as the device computes with it.
+    fn unpack(&self, weight: &Self::Weight) -> Vec<f32>;
+
+    /// Allocates the paged cache described by `spec`, lazily where the system can.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`].
+    fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
+
+    /// `out[i] = weight[ids[i]]`. Ids are in range (the engine checks them where they enter).
+    fn embedding(&self, weight: &Self::Weight, ids: &[u32], out: &mut Self::Tensor);
+
+    /// Root-mean-square norm of each row (Zhang and Sennrich 2019): `out = x / sqrt(mean(x^2) + eps) * weight`.
+    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f32, out: &mut Self::Tensor);
+
+    /// `residual += x; out = rms_norm(residual)`.
+    fn add_rms_norm(
+        &self,
+        x: &Self::Tensor,
+        residual: &mut Self::Tensor,
+        weight: &Self::Tensor,
+        eps: f32,
+        out: &mut Self::Tensor,
+    );
+
+    /// `out = x @ weight^T (+ bias)`, `[rows, cols_in] -> [rows, rows_of_weight]`.
+    fn linear(&self, x: &Self::Tensor, weight: &Self::Weight, bias: Option<&Self::Tensor>, out: &mut Self::Tensor);
+
+    /// Norms each query and key head where weights are given (Qwen3), rotates them (NeoX halves; `rope` is
+    /// `[max_position, head_dim]`: cosines, then sines), and stores key and value rows at the context's slots of `layer`.
+    /// `qkv` holds `[queries | keys | values]` in each row; queries are updated in place, keys and values need not be.
+    fn norm_rope_store(
+        &self,
+        qkv: &mut Self::Tensor,
+        heads: &HeadLayout,
+        qk_norm: Option<(&Self::Tensor, &Self::Tensor, f32)>,
+        rope: &Self::Tensor,
+        positions: &[u32],
+        cache: &mut Self::KvCache,
+        layer: usize,
+        context: &Context<'_>,
+    );
+
+    /// Causal attention of the query part of `qkv` over the cached keys and values of `layer`, the rows just stored
+    /// included: `out` is `[rows, num_heads * head_dim]`. Ragged prefill and decode go in one call.
+    fn attention(
+        &self,
+        qkv: &Self::Tensor,
+        heads: &HeadLayout,
+        cache: &Self::KvCache,
+        layer: usize,
+        context: &Context<'_>,
+        out: &mut Self::Tensor,
+    );
+
+    /// `out = silu(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
+    fn silu_and_mul(&self, x: &Self::Tensor, out: &mut Self::Tensor);
+
+    /// `out[i] = x[rows[i]]`.
+    fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);
+
+    /// Chooses one token a row: the arg-max of `logit / temperature - ln(noise)` with the exponential noise of
+    /// [`SampleRow`], or of the logit alone at temperature 0; the lowest id wins a tie. A NaN logit is never chosen
+    /// unless every logit is NaN, which gives 0.
+    fn sample(&self, logits: &Self::Tensor, plan: &[SampleRow], out: &mut [u32]);
+}

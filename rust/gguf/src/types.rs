@@ -1,0 +1,126 @@
+//! Tensor element types and their block shapes.
+
+use std::fmt;
+
+macro_rules! types {
+    ($($(#[$doc:meta])* $variant:ident = $id:literal, $name:literal, $block:literal, $bytes:literal;)*) => {
+        /// The element type of a tensor, with ggml's numbering.
+        ///
+        /// A quantised type stores blocks of [`block_size`](Self::block_size) consecutive elements of a row in
+        /// [`type_size`](Self::type_size) bytes; a dense type is a block of one.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(non_camel_case_types)] // the field writes Q4_0 and IQ2_XXS
+        #[repr(u32)]
+        #[non_exhaustive]
+        pub enum GgmlType { $($(#[$doc])* $variant = $id,)* }
+
+        impl GgmlType {
+            /// Every type known.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The type with ggml's number `id`.
+            pub const fn from_id(id: u32) -> Option<Self> {
+                match id { $($id => Some(Self::$variant),)* _ => None }
+            }
+
+            /// ggml's name, upper case.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Elements a block.
+            pub const fn block_size(self) -> usize {
+                match self { $(Self::$variant => $block,)* }
+            }
+
+            /// Bytes a block.
+            pub const fn type_size(self) -> usize {
+                match self { $(Self::$variant => $bytes,)* }
+            }
+        }
+    };
+}
+
+types! {
+    /// IEEE single.
+    F32 = 0, "F32", 1, 4;
+    /// IEEE half.
+    F16 = 1, "F16", 1, 2;
+    /// 4-bit codes, one f16 scale per 32.
+    Q4_0 = 2, "Q4_0", 32, 18;
+    /// 4-bit codes, f16 scale and minimum per 32.
+    Q4_1 = 3, "Q4_1", 32, 20;
+    /// 5-bit codes, one f16 scale per 32.
+    Q5_0 = 6, "Q5_0", 32, 22;
+    /// 5-bit codes, f16 scale and minimum per 32.
+    Q5_1 = 7, "Q5_1", 32, 24;
+    /// 8-bit codes, one f16 scale per 32.
+    Q8_0 = 8, "Q8_0", 32, 34;
+    /// 8-bit codes, f16 scale and scaled sum per 32 (activations).
+    Q8_1 = 9, "Q8_1", 32, 36;
+    /// 2-bit codes in super-blocks of 256.
+    Q2_K = 10, "Q2_K", 256, 84;
+    /// 3-bit codes in super-blocks of 256.
+    Q3_K = 11, "Q3_K", 256, 110;
+    /// 4-bit codes in super-blocks of 256.
+    Q4_K = 12, "Q4_K", 256, 144;
+    /// 5-bit codes in super-blocks of 256.
+    Q5_K = 13, "Q5_K", 256, 176;
+    /// 6-bit codes in super-blocks of 256.
+    Q6_K = 14, "Q6_K", 256, 210;
+    /// 8-bit codes in super-blocks of 256 (activations).
+    Q8_K = 15, "Q8_K", 256, 292;
+    /// 2.06 bits a weight from a lattice codebook.
+    IQ2_XXS = 16, "IQ2_XXS", 256, 66;
+    /// 2.31 bits a weight from a lattice codebook.
+    IQ2_XS = 17, "IQ2_XS", 256, 74;
+    /// 3.06 bits a weight from a lattice codebook.
+    IQ3_XXS = 18, "IQ3_XXS", 256, 98;
+    /// 1.56 bits a weight from a codebook.
+    IQ1_S = 19, "IQ1_S", 256, 50;
+    /// 4-bit non-linear codes, one f16 scale per 32.
+    IQ4_NL = 20, "IQ4_NL", 32, 18;
+    /// 3.44 bits a weight from a codebook.
+    IQ3_S = 21, "IQ3_S", 256, 110;
+    /// 2.5 bits a weight from a codebook.
+    IQ2_S = 22, "IQ2_S", 256, 82;
+    /// 4-bit non-linear codes in super-blocks of 256.
+    IQ4_XS = 23, "IQ4_XS", 256, 136;
+    /// Signed byte.
+    I8 = 24, "I8", 1, 1;
+    /// Signed 16 bits.
+    I16 = 25, "I16", 1, 2;
+    /// Signed 32 bits.
+    I32 = 26, "I32", 1, 4;
+    /// Signed 64 bits.
+    I64 = 27, "I64", 1, 8;
+    /// IEEE double.
+    F64 = 28, "F64", 1, 8;
+    /// 1.75 bits a weight from a codebook.
+    IQ1_M = 29, "IQ1_M", 256, 56;
+    /// The upper half of an f32.
+    Bf16 = 30, "BF16", 1, 2;
+    /// Ternary, 1.69 bits a weight.
+    TQ1_0 = 34, "TQ1_0", 256, 54;
+    /// Ternary, 2.06 bits a weight.
+    TQ2_0 = 35, "TQ2_0", 256, 66;
+    /// OCP microscaling 4-bit floats, one power-of-two scale per 32.
+    MXFP4 = 39, "MXFP4", 32, 17;
+}
+
+impl GgmlType {
+    /// Bytes of `elements` consecutive elements; `None` when not whole blocks or past `usize`.
+    pub const fn bytes_for(self, elements: usize) -> Option<usize> {
+        if elements % self.block_size() == 0 {
+            (elements / self.block_size()).checked_mul(self.type_size())
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for GgmlType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

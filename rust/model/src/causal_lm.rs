@@ -1,0 +1,84 @@
+//! What the engine sees of a model: one virtual call a step.
+
+use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+
+/// The ragged batch of one step, as nano-vLLM's `prepare_prefill` and `prepare_decode` describe it.
+///
+/// Sequence `s` brings rows `cu_seqlens_q[s]..cu_seqlens_q[s + 1]`; after the step it has `context_lens[s]` tokens in the
+/// cache. A decode step is the case of one row a sequence.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelInput {
+    /// True for a prefill step.
+    pub is_prefill: bool,
+    /// Token ids, `[rows]`.
+    pub input_ids: Vec<u32>,
+    /// Position of each row in its sequence, `[rows]`.
+    pub positions: Vec<u32>,
+    /// Row offsets, `[num_seqs + 1]`.
+    pub cu_seqlens_q: Vec<u32>,
+    /// Tokens in the cache once the step is stored, `[num_seqs]`.
+    pub context_lens: Vec<u32>,
+    /// Cache slot of each row, `[rows]`.
+    pub slot_mapping: Vec<i32>,
+    /// Blocks of each sequence, `[num_seqs, table_stride]`, padded with -1.
+    pub block_tables: Vec<i32>,
+    /// Entries in a row of `block_tables`.
+    pub table_stride: usize,
+}
+
+impl ModelInput {
+    /// Number of sequences.
+    pub fn num_seqs(&self) -> usize {
+        self.context_lens.len()
+    }
+}
+
+/// Why a step did not finish.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The interrupt callback asked to stop between two slices.
+    #[error("interrupted")]
+    Interrupted,
+    /// The device failed.
+    #[error(transparent)]
+    Backend(#[from] Error),
+}
+
+/// A causal language model on a device, with its cache.
+pub trait CausalLm: Send {
+    /// Tokens in the vocabulary; ids are below it.
+    fn vocab_size(&self) -> usize;
+
+    /// A description for logs: architecture, device, instruction set, threads.
+    fn describe(&self) -> String;
+
+    /// The cache of one block of `block_size` tokens, over all layers; `dtype` F32 or Bf16, or the model's own choice.
+    fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec;
+
+    /// Allocates the cache, replacing an earlier one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`].
+    fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error>;
+
+    /// Runs one step and chooses a token for each row of `plan`.
+    ///
+    /// `sample[s]` is `None` for a sequence whose prompt is not finished by this step. The result has one token for each
+    /// `Some`, in order. The step runs in slices of at most 512 rows; `interrupted` is asked between two slices.
+    ///
+    /// # Errors
+    /// [`StepError::Interrupted`], after which the cache rows of this step are undefined; [`StepError::Backend`].
+    fn step(
+        &mut self,
+        input: &ModelInput,
+        sample: &[Option<SampleRow>],
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<u32>, StepError>;
+
+    /// Runs one step and returns the f32 logits of every row, `[rows, vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    fn logits(&mut self, input: &ModelInput) -> Result<Vec<f32>, StepError>;
+}

@@ -1,0 +1,1 @@
+//! tokenizer.json or a GGUF vocabulary to a tokenizers::Tokenizer; chat templates; incremental detokeniser.
