@@ -1,0 +1,86 @@
+//! Activations in the form a weight's format multiplies with: i8 blocks for quantised weights, bf16 pairs for bf16 ones.
+//!
+//! Every row is converted by itself, so its codes do not depend on the batch.
+
+use bytemuck::{Pod, Zeroable};
+use nanovllm_backend::Result;
+
+use crate::buffer::Buffer;
+use crate::pack::BLOCK;
+
+/// What goes with 32 i8 codes of an activation row.
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockMeta {
+    /// Scale: the value is `code * scale`.
+    pub(crate) scale: f32,
+    /// Scaled sum of the codes: what a weight's minimum is multiplied with.
+    pub(crate) sum: f32,
+    /// -8 times the sum of the codes, where an accumulator of codes stored with an offset of 8 starts.
+    pub(crate) start8: i32,
+    /// -128 times the sum of the codes, where an accumulator of codes stored with an offset of 128 starts.
+    pub(crate) start128: i32,
+}
+
+impl BlockMeta {
+    pub(crate) fn new(scale: f32, sum: i32) -> Self {
+        Self { scale, sum: scale * sum as f32, start8: -8 * sum, start128: -128 * sum }
+    }
+}
+
+/// Scratch for the converted rows of one matmul; grows, never shrinks.
+pub(crate) struct Activations {
+    codes: Buffer<i8>,
+    meta: Buffer<BlockMeta>,
+    pairs: Buffer<u32>,
+}
+
+/// The rows of one matmul as kernels read them.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    /// f32, `[rows, cols]`.
+    pub(crate) x: *const f32,
+    /// i8 codes in [-127, 127], `[rows, cols]`.
+    pub(crate) codes: *const i8,
+    /// `[rows, cols / 32]`.
+    pub(crate) meta: *const BlockMeta,
+    /// bf16 pairs, `[rows, ceil(cols / 2)]`.
+    pub(crate) pairs: *const u32,
+    pub(crate) cols: usize,
+}
+
+// SAFETY: plain addresses; those who read or write through them say why they may.
+unsafe impl Send for Rows {}
+// SAFETY: as above.
+unsafe impl Sync for Rows {}
+
+impl Activations {
+    pub(crate) fn new() -> Result<Self> {
+        let what = "activation codes";
+        Ok(Self { codes: Buffer::zeroed(0, what)?, meta: Buffer::zeroed(0, what)?, pairs: Buffer::zeroed(0, what)? })
+    }
+
+    /// Room for the codes of `rows` rows of `cols` values.
+    pub(crate) fn reserve_codes(&mut self, rows: usize, cols: usize) -> Result<()> {
+        grow(&mut self.codes, rows * cols)?;
+        grow(&mut self.meta, rows * cols / BLOCK)
+    }
+
+    /// Room for the bf16 pairs of `rows` rows of `cols` values.
+    pub(crate) fn reserve_pairs(&mut self, rows: usize, cols: usize) -> Result<()> {
+        grow(&mut self.pairs, rows * cols.div_ceil(2))
+    }
+
+    /// Addresses of the scratch for rows of `cols` values that start at `x`.
+    pub(crate) fn rows(&mut self, x: *const f32, cols: usize) -> Rows {
+        let codes = self.codes.as_mut_ptr().cast_const();
+        Rows { x, codes, meta: self.meta.as_mut_ptr(), pairs: self.pairs.as_mut_ptr(), cols }
+    }
+}
+
+fn grow<T: Pod>(buffer: &mut Buffer<T>, len: usize) -> Result<()> {
+    if buffer.len() < len {
+        *buffer = Buffer::zeroed(len, "activation codes")?;
+    }
+    Ok(())
+}

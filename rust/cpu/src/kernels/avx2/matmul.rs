@@ -1,0 +1,340 @@
+//! AVX2 matmul: groups of 8 outputs, one 256-bit load for 8 outputs times 4 inputs.
+//!
+//! `vpmaddubsw` adds two products of an unsigned and a signed byte in 16 bits and saturates. Nibbles are safe as they are
+//! (eight pairs of 15 x 127 still fit), signed bytes as |w| x sign(a, w): 2 x 128 x 127 fits because activations stop at 127.
+
+use std::arch::x86_64::*;
+
+use crate::activations::{BlockMeta, Rows};
+use crate::matmul::{MatmulKernels, Tile};
+use crate::pack::BLOCK;
+
+/// Rows of a packed group.
+const LANES: usize = 8;
+/// Bytes to fetch ahead of use.
+const PREFETCH: usize = 2048;
+
+pub(crate) fn kernels() -> MatmulKernels {
+    MatmulKernels {
+        lanes: LANES,
+        quantize,
+        pair: None,
+        f32: tile::<F32>,
+        f16: tile::<F16>,
+        bf16: tile::<Bf16>,
+        q8_0: tile::<Quantized<Q8_0>>,
+        q4_0: tile::<Quantized<Q4_0>>,
+        q4_1: tile::<Quantized<Q4_1>>,
+    }
+}
+
+/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, ties to even.
+///
+/// # Safety
+/// See [`crate::matmul::ConvertKernel`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn quantize(rows: &Rows, row: usize) {
+    let Rows { x, codes, meta, cols, .. } = *rows;
+    let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff));
+    // Undoes the lane order that packing 32 to 16 to 8 bits leaves.
+    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    // SAFETY: by the contract, `row` exists in each of the three arrays and is ours; every access is below its end.
+    unsafe {
+        let (x, codes) = (x.add(row * cols), codes.cast_mut().add(row * cols));
+        let meta = meta.cast_mut().add(row * (cols / BLOCK));
+        for block in 0..cols / BLOCK {
+            let mut v = [_mm256_setzero_ps(); 4];
+            let mut largest = _mm256_setzero_ps();
+            for (i, v) in v.iter_mut().enumerate() {
+                *v = _mm256_loadu_ps(x.add(block * BLOCK + 8 * i));
+                largest = _mm256_max_ps(largest, _mm256_and_ps(*v, magnitude));
+            }
+            let largest = reduce_max(largest);
+            let inverse = _mm256_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            let mut q = [_mm256_setzero_si256(); 4];
+            let mut sum = _mm256_setzero_si256();
+            for (q, v) in q.iter_mut().zip(v) {
+                *q = _mm256_cvtps_epi32(_mm256_mul_ps(v, inverse));
+                sum = _mm256_add_epi32(sum, *q);
+            }
+            let bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+            _mm256_storeu_si256(codes.add(block * BLOCK).cast(), bytes);
+            *meta.add(block) = BlockMeta::new(largest / 127.0, reduce_add(sum));
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn reduce_max(v: __m256) -> f32 {
+    let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn reduce_add(v: __m256i) -> i32 {
+    let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+    let v = _mm_add_epi32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+    _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v)))
+}
+
+/// A weight format: how `MR` rows accumulate over a group.
+trait Kernel {
+    /// Sums of rows `row..row + MR`.
+    ///
+    /// # Safety
+    /// As for [`crate::matmul::TileKernel`], for these rows.
+    unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m256; MR];
+}
+
+/// # Safety
+/// See [`crate::matmul::TileKernel`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile<K: Kernel>(tile: &Tile) {
+    let mut i = 0;
+    // SAFETY: rows `i..i + MR` are within the tile.
+    unsafe {
+        while i + 4 <= tile.count {
+            store(tile, i, K::rows::<4>(tile, tile.first + i));
+            i += 4;
+        }
+        if i + 2 <= tile.count {
+            store(tile, i, K::rows::<2>(tile, tile.first + i));
+            i += 2;
+        }
+        if i < tile.count {
+            store(tile, i, K::rows::<1>(tile, tile.first + i));
+        }
+    }
+}
+
+/// # Safety
+/// Rows `i..i + MR` are within the tile.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn store<const MR: usize>(tile: &Tile, i: usize, sums: [__m256; MR]) {
+    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(tile.lanes as i32), lane);
+    for (m, sum) in sums.into_iter().enumerate() {
+        // SAFETY: `lanes` outputs of the row are ours by the tile's contract, and the mask ends there.
+        unsafe { _mm256_maskstore_ps(tile.out.add((i + m) * tile.stride), mask, sum) };
+    }
+}
+
+/// The bytes of a quantised block.
+trait Codes {
+    /// Bytes of codes in a group's block.
+    const CODE_BYTES: usize;
+    /// Whether minimums follow the scales.
+    const HAS_MIN: bool = false;
+    /// Bytes of a group's block.
+    const BYTES: usize = Self::CODE_BYTES + LANES * if Self::HAS_MIN { 4 } else { 2 };
+
+    /// Sums of products, 8 outputs for each of `MR` rows whose codes are `stride` bytes apart; `metas` are those of the block.
+    ///
+    /// # Safety
+    /// `weight` points to a block's codes and `activations` to 32 codes of each row; AVX2.
+    unsafe fn dot<const MR: usize>(
+        weight: *const __m256i,
+        activations: *const i8,
+        stride: usize,
+        metas: [&BlockMeta; MR],
+    ) -> [__m256i; MR];
+}
+
+/// Sums of products of nibbles; the low ones of the four vectors go with the first 16 activations.
+///
+/// # Safety
+/// See [`Codes::dot`].
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn dot_nibbles<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR] {
+    let fifteen = _mm256_set1_epi8(15);
+    let mut sums = [_mm256_setzero_si256(); MR];
+    for j in 0..4 {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let w = _mm256_loadu_si256(weight.add(j));
+            let low = _mm256_and_si256(w, fifteen);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(w), fifteen);
+            for (m, sum) in sums.iter_mut().enumerate() {
+                let a = activations.add(m * stride).cast::<i32>();
+                let first = _mm256_maddubs_epi16(low, _mm256_set1_epi32(a.add(j).read_unaligned()));
+                let second = _mm256_maddubs_epi16(high, _mm256_set1_epi32(a.add(j + 4).read_unaligned()));
+                *sum = _mm256_add_epi16(*sum, _mm256_add_epi16(first, second));
+            }
+        }
+    }
+    let ones = _mm256_set1_epi16(1);
+    for sum in &mut sums {
+        *sum = _mm256_madd_epi16(*sum, ones);
+    }
+    sums
+}
+
+struct Q8_0;
+impl Codes for Q8_0 {
+    const CODE_BYTES: usize = LANES * BLOCK;
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn dot<const MR: usize>(
+        weight: *const __m256i,
+        activations: *const i8,
+        stride: usize,
+        _: [&BlockMeta; MR],
+    ) -> [__m256i; MR] {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [_mm256_setzero_si256(); MR];
+        for j in 0..8 {
+            // SAFETY: by this function's contract.
+            unsafe {
+                let w = _mm256_loadu_si256(weight.add(j));
+                let size = _mm256_abs_epi8(w);
+                for (m, sum) in sums.iter_mut().enumerate() {
+                    let a = activations.add(m * stride + 4 * j).cast::<i32>();
+                    let signed = _mm256_sign_epi8(_mm256_set1_epi32(a.read_unaligned()), w);
+                    let pairs = _mm256_maddubs_epi16(size, signed);
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+                }
+            }
+        }
+        sums
+    }
+}
+
+struct Q4_0;
+impl Codes for Q4_0 {
+    const CODE_BYTES: usize = LANES * BLOCK / 2;
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn dot<const MR: usize>(
+        weight: *const __m256i,
+        activations: *const i8,
+        stride: usize,
+        metas: [&BlockMeta; MR],
+    ) -> [__m256i; MR] {
+        // SAFETY: passed on.
+        let mut sums = unsafe { dot_nibbles::<MR>(weight, activations, stride) };
+        for (sum, meta) in sums.iter_mut().zip(metas) {
+            *sum = _mm256_add_epi32(*sum, _mm256_set1_epi32(meta.start8));
+        }
+        sums
+    }
+}
+
+struct Q4_1;
+impl Codes for Q4_1 {
+    const CODE_BYTES: usize = LANES * BLOCK / 2;
+    const HAS_MIN: bool = true;
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn dot<const MR: usize>(
+        weight: *const __m256i,
+        activations: *const i8,
+        stride: usize,
+        _: [&BlockMeta; MR],
+    ) -> [__m256i; MR] {
+        // SAFETY: passed on.
+        unsafe { dot_nibbles::<MR>(weight, activations, stride) }
+    }
+}
+
+struct Quantized<C>(C);
+impl<C: Codes> Kernel for Quantized<C> {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m256; MR] {
+        let Rows { codes, meta, cols, .. } = tile.rows;
+        let blocks = cols / BLOCK;
+        let mut sums = [_mm256_setzero_ps(); MR];
+        // SAFETY: a group has `blocks` blocks, each row `blocks` metas and `cols` codes; prefetching past the end is harmless.
+        unsafe {
+            let (codes, meta) = (codes.add(row * cols), meta.add(row * blocks));
+            for b in 0..blocks {
+                let block = tile.weight.add(b * C::BYTES);
+                for line in (0..C::BYTES).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH + line).cast());
+                }
+                let mut metas = [&*meta.add(b); MR];
+                for (m, slot) in metas.iter_mut().enumerate() {
+                    *slot = &*meta.add(m * blocks + b);
+                }
+                let dots = C::dot::<MR>(block.cast(), codes.add(b * BLOCK), cols, metas);
+                let halves = block.add(C::CODE_BYTES).cast::<__m128i>();
+                let scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
+                for m in 0..MR {
+                    let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[m]), scale);
+                    sums[m] = _mm256_fmadd_ps(dot, _mm256_set1_ps(metas[m].scale), sums[m]);
+                }
+                if C::HAS_MIN {
+                    let min = _mm256_cvtph_ps(_mm_loadu_si128(halves.add(1)));
+                    for m in 0..MR {
+                        sums[m] = _mm256_fmadd_ps(min, _mm256_set1_ps(metas[m].sum), sums[m]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
+struct F32;
+impl Kernel for F32 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m256; MR] {
+        // SAFETY: a group holds `cols` vectors of 8 f32.
+        unsafe { dense(tile, row, |k| _mm256_loadu_ps(tile.weight.cast::<f32>().add(k * LANES))) }
+    }
+}
+
+struct F16;
+impl Kernel for F16 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m256; MR] {
+        // SAFETY: a group holds `cols` vectors of 8 f16.
+        unsafe {
+            dense(tile, row, |k| _mm256_cvtph_ps(_mm_loadu_si128(tile.weight.cast::<u16>().add(k * LANES).cast())))
+        }
+    }
+}
+
+struct Bf16;
+impl Kernel for Bf16 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m256; MR] {
+        let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+        // SAFETY: a group holds a vector of 8 pairs for every two inputs.
+        unsafe {
+            dense(tile, row, |k| {
+                let pair = _mm256_loadu_si256(tile.weight.cast::<u32>().add(k / 2 * LANES).cast());
+                let bits = if k % 2 == 0 { _mm256_slli_epi32::<16>(pair) } else { _mm256_and_si256(pair, high) };
+                _mm256_castsi256_ps(bits)
+            })
+        }
+    }
+}
+
+/// f32 rows times the vectors that `weight` gives for each input.
+///
+/// # Safety
+/// As for [`crate::matmul::TileKernel`], for rows `row..row + MR`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dense<const MR: usize>(tile: &Tile, row: usize, weight: impl Fn(usize) -> __m256) -> [__m256; MR] {
+    let Rows { x, cols, .. } = tile.rows;
+    let mut sums = [_mm256_setzero_ps(); MR];
+    for k in 0..cols {
+        let w = weight(k);
+        for (m, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: row `row + m` has `cols` values.
+            *sum = _mm256_fmadd_ps(_mm256_set1_ps(unsafe { *x.add((row + m) * cols + k) }), w, *sum);
+        }
+    }
+    sums
+}

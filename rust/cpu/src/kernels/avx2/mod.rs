@@ -1,0 +1,3 @@
+//! Kernels for AVX2, FMA and F16C.
+
+pub(crate) mod matmul;

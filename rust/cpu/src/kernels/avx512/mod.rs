@@ -1,0 +1,3 @@
+//! Kernels for AVX-512 with VNNI, and BF16 where the machine has it.
+
+pub(crate) mod matmul;

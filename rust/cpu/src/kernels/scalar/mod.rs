@@ -1,0 +1,3 @@
+//! Portable kernels: the reference, and the path of machines without a faster set.
+
+pub(crate) mod matmul;
