@@ -111,7 +111,7 @@ types! {
 impl GgmlType {
     /// Bytes of `elements` consecutive elements; `None` when not whole blocks or past `usize`.
     pub const fn bytes_for(self, elements: usize) -> Option<usize> {
-        if elements % self.block_size() == 0 {
+        if elements.is_multiple_of(self.block_size()) {
             (elements / self.block_size()).checked_mul(self.type_size())
         } else {
             None

@@ -1,0 +1,79 @@
+//! Q4_0 and Q4_1: nibbles per 32, with a scale, or with a scale and a minimum.
+//!
+//! Byte `i` of a block holds element `i` in its low nibble and element `i + 16` in its high one.
+
+use super::{Block, LeF16, inverse};
+use crate::GgmlType;
+
+/// 32 elements: `d * (q - 8)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct BlockQ4_0 {
+    /// The scale; negative where the largest magnitude is positive, so that it lands on code 0.
+    pub d: LeF16,
+    /// The codes, two a byte.
+    pub qs: [u8; 16],
+}
+
+/// 32 elements: `d * q + m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct BlockQ4_1 {
+    /// The scale.
+    pub d: LeF16,
+    /// The minimum.
+    pub m: LeF16,
+    /// The codes, two a byte.
+    pub qs: [u8; 16],
+}
+
+const _: () = assert!(size_of::<BlockQ4_0>() == GgmlType::Q4_0.type_size() && align_of::<BlockQ4_0>() == 1);
+const _: () = assert!(size_of::<BlockQ4_1>() == GgmlType::Q4_1.type_size() && align_of::<BlockQ4_1>() == 1);
+
+impl Block for BlockQ4_0 {
+    const DTYPE: GgmlType = GgmlType::Q4_0;
+
+    fn dequantize(&self, out: &mut [f32]) {
+        let d = self.d.to_f32();
+        unpack(&self.qs, out, |q| (i32::from(q) - 8) as f32 * d);
+    }
+
+    fn quantize(x: &[f32]) -> Option<Self> {
+        // The value of largest magnitude, the first of equals.
+        let extreme = x.iter().fold(0.0, |most: f32, &v| if most.abs() < v.abs() { v } else { most });
+        let d = extreme / -8.0;
+        let id = inverse(d);
+        Some(Self { d: LeF16::finite(d)?, qs: pack(x, |v| v * id + 8.5) })
+    }
+}
+
+impl Block for BlockQ4_1 {
+    const DTYPE: GgmlType = GgmlType::Q4_1;
+
+    fn dequantize(&self, out: &mut [f32]) {
+        let (d, m) = (self.d.to_f32(), self.m.to_f32());
+        unpack(&self.qs, out, |q| q as f32 * d + m);
+    }
+
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let min = x.iter().copied().fold(f32::MAX, f32::min);
+        let max = x.iter().copied().fold(f32::MIN, f32::max);
+        let d = (max - min) / 15.0;
+        let id = inverse(d);
+        Some(Self { d: LeF16::finite(d)?, m: LeF16::finite(min)?, qs: pack(x, |v| (v - min) * id + 0.5) })
+    }
+}
+
+fn unpack(qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32) {
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), &byte) in low.iter_mut().zip(high).zip(qs) {
+        *low = value(byte & 0x0f);
+        *high = value(byte >> 4);
+    }
+}
+
+/// `code` gives the code plus a half, to be truncated.
+fn pack(x: &[f32], code: impl Fn(f32) -> f32) -> [u8; 16] {
+    let nibble = |v: f32| (code(v) as u8).min(15);
+    std::array::from_fn(|i| nibble(x[i]) | nibble(x[i + 16]) << 4)
+}

@@ -1,0 +1,180 @@
+//! Whatever the bytes, opening a file returns; whatever was written, it is read back.
+#![allow(clippy::unwrap_used)] // tests
+
+mod common;
+
+use common::{Builder, sample};
+use nanovllm_gguf::{Array, GgmlType, GgufFile, Value};
+use proptest::prelude::*;
+
+/// A change to a file.
+#[derive(Debug, Clone)]
+enum Edit {
+    Byte(u8),
+    U32(u32),
+    U64(u64),
+    Insert(Vec<u8>),
+    Delete(usize),
+    Truncate,
+}
+
+impl Edit {
+    fn apply(&self, bytes: &mut Vec<u8>, at: usize) {
+        let at = at % (bytes.len() + 1);
+        let mut overwrite = |with: &[u8]| {
+            for (to, from) in bytes[at..].iter_mut().zip(with) {
+                *to = *from;
+            }
+        };
+        match self {
+            Self::Byte(b) => overwrite(&[*b]),
+            Self::U32(v) => overwrite(&v.to_le_bytes()),
+            Self::U64(v) => overwrite(&v.to_le_bytes()),
+            Self::Insert(new) => drop(bytes.splice(at..at, new.iter().copied())),
+            Self::Delete(len) => drop(bytes.drain(at..(at + len).min(bytes.len()))),
+            Self::Truncate => bytes.truncate(at),
+        }
+    }
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let u32s = prop_oneof![0..40u32, Just(u32::MAX), Just(1 << 31), any::<u32>()];
+    let u64s = prop_oneof![0..40u64, Just(u64::MAX), Just(1 << 60), Just(1 << 63), any::<u64>()];
+    prop_oneof![
+        4 => any::<u8>().prop_map(Edit::Byte),
+        4 => u32s.prop_map(Edit::U32),
+        4 => u64s.prop_map(Edit::U64),
+        1 => prop::collection::vec(any::<u8>(), 1..40).prop_map(Edit::Insert),
+        1 => (1usize..40).prop_map(Edit::Delete),
+        1 => Just(Edit::Truncate),
+    ]
+}
+
+/// Opens, and reads all there is to read; errors are fine, with a text.
+fn exercise(bytes: Vec<u8>) {
+    match GgufFile::from_bytes(bytes) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(file) => {
+            for info in file.tensors() {
+                let view = file.tensor(&info.name).expect("a tensor of the table");
+                assert_eq!(view.data.len(), info.len);
+                let _ = view.to_f32();
+                file.release(&view);
+            }
+            for (key, value) in file.metadata().iter() {
+                assert_eq!(file.metadata().get(key).map(Value::type_name), Some(value.type_name()));
+            }
+        }
+    }
+}
+
+fn many<T: std::fmt::Debug>(of: impl Strategy<Value = T>) -> impl Strategy<Value = Vec<T>> {
+    prop::collection::vec(of, 0..6)
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let text = || prop_oneof![any::<String>(), "[a-z.]{0,12}"];
+    // NaN is not equal to itself; its bits are covered by the block formats' tests.
+    let f32s = || any::<f32>().prop_filter("equal to itself", |v| !v.is_nan());
+    let f64s = || any::<f64>().prop_filter("equal to itself", |v| !v.is_nan());
+    let scalar = prop_oneof![
+        any::<u8>().prop_map(Value::U8),
+        any::<i8>().prop_map(Value::I8),
+        any::<u16>().prop_map(Value::U16),
+        any::<i16>().prop_map(Value::I16),
+        any::<u32>().prop_map(Value::U32),
+        any::<i32>().prop_map(Value::I32),
+        f32s().prop_map(Value::F32),
+        any::<bool>().prop_map(Value::Bool),
+        text().prop_map(Value::String),
+    ];
+    let wide =
+        prop_oneof![any::<u64>().prop_map(Value::U64), any::<i64>().prop_map(Value::I64), f64s().prop_map(Value::F64),];
+    let narrow_arrays = prop_oneof![
+        many(any::<u8>()).prop_map(Array::U8),
+        many(any::<i8>()).prop_map(Array::I8),
+        many(any::<u16>()).prop_map(Array::U16),
+        many(any::<i16>()).prop_map(Array::I16),
+        many(any::<u32>()).prop_map(Array::U32),
+        many(any::<i32>()).prop_map(Array::I32),
+    ];
+    let wide_arrays = prop_oneof![
+        many(f32s()).prop_map(Array::F32),
+        many(any::<bool>()).prop_map(Array::Bool),
+        many(text()).prop_map(Array::String),
+        many(any::<u64>()).prop_map(Array::U64),
+        many(any::<i64>()).prop_map(Array::I64),
+        many(f64s()).prop_map(Array::F64),
+    ];
+    prop_oneof![scalar, wide, narrow_arrays.prop_map(Value::Array), wide_arrays.prop_map(Value::Array)]
+}
+
+fn tensor() -> impl Strategy<Value = (GgmlType, Vec<u64>, u8)> {
+    (prop::sample::select(GgmlType::ALL), prop::collection::vec(1u64..4, 1..=4), any::<u8>()).prop_map(
+        |(dtype, mut dims, fill)| {
+            dims[0] *= dtype.block_size() as u64;
+            (dtype, dims, fill)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn edited_files_never_panic(
+        version in 1u32..=3,
+        edits in prop::collection::vec((edit(), any::<prop::sample::Index>()), 1..5),
+    ) {
+        let mut bytes = sample(version).build();
+        for (edit, at) in edits {
+            let at = at.index(bytes.len() + 1);
+            edit.apply(&mut bytes, at);
+        }
+        exercise(bytes);
+    }
+
+    #[test]
+    fn noise_after_the_magic_never_panics(version in 0u32..5, noise in prop::collection::vec(any::<u8>(), 0..400)) {
+        exercise([&b"GGUF"[..], &version.to_le_bytes(), &noise].concat());
+        // Small counts let the noise through to the parsers behind them.
+        let counts = [u64::from(version % 2), 1].map(u64::to_le_bytes).concat();
+        exercise([&b"GGUF\x03\0\0\0"[..], &counts, &noise].concat());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn what_is_written_is_read(
+        version in 1u32..=3,
+        pairs in prop::collection::btree_map("[a-zé_.0-9]{1,20}", value(), 0..12),
+        tensors in prop::collection::vec(tensor(), 0..6),
+        alignment in prop::sample::select(&[8usize, 32, 64][..]),
+    ) {
+        let mut builder = Builder::new(version).pair("general.alignment", &Value::U32(alignment as u32));
+        builder.alignment = alignment;
+        for (key, value) in &pairs {
+            builder = builder.pair(key, value);
+        }
+        let data = |dtype: GgmlType, dims: &[u64], fill| {
+            vec![fill; dtype.bytes_for(dims.iter().product::<u64>() as usize).unwrap()]
+        };
+        for (i, (dtype, dims, fill)) in tensors.iter().enumerate() {
+            builder = builder.tensor(&format!("t{i}"), dims, *dtype, &data(*dtype, dims, *fill));
+        }
+        let file = builder.open();
+        prop_assert_eq!(file.version(), version);
+        let read: Vec<_> = file.metadata().iter().skip(1).collect();
+        let written: Vec<_> = pairs.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        prop_assert_eq!(read, written);
+        prop_assert_eq!(file.tensors().len(), tensors.len());
+        for (i, (dtype, dims, fill)) in tensors.iter().enumerate() {
+            let view = file.tensor(&format!("t{i}")).unwrap();
+            prop_assert_eq!(view.dtype, *dtype);
+            prop_assert_eq!(view.dims.iter().map(|&dim| dim as u64).collect::<Vec<_>>(), dims.clone());
+            prop_assert!(view.data == data(*dtype, dims, *fill));
+        }
+    }
+}
