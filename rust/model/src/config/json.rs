@@ -1,0 +1,151 @@
+//! config.json, as transformers 4 and 5 write it.
+
+use serde_json::Value;
+
+use super::{Architecture, ModelConfig, RopeConfig, RopeScaling, SUPPORTED};
+use crate::error::{LoadError, Result};
+
+/// Typed look-ups that name the key.
+#[derive(Clone, Copy)]
+struct Object<'a>(&'a Value);
+
+impl<'a> Object<'a> {
+    /// The value of `key`, null being no value.
+    fn get(self, key: &str) -> Option<&'a Value> {
+        self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    fn opt<T>(self, key: &str, kind: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+        let read = |v| read(v).ok_or_else(|| LoadError::Config(format!("{key} must be {kind}, got {v}")));
+        self.get(key).map(read).transpose()
+    }
+
+    fn opt_usize(self, key: &str) -> Result<Option<usize>> {
+        self.opt(key, "a non-negative integer", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
+    }
+
+    fn usize(self, key: &str) -> Result<usize> {
+        self.opt_usize(key)?.ok_or_else(|| missing(key))
+    }
+
+    fn f64(self, key: &str) -> Result<Option<f64>> {
+        self.opt(key, "a number", Value::as_f64)
+    }
+
+    fn bool(self, key: &str, default: bool) -> Result<bool> {
+        Ok(self.opt(key, "a boolean", Value::as_bool)?.unwrap_or(default))
+    }
+
+    fn str(self, key: &str) -> Result<Option<&'a str>> {
+        self.opt(key, "a string", Value::as_str)
+    }
+}
+
+fn missing(key: &str) -> LoadError {
+    LoadError::Config(format!("{key} is missing"))
+}
+
+impl ModelConfig {
+    /// Reads the contents of config.json.
+    ///
+    /// # Errors
+    /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], and [`LoadError::Config`] naming the key.
+    pub fn from_json(raw: Value) -> Result<Self> {
+        let config = read(Object(&raw))?;
+        Self { raw, ..config }.validate()
+    }
+}
+
+fn read(json: Object<'_>) -> Result<ModelConfig> {
+    let architecture = architecture(json)?;
+    let hidden_size = json.usize("hidden_size")?;
+    let num_attention_heads = json.usize("num_attention_heads")?;
+    if let Some(act) = json.str("hidden_act")?.filter(|&act| act != "silu") {
+        return Err(LoadError::Unsupported(format!("hidden_act {act:?}; only \"silu\" is")));
+    }
+    if json.bool("use_sliding_window", false)? {
+        return Err(LoadError::Unsupported("use_sliding_window: sliding-window attention".into()));
+    }
+    if json.get("quantization_config").is_some() {
+        return Err(LoadError::Unsupported("quantization_config: only unquantised safetensors can be read".into()));
+    }
+    let attention_bias = json.bool("attention_bias", false)?;
+    Ok(ModelConfig {
+        architecture,
+        hidden_size,
+        intermediate_size: json.usize("intermediate_size")?,
+        num_hidden_layers: json.usize("num_hidden_layers")?,
+        num_attention_heads,
+        num_key_value_heads: json.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
+        head_dim: json.opt_usize("head_dim")?.unwrap_or(hidden_size / num_attention_heads.max(1)),
+        vocab_size: json.usize("vocab_size")?,
+        max_position_embeddings: json.usize("max_position_embeddings")?,
+        rms_norm_eps: json.f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+        rope: rope(json)?,
+        tie_word_embeddings: json.bool("tie_word_embeddings", false)?,
+        qkv_bias: attention_bias,
+        o_bias: attention_bias,
+        mlp_bias: json.bool("mlp_bias", false)?,
+        qk_norm: architecture == Architecture::Qwen3,
+        raw: Value::Null,
+    })
+}
+
+fn architecture(json: Object<'_>) -> Result<Architecture> {
+    let listed = json.get("architectures").and_then(|v| v.get(0)).and_then(Value::as_str);
+    let name = listed.or(json.str("model_type")?).ok_or_else(|| missing("architectures"))?;
+    match name {
+        "Qwen3ForCausalLM" | "qwen3" => Ok(Architecture::Qwen3),
+        "LlamaForCausalLM" | "llama" => Ok(Architecture::Llama),
+        _ => Err(LoadError::UnsupportedArchitecture { name: name.to_owned(), supported: SUPPORTED }),
+    }
+}
+
+/// transformers 4 writes `rope_theta` and `rope_scaling` side by side, transformers 5 both under `rope_parameters`.
+fn rope(json: Object<'_>) -> Result<RopeConfig> {
+    let scaling = json.get("rope_parameters").or_else(|| json.get("rope_scaling"));
+    let Some(scaling) = scaling.map(Object) else {
+        return Ok(RopeConfig { theta: json.f64("rope_theta")?.unwrap_or(10000.0), scaling: RopeScaling::None });
+    };
+    let theta = match scaling.f64("rope_theta")? {
+        Some(theta) => theta,
+        None => json.f64("rope_theta")?.unwrap_or(10000.0),
+    };
+    if let Some(partial) = scaling.f64("partial_rotary_factor")?.filter(|&f| f != 1.0) {
+        return Err(LoadError::Unsupported(format!("partial_rotary_factor {partial}")));
+    }
+    let number = |key: &str| scaling.f64(key)?.ok_or_else(|| missing(&format!("rope_scaling.{key}")));
+    let original = || -> Result<usize> {
+        match scaling.opt_usize("original_max_position_embeddings")? {
+            Some(n) => Ok(n),
+            None => json.usize("max_position_embeddings"),
+        }
+    };
+    let kind = match scaling.str("rope_type")? {
+        Some(kind) => kind,
+        None => scaling.str("type")?.unwrap_or("default"),
+    };
+    let scaling = match kind {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor: number("factor")? },
+        "llama3" => RopeScaling::Llama3 {
+            factor: number("factor")?,
+            low_freq_factor: number("low_freq_factor")?,
+            high_freq_factor: number("high_freq_factor")?,
+            original_max_position: original()?,
+        },
+        "yarn" => RopeScaling::Yarn {
+            factor: number("factor")?,
+            original_max_position: original()?,
+            beta_fast: scaling.f64("beta_fast")?.unwrap_or(32.0),
+            beta_slow: scaling.f64("beta_slow")?.unwrap_or(1.0),
+            attention_factor: scaling.f64("attention_factor")?,
+        },
+        other => {
+            return Err(LoadError::Unsupported(format!(
+                "rope scaling {other:?}; supported: default, linear, llama3, yarn"
+            )));
+        }
+    };
+    Ok(RopeConfig { theta, scaling })
+}

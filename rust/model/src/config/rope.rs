@@ -1,0 +1,112 @@
+//! Rotary position embedding: base, scaling, and the inverse frequencies they give.
+
+use std::f64::consts::PI;
+
+use crate::error::{LoadError, Result};
+
+/// Base and scaling of a rotary embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeConfig {
+    /// Base of the geometric series of wavelengths.
+    pub theta: f64,
+    /// How the series is stretched for longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// A stretch of the frequencies, each as transformers defines it (`modeling_rope_utils`).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum RopeScaling {
+    /// None.
+    None,
+    /// Positions divided by a factor (Chen et al. 2023).
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Low frequencies divided by a factor, high ones kept, those between blended (Llama 3.1).
+    Llama3 {
+        /// The factor.
+        factor: f64,
+        /// Wavelengths above the original length over this are divided.
+        low_freq_factor: f64,
+        /// Wavelengths below the original length over this are kept.
+        high_freq_factor: f64,
+        /// The context the model was first trained on, in tokens.
+        original_max_position: usize,
+    },
+    /// Interpolation by parts with a scaled attention (Peng et al. 2023).
+    Yarn {
+        /// The factor.
+        factor: f64,
+        /// The context the model was first trained on, in tokens.
+        original_max_position: usize,
+        /// Rotations over the original context above which a frequency is kept.
+        beta_fast: f64,
+        /// Rotations below which it is divided.
+        beta_slow: f64,
+        /// Scale of cosines and sines; from the factor when not given.
+        attention_factor: Option<f64>,
+    },
+    /// A divisor for each frequency, as GGUF stores it.
+    Factors(Vec<f32>),
+}
+
+impl RopeConfig {
+    /// The inverse frequencies, `[head_dim / 2]`, and the scale of cosines and sines.
+    ///
+    /// # Errors
+    /// [`LoadError::Config`] for factors that are not positive or not as many as frequencies.
+    pub fn inverse_frequencies(&self, head_dim: usize) -> Result<(Vec<f64>, f64)> {
+        let plain = (0..head_dim / 2).map(|i| self.theta.powf(-2.0 * i as f64 / head_dim as f64));
+        let positive = |name: &str, value: f64| {
+            if value.is_finite() && value > 0.0 {
+                Ok(value)
+            } else {
+                Err(LoadError::Config(format!("rope scaling: {name} must be positive, got {value}")))
+            }
+        };
+        Ok(match &self.scaling {
+            RopeScaling::None => (plain.collect(), 1.0),
+            RopeScaling::Linear { factor } => {
+                let factor = positive("factor", *factor)?;
+                (plain.map(|f| f / factor).collect(), 1.0)
+            }
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
+                let factor = positive("factor", *factor)?;
+                let low = positive("low_freq_factor", *low_freq_factor)?;
+                let span = positive("high_freq_factor - low_freq_factor", high_freq_factor - low)?;
+                let rotations = |f: f64| *original_max_position as f64 * f / (2.0 * PI);
+                let blend = |f: f64| ((rotations(f) - low) / span).clamp(0.0, 1.0);
+                (plain.map(|f| f / factor * (1.0 - blend(f)) + f * blend(f)).collect(), 1.0)
+            }
+            RopeScaling::Yarn { factor, original_max_position, beta_fast, beta_slow, attention_factor } => {
+                let factor = positive("factor", *factor)?;
+                let original = positive("original_max_position_embeddings", *original_max_position as f64)?;
+                let (fast, slow) = (positive("beta_fast", *beta_fast)?, positive("beta_slow", *beta_slow)?);
+                // The index of the frequency that turns `rotations` times over the original context.
+                let index = |rotations: f64| {
+                    head_dim as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
+                };
+                let low = index(fast).floor().max(0.0);
+                let high = index(slow).ceil().min(head_dim as f64 - 1.0);
+                let span = if high > low { high - low } else { 0.001 };
+                let keep = |i: usize| 1.0 - ((i as f64 - low) / span).clamp(0.0, 1.0);
+                let scaled = plain.enumerate().map(|(i, f)| f / factor * (1.0 - keep(i)) + f * keep(i)).collect();
+                let default = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
+                (scaled, attention_factor.unwrap_or(default))
+            }
+            RopeScaling::Factors(factors) => {
+                if factors.len() != head_dim / 2 {
+                    return Err(LoadError::Config(format!(
+                        "rope_freqs.weight has {} factors for {} frequencies",
+                        factors.len(),
+                        head_dim / 2
+                    )));
+                }
+                let divided = plain.zip(factors).map(|(f, &by)| Ok(f / positive("a factor", f64::from(by))?));
+                (divided.collect::<Result<_>>()?, 1.0)
+            }
+        })
+    }
+}

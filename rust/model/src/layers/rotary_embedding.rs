@@ -1,0 +1,25 @@
+//! The table of cosines and sines that rotates queries and keys.
+
+use nanovllm_backend::Backend;
+
+use crate::config::RopeConfig;
+use crate::error::Result;
+
+/// `[max_position, head_dim]`: cosines of the position times each inverse frequency, then sines.
+pub(crate) struct RotaryEmbedding<B: Backend> {
+    pub(crate) cos_sin_cache: B::Tensor,
+}
+
+impl<B: Backend> RotaryEmbedding<B> {
+    /// The table for positions below `max_position`. Angles are worked out in f64: in f32 those of far positions lose digits.
+    pub(crate) fn new(backend: &B, config: &RopeConfig, head_dim: usize, max_position: usize) -> Result<Self> {
+        let (inverse, scale) = config.inverse_frequencies(head_dim)?;
+        let mut table = Vec::with_capacity(max_position * head_dim);
+        for position in 0..max_position {
+            let angles = inverse.iter().map(|f| position as f64 * f);
+            table.extend(angles.clone().map(|a| (a.cos() * scale) as f32));
+            table.extend(angles.map(|a| (a.sin() * scale) as f32));
+        }
+        Ok(Self { cos_sin_cache: backend.upload(&table, max_position, head_dim)? })
+    }
+}

@@ -1,0 +1,3 @@
+//! The models there is code for.
+
+pub(crate) mod qwen3;
