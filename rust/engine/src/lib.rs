@@ -1,1 +1,38 @@
 //! Sequences, block manager, scheduler, model runner and the engine step, with nano-vLLM's semantics.
+//!
+//! The files carry nano-vLLM's names: [`Sequence`], [`BlockManager`], [`Scheduler`], [`ModelRunner`], [`LlmEngine`]. Under
+//! [`SchedulingPolicy::NanoVllm`] every decision, block table and free-list order equals nano-vLLM's (commit bb823b3)
+//! step by step, for every program nano-vLLM survives; where it dies there is a typed [`EngineError`] or a sequence
+//! finished with [`FinishReason::Length`].
+//!
+//! The engine does not know tensors, files or text. It sees a model as [`nanovllm_model::CausalLm`]: one virtual call a step;
+//! [`device`] is the one module that names devices, and loads a model onto one.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // tests
+
+mod block_manager;
+mod config;
+pub mod device;
+mod errors;
+mod free_list;
+mod kv_pool;
+mod llm_engine;
+mod memory;
+mod model_runner;
+mod prepare;
+mod sampling_params;
+mod scheduler;
+mod sequence;
+mod slab;
+
+pub use block_manager::{Block, BlockManager, compute_hash};
+pub use config::{EngineConfig, SchedulingPolicy};
+pub use errors::EngineError;
+pub use kv_pool::num_kvcache_blocks;
+pub use llm_engine::{EngineStats, FinishedOutput, LlmEngine, StepOutput};
+pub use memory::Memory;
+pub use model_runner::ModelRunner;
+pub use prepare::StepInputs;
+pub use sampling_params::{SamplingParams, SamplingParamsError};
+pub use scheduler::{Schedule, Scheduler};
+pub use sequence::{FinishReason, Sequence, SequenceStatus};

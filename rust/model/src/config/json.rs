@@ -134,12 +134,15 @@ fn rope(json: Object<'_>) -> Result<RopeConfig> {
             high_freq_factor: number("high_freq_factor")?,
             original_max_position: original()?,
         },
+        "yarn" if !scaling.bool("truncate", true)? => {
+            return Err(LoadError::Unsupported("rope scaling \"yarn\" with truncate = false".into()));
+        }
         "yarn" => RopeScaling::Yarn {
             factor: number("factor")?,
             original_max_position: original()?,
             beta_fast: scaling.f64("beta_fast")?.unwrap_or(32.0),
             beta_slow: scaling.f64("beta_slow")?.unwrap_or(1.0),
-            attention_factor: scaling.f64("attention_factor")?,
+            attention_factor: yarn_attention_factor(scaling, number("factor")?)?,
         },
         other => {
             return Err(LoadError::Unsupported(format!(
@@ -148,4 +151,14 @@ fn rope(json: Object<'_>) -> Result<RopeConfig> {
         }
     };
     Ok(RopeConfig { theta, scaling })
+}
+
+/// The attention factor, given as such or (DeepSeek) as the ratio of two scales.
+fn yarn_attention_factor(scaling: Object<'_>, factor: f64) -> Result<Option<f64>> {
+    if let Some(given) = scaling.f64("attention_factor")? {
+        return Ok(Some(given));
+    }
+    let scale = |m: f64| if factor > 1.0 { 0.1 * m * factor.ln() + 1.0 } else { 1.0 };
+    let (mscale, all_dim) = (scaling.f64("mscale")?, scaling.f64("mscale_all_dim")?);
+    Ok(mscale.zip(all_dim).filter(|&(m, a)| m != 0.0 && a != 0.0).map(|(m, a)| scale(m) / scale(a)))
 }

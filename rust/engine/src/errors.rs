@@ -1,0 +1,117 @@
+//! What the engine refuses, and why.
+
+use crate::SamplingParamsError;
+use nanovllm_model::{LoadError, StepError};
+
+/// An error of the engine. The engine stays usable after every one of them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A configuration value outside its range.
+    #[error("{field} must be {expected}, got {got}")]
+    Config {
+        /// The field of [`EngineConfig`](crate::EngineConfig).
+        field: &'static str,
+        /// The range in words.
+        expected: &'static str,
+        /// The value given.
+        got: String,
+    },
+    /// Sampling parameters outside their range.
+    #[error(transparent)]
+    SamplingParams(#[from] SamplingParamsError),
+    /// A request without a token.
+    #[error("the prompt is empty: at least one token is needed")]
+    EmptyPrompt,
+    /// A token id that the model has no embedding for.
+    #[error("token id {token_id} at position {position} is outside the vocabulary of {vocab_size} tokens")]
+    TokenOutOfRange {
+        /// The id.
+        token_id: u32,
+        /// Where it stands in the prompt.
+        position: usize,
+        /// Ids are below this.
+        vocab_size: usize,
+    },
+    /// A prompt that leaves no room for one generated token.
+    #[error(
+        "the prompt has {prompt_len} tokens; with one generated token it exceeds max_model_len, which is {max_model_len}"
+    )]
+    PromptTooLong {
+        /// Tokens in the prompt.
+        prompt_len: usize,
+        /// The limit on prompt and completion together.
+        max_model_len: usize,
+    },
+    /// A prompt larger than the whole KV pool.
+    #[error(
+        "the prompt has {prompt_len} tokens and needs {needed} KV cache blocks of {block_size} tokens, but the pool has \
+         {available}; raise num_kvcache_blocks"
+    )]
+    PromptNeverFits {
+        /// Tokens in the prompt.
+        prompt_len: usize,
+        /// Blocks the prompt fills.
+        needed: usize,
+        /// Blocks in the pool.
+        available: usize,
+        /// Tokens a block.
+        block_size: usize,
+    },
+    /// A sequence id that is still in use.
+    #[error("sequence id {0} is already in use")]
+    DuplicateSeqId(u64),
+    /// A sequence whose block size is not the pool's.
+    #[error("the sequence was made for blocks of {got} tokens, the pool has blocks of {expected}")]
+    BlockSizeMismatch {
+        /// The pool's block size.
+        expected: usize,
+        /// The sequence's block size.
+        got: usize,
+    },
+    /// The size of the KV pool was left to the engine and the system does not tell its memory.
+    #[error("cannot read how much memory this machine has; set num_kvcache_blocks")]
+    MemoryUnknown,
+    /// Memory cannot hold a single KV cache block.
+    #[error("no memory for the KV cache: one block takes {block_bytes} bytes and {budget} bytes may be used")]
+    NoRoomForKvCache {
+        /// Bytes of one block over all layers.
+        block_bytes: usize,
+        /// Bytes the pool may take.
+        budget: u64,
+    },
+    /// The block manager's own tables could not be allocated.
+    #[error("cannot allocate the tables of {num_blocks} KV cache blocks")]
+    BlockTablesTooLarge {
+        /// Blocks asked for.
+        num_blocks: usize,
+    },
+    /// The model's files could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The tokenizer's files could not be loaded.
+    #[error(transparent)]
+    Tokenizer(#[from] nanovllm_tokenizer::Error),
+    /// The device failed outside a step.
+    #[error(transparent)]
+    Backend(#[from] nanovllm_backend::Error),
+    /// The step was interrupted or the device failed; it has been rolled back.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// The model answered with the wrong number of tokens; the step has been rolled back.
+    #[error("the model returned {got} tokens for {expected} sampling sequences")]
+    TokenCount {
+        /// Sequences that sample in this step.
+        expected: usize,
+        /// Tokens returned.
+        got: usize,
+    },
+    /// The model chose a token outside its vocabulary; the step has been rolled back.
+    #[error("the model chose token id {token_id}, outside its vocabulary of {vocab_size} tokens")]
+    BadToken {
+        /// The id.
+        token_id: u32,
+        /// Ids are below this.
+        vocab_size: usize,
+    },
+}

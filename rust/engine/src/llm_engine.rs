@@ -1,0 +1,221 @@
+//! The engine: requests in, steps, finished completions out.
+
+use crate::{EngineConfig, EngineError, FinishReason, Memory, ModelRunner, SamplingParams, Scheduler, Sequence};
+use nanovllm_model::CausalLm;
+
+/// A request's result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedOutput {
+    /// The id [`LlmEngine::add_request`] gave.
+    pub seq_id: u64,
+    /// The generated tokens, an end-of-sequence token included.
+    pub token_ids: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens in the prompt.
+    pub num_prompt_tokens: usize,
+    /// Prompt tokens that the prefix cache spared.
+    pub num_cached_tokens: usize,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepOutput {
+    /// Requests that have finished, in the step's order.
+    pub outputs: Vec<FinishedOutput>,
+    /// Rows prefilled if this was a prefill step, else decoded tokens counted negative; 0 when nothing was computed.
+    pub num_tokens: i64,
+}
+
+/// Counters since the engine was made, and the state of the pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Rows computed by prefill steps.
+    pub prefilled_tokens: u64,
+    /// Rows that the prefix cache spared, after preemptions too.
+    pub cached_tokens: u64,
+    /// Tokens chosen, by prefill and decode steps.
+    pub generated_tokens: u64,
+    /// Steps computed.
+    pub steps: u64,
+    /// Requests accepted.
+    pub requests: u64,
+    /// Times a sequence gave up its blocks to another.
+    pub preemptions: u64,
+    /// Sequences waiting now.
+    pub num_waiting: usize,
+    /// Sequences running now.
+    pub num_running: usize,
+    /// KV cache blocks free now.
+    pub free_blocks: usize,
+    /// KV cache blocks in all.
+    pub total_blocks: usize,
+}
+
+/// Scheduler and model runner, driven step by step.
+pub struct LlmEngine {
+    config: EngineConfig,
+    scheduler: Scheduler,
+    model_runner: ModelRunner,
+    next_seq_id: u64,
+    stats: EngineStats,
+}
+
+impl LlmEngine {
+    /// An engine over a loaded model, with a KV pool sized by the memory of this machine unless the configuration says.
+    ///
+    /// # Errors
+    /// As [`with_memory`](Self::with_memory).
+    pub fn new(model: Box<dyn CausalLm>, config: EngineConfig) -> Result<Self, EngineError> {
+        Self::with_memory(model, config, Memory::detect())
+    }
+
+    /// An engine for a machine with the given memory.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`], and those of [`ModelRunner::new`] and [`Scheduler::new`].
+    pub fn with_memory(
+        model: Box<dyn CausalLm>,
+        config: EngineConfig,
+        memory: Option<Memory>,
+    ) -> Result<Self, EngineError> {
+        let model_runner = ModelRunner::new(model, &config, memory)?;
+        let scheduler = Scheduler::new(&config, model_runner.kv_cache_spec().num_blocks)?;
+        Ok(Self { config, scheduler, model_runner, next_seq_id: 0, stats: EngineStats::default() })
+    }
+
+    /// Queues a request under the next id of the engine's own counter.
+    ///
+    /// # Errors
+    /// As [`add_request_with_id`](Self::add_request_with_id).
+    pub fn add_request(&mut self, token_ids: Vec<u32>, params: SamplingParams) -> Result<u64, EngineError> {
+        let seq_id = self.next_seq_id;
+        self.add_request_with_id(seq_id, token_ids, params)?;
+        Ok(seq_id)
+    }
+
+    /// Queues a request under an id of the caller's; the engine's counter goes on above it.
+    ///
+    /// A prompt of `max_model_len` tokens is refused, as in vLLM: it leaves no room for a generated one. The random stream of a
+    /// request with a seed depends on that seed alone, so the same seed and prompt give the same text whatever else runs;
+    /// one without takes the engine's seed and the number of requests accepted before it.
+    ///
+    /// # Errors
+    /// [`EngineError::SamplingParams`], [`EngineError::EmptyPrompt`], [`EngineError::TokenOutOfRange`],
+    /// [`EngineError::PromptTooLong`], [`EngineError::PromptNeverFits`], [`EngineError::DuplicateSeqId`].
+    pub fn add_request_with_id(
+        &mut self,
+        seq_id: u64,
+        token_ids: Vec<u32>,
+        params: SamplingParams,
+    ) -> Result<(), EngineError> {
+        params.validate()?;
+        let vocab_size = self.model_runner.model().vocab_size();
+        let out_of_range = token_ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size);
+        if let Some((position, &token_id)) = out_of_range {
+            return Err(EngineError::TokenOutOfRange { token_id, position, vocab_size });
+        }
+        let (prompt_len, max_model_len) = (token_ids.len(), self.config.max_model_len);
+        if prompt_len >= max_model_len {
+            return Err(EngineError::PromptTooLong { prompt_len, max_model_len });
+        }
+        self.scheduler.check_fits(prompt_len)?;
+        let mut seq = Sequence::new(seq_id, token_ids, params, self.config.kvcache_block_size)?;
+        seq.noise_key = match params.seed {
+            Some(seed) => noise_key(seed, 0),
+            None => noise_key(self.config.seed, self.stats.requests + 1),
+        };
+        self.scheduler.add(seq)?;
+        self.stats.requests += 1;
+        self.next_seq_id = self.next_seq_id.max(seq_id.wrapping_add(1));
+        Ok(())
+    }
+
+    /// Schedules, computes and books one step. On an idle engine it does nothing and returns an empty output.
+    ///
+    /// `interrupted` is asked between slices of the step.
+    ///
+    /// # Errors
+    /// [`EngineError::Step`], [`EngineError::TokenCount`], [`EngineError::BadToken`]. The step has then been rolled back: the
+    /// same requests are queued, and the next call tries again.
+    pub fn step(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<StepOutput, EngineError> {
+        let schedule = self.scheduler.schedule();
+        if schedule.num_seqs > 0 {
+            let token_ids = match self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted) {
+                Ok(token_ids) => token_ids,
+                Err(error) => {
+                    self.scheduler.rollback();
+                    return Err(error);
+                }
+            };
+            self.scheduler.postprocess(&token_ids)?;
+            self.stats.steps += 1;
+            self.stats.generated_tokens += token_ids.len() as u64;
+            self.stats.cached_tokens += schedule.num_cached_tokens as u64;
+            if schedule.is_prefill {
+                self.stats.prefilled_tokens += schedule.num_tokens as u64;
+            }
+        }
+        let num_tokens = schedule.num_tokens as i64;
+        let outputs = self.scheduler.take_finished().map(|seq| finished_output(&seq)).collect();
+        Ok(StepOutput { outputs, num_tokens: if schedule.is_prefill { num_tokens } else { -num_tokens } })
+    }
+
+    /// Whether every request has finished and its output has been returned.
+    pub fn is_finished(&self) -> bool {
+        self.scheduler.is_finished() && self.scheduler.num_finished() == 0
+    }
+
+    /// Drops a request; false if the id is unknown or its output has been returned.
+    pub fn abort(&mut self, seq_id: u64) -> bool {
+        self.scheduler.abort(seq_id).is_some()
+    }
+
+    /// Counters and the state of the pool.
+    pub fn stats(&self) -> EngineStats {
+        let block_manager = self.scheduler.block_manager();
+        EngineStats {
+            preemptions: self.scheduler.num_preemptions(),
+            num_waiting: self.scheduler.waiting().len(),
+            num_running: self.scheduler.running().len(),
+            free_blocks: block_manager.num_free_blocks(),
+            total_blocks: block_manager.num_blocks(),
+            ..self.stats
+        }
+    }
+
+    /// The configuration, as given.
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// The queues and the pool's books.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// The model and its last input.
+    pub fn model_runner(&self) -> &ModelRunner {
+        &self.model_runner
+    }
+}
+
+fn finished_output(seq: &Sequence) -> FinishedOutput {
+    FinishedOutput {
+        seq_id: seq.seq_id,
+        token_ids: seq.completion_token_ids().to_vec(),
+        finish_reason: seq.finish_reason.unwrap_or(FinishReason::Length),
+        num_prompt_tokens: seq.num_prompt_tokens(),
+        num_cached_tokens: seq.prefix_cache_hit.unwrap_or(0),
+    }
+}
+
+/// Mixes a seed and a request number into a stream's key (splitmix64's finaliser, Steele, Lea and Flood 2014).
+fn noise_key(seed: u64, request: u64) -> u64 {
+    let mix = |z: u64| {
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d049bb133111eb);
+        z ^ (z >> 31)
+    };
+    mix(mix(seed.wrapping_add(0x9e3779b97f4a7c15)).wrapping_add(request.wrapping_mul(0x9e3779b97f4a7c15)))
+}

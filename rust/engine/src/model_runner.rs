@@ -1,0 +1,82 @@
+//! Runs one step on the model.
+
+use crate::{EngineConfig, EngineError, Memory, Schedule, Sequence, StepInputs, num_kvcache_blocks};
+use nanovllm_backend::KvCacheSpec;
+use nanovllm_model::CausalLm;
+
+/// Owns the model, its KV cache and the buffers of a step.
+pub struct ModelRunner {
+    model: Box<dyn CausalLm>,
+    spec: KvCacheSpec,
+    inputs: StepInputs,
+}
+
+impl ModelRunner {
+    /// Takes the model and allocates its KV cache: `config.num_kvcache_blocks` blocks, or as many as `memory` allows.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`]; [`EngineError::MemoryUnknown`]; [`EngineError::NoRoomForKvCache`]; [`EngineError::Backend`] when the device cannot
+    /// allocate the cache.
+    pub fn new(
+        mut model: Box<dyn CausalLm>,
+        config: &EngineConfig,
+        memory: Option<Memory>,
+    ) -> Result<Self, EngineError> {
+        config.validate()?;
+        let (block_size, dtype) = (config.kvcache_block_size, config.kv_cache_dtype);
+        let block_bytes = model.kv_cache_spec(1, block_size, dtype).block_bytes();
+        let num_blocks = num_kvcache_blocks(config, block_bytes, memory)?;
+        let spec = model.kv_cache_spec(num_blocks, block_size, dtype);
+        model.allocate_kv_cache(&spec)?;
+        Ok(Self { model, spec, inputs: StepInputs::default() })
+    }
+
+    /// Computes the scheduled rows and returns a token for each sequence that samples, in order.
+    ///
+    /// # Errors
+    /// [`EngineError::Step`]; [`EngineError::TokenCount`] and [`EngineError::BadToken`] for a model that breaks its
+    /// contract.
+    pub fn run<'a>(
+        &mut self,
+        seqs: impl Iterator<Item = &'a Sequence> + Clone,
+        schedule: Schedule,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<u32>, EngineError> {
+        if schedule.is_prefill {
+            self.inputs.prepare_prefill(seqs.clone());
+        } else {
+            self.inputs.prepare_decode(seqs.clone());
+        }
+        self.inputs.prepare_sample(seqs);
+        let token_ids = self.model.step(&self.inputs.input, &self.inputs.sample, interrupted)?;
+        let expected = self.inputs.sample.iter().flatten().count();
+        if token_ids.len() != expected {
+            return Err(EngineError::TokenCount { expected, got: token_ids.len() });
+        }
+        let vocab_size = self.model.vocab_size();
+        match token_ids.iter().find(|&&id| id as usize >= vocab_size) {
+            Some(&token_id) => Err(EngineError::BadToken { token_id, vocab_size }),
+            None => Ok(token_ids),
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &dyn CausalLm {
+        self.model.as_ref()
+    }
+
+    /// The model, for callers that run it themselves ([`CausalLm::logits`]). They overwrite the cache rows they name.
+    pub fn model_mut(&mut self) -> &mut dyn CausalLm {
+        self.model.as_mut()
+    }
+
+    /// The KV cache.
+    pub fn kv_cache_spec(&self) -> &KvCacheSpec {
+        &self.spec
+    }
+
+    /// The input of the last step.
+    pub fn inputs(&self) -> &StepInputs {
+        &self.inputs
+    }
+}

@@ -1,0 +1,113 @@
+//! From scheduled sequences to a model's input: nano-vLLM's `prepare_prefill`, `prepare_decode` and `prepare_sample`.
+
+use crate::Sequence;
+use nanovllm_backend::SampleRow;
+use nanovllm_model::ModelInput;
+
+/// One step's input in buffers that are reused from step to step.
+#[derive(Debug, Clone, Default)]
+pub struct StepInputs {
+    /// The ragged batch.
+    pub input: ModelInput,
+    /// How each sequence samples; `None` for one whose prefill this step does not finish.
+    pub sample: Vec<Option<SampleRow>>,
+}
+
+impl StepInputs {
+    /// Lays out the scheduled chunk of each sequence. Unlike nano-vLLM it always fills `block_tables` and `context_lens`:
+    /// attention reads the cache through them whether or not there is a cached prefix.
+    pub fn prepare_prefill<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
+        self.clear(true);
+        let input = &mut self.input;
+        for seq in seqs.clone() {
+            let block_size = seq.block_size();
+            let (start, end) = (seq.num_cached_tokens, seq.num_cached_tokens + seq.num_scheduled_tokens);
+            input.input_ids.extend_from_slice(&seq.token_ids()[start..end]);
+            input.positions.extend(start as u32..end as u32);
+            input.cu_seqlens_q.push(input.input_ids.len() as u32);
+            input.context_lens.push(end as u32);
+            for block in start / block_size..end.div_ceil(block_size) {
+                let base = seq.block_table[block] as usize * block_size;
+                let first = start.max(block * block_size) - block * block_size;
+                let last = end.min((block + 1) * block_size) - block * block_size;
+                input.slot_mapping.extend((base + first) as i32..(base + last) as i32);
+            }
+        }
+        self.prepare_block_tables(seqs);
+    }
+
+    /// Lays out the newest token of each sequence.
+    pub fn prepare_decode<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
+        self.clear(false);
+        let input = &mut self.input;
+        for seq in seqs.clone() {
+            input.input_ids.push(seq.last_token());
+            input.positions.push(seq.num_tokens() as u32 - 1);
+            input.cu_seqlens_q.push(input.input_ids.len() as u32);
+            input.context_lens.push(seq.num_tokens() as u32);
+            let block = seq.block_table[seq.num_blocks() - 1] as usize;
+            input.slot_mapping.push((block * seq.block_size() + seq.last_block_num_tokens() - 1) as i32);
+        }
+        self.prepare_block_tables(seqs);
+    }
+
+    fn prepare_block_tables<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
+        let stride = seqs.clone().map(|seq| seq.block_table.len()).max().unwrap_or(0);
+        self.input.table_stride = stride;
+        for (s, seq) in seqs.enumerate() {
+            self.input.block_tables.extend(seq.block_table.iter().map(|&id| id as i32));
+            self.input.block_tables.resize((s + 1) * stride, -1);
+        }
+    }
+
+    /// Says how each sequence samples.
+    pub fn prepare_sample<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
+        self.sample.clear();
+        self.sample.extend(seqs.map(|seq| {
+            seq.samples().then(|| SampleRow {
+                temperature: seq.params.temperature,
+                key: seq.noise_key,
+                position: seq.num_tokens() as u64,
+            })
+        }));
+    }
+
+    fn clear(&mut self, is_prefill: bool) {
+        let input = &mut self.input;
+        input.is_prefill = is_prefill;
+        input.table_stride = 0;
+        input.input_ids.clear();
+        input.positions.clear();
+        input.cu_seqlens_q.clear();
+        input.cu_seqlens_q.push(0);
+        input.context_lens.clear();
+        input.slot_mapping.clear();
+        input.block_tables.clear();
+    }
+
+    /// nano-vLLM's `cu_seqlens_k`: offsets of the keys each sequence attends to.
+    pub fn cu_seqlens_k(&self) -> impl Iterator<Item = u64> + '_ {
+        let offsets = self.input.context_lens.iter().scan(0, |total, &len| {
+            *total += u64::from(len);
+            Some(*total)
+        });
+        std::iter::once(0).chain(offsets)
+    }
+
+    /// The most rows a sequence brings.
+    pub fn max_seqlen_q(&self) -> u32 {
+        self.input.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+    }
+
+    /// The most keys a sequence attends to.
+    pub fn max_seqlen_k(&self) -> u32 {
+        self.input.context_lens.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Whether some keys were computed in an earlier step: nano-vLLM's `cu_seqlens_k[-1] > cu_seqlens_q[-1]`, when it passes
+    /// block tables to a prefill.
+    pub fn has_prefix_cache(&self) -> bool {
+        let keys: u64 = self.input.context_lens.iter().map(|&len| u64::from(len)).sum();
+        keys > self.input.input_ids.len() as u64
+    }
+}

@@ -1,0 +1,386 @@
+//! Which sequences the next step computes: continuous batching, chunked prefill, preemption.
+//!
+//! Progress. At most one sequence is partly prefilled, it is the head of the waiting queue, and while it exists every
+//! step is a prefill, which it leads; so a decode step never waits for blocks that a waiting sequence holds. If neither
+//! prefill nor decode can schedule anything then nothing runs, all blocks are free, and the head of the waiting queue is
+//! larger than the pool: nano-vLLM dies there, here that sequence finishes with [`FinishReason::Length`]. Otherwise a
+//! step prefills a chunk or appends tokens, and a completed prefill appends one too, so preemption cannot cycle.
+
+use crate::slab::{Slab, Slot};
+use crate::{BlockManager, EngineConfig, EngineError, FinishReason, SchedulingPolicy, Sequence, SequenceStatus};
+use std::collections::{HashMap, VecDeque};
+
+/// What [`Scheduler::schedule`] decided; the sequences are in [`Scheduler::scheduled`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// A prefill step, else a decode step.
+    pub is_prefill: bool,
+    /// Sequences in the step; 0 when nothing is left to do.
+    pub num_seqs: usize,
+    /// Rows in the step.
+    pub num_tokens: usize,
+    /// Tokens that the prefix cache spared the sequences admitted in this step.
+    pub num_cached_tokens: usize,
+}
+
+/// Owns the sequences and the KV pool's books; queues hold slots.
+#[derive(Debug)]
+pub struct Scheduler {
+    max_num_seqs: usize,
+    max_num_batched_tokens: usize,
+    max_model_len: usize,
+    eos: Vec<u32>,
+    policy: SchedulingPolicy,
+    block_manager: BlockManager,
+    seqs: Slab,
+    slots: HashMap<u64, Slot>,
+    waiting: VecDeque<Slot>,
+    running: VecDeque<Slot>,
+    /// The step under way, in order; empty between steps.
+    batch: Vec<Slot>,
+    schedule: Schedule,
+    /// The head of the step under way continues a prefill begun earlier.
+    resumes_prefill: bool,
+    finished: Vec<Sequence>,
+    num_preemptions: u64,
+}
+
+impl Scheduler {
+    /// An empty scheduler over a pool of `num_blocks` blocks.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`]; [`EngineError::BlockTablesTooLarge`].
+    pub fn new(config: &EngineConfig, num_blocks: usize) -> Result<Self, EngineError> {
+        config.validate()?;
+        Ok(Self {
+            max_num_seqs: config.max_num_seqs,
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            max_model_len: config.max_model_len,
+            eos: config.eos.clone(),
+            policy: config.policy,
+            block_manager: BlockManager::new(num_blocks, config.kvcache_block_size)?,
+            seqs: Slab::default(),
+            slots: HashMap::new(),
+            waiting: VecDeque::new(),
+            running: VecDeque::new(),
+            batch: Vec::new(),
+            schedule: Schedule::default(),
+            resumes_prefill: false,
+            finished: Vec::new(),
+            num_preemptions: 0,
+        })
+    }
+
+    /// Queues a sequence, as nano-vLLM does: one that the pool can never hold is accepted and finishes with
+    /// [`FinishReason::Length`]. [`check_fits`](Self::check_fits) tells beforehand.
+    ///
+    /// # Errors
+    /// [`EngineError::DuplicateSeqId`]; [`EngineError::BlockSizeMismatch`].
+    pub fn add(&mut self, seq: Sequence) -> Result<(), EngineError> {
+        let (expected, got) = (self.block_manager.block_size(), seq.block_size());
+        if expected != got {
+            return Err(EngineError::BlockSizeMismatch { expected, got });
+        }
+        if self.get(seq.seq_id).is_some() {
+            return Err(EngineError::DuplicateSeqId(seq.seq_id));
+        }
+        let seq_id = seq.seq_id;
+        let slot = self.seqs.insert(seq);
+        self.slots.insert(seq_id, slot);
+        self.waiting.push_back(slot);
+        Ok(())
+    }
+
+    /// Whether an empty pool could hold a prompt of this length.
+    ///
+    /// # Errors
+    /// [`EngineError::PromptNeverFits`].
+    pub fn check_fits(&self, prompt_len: usize) -> Result<(), EngineError> {
+        let (block_size, available) = (self.block_manager.block_size(), self.block_manager.num_blocks());
+        let needed = prompt_len.div_ceil(block_size);
+        if needed > available {
+            return Err(EngineError::PromptNeverFits { prompt_len, needed, available, block_size });
+        }
+        Ok(())
+    }
+
+    /// Decides the next step. It must be answered with [`postprocess`](Self::postprocess) or
+    /// [`rollback`](Self::rollback); a step still open is rolled back first. Sequences that the pool ends here are in
+    /// [`take_finished`](Self::take_finished).
+    pub fn schedule(&mut self) -> Schedule {
+        self.rollback();
+        loop {
+            self.schedule_prefill();
+            if self.batch.is_empty() {
+                self.schedule_decode();
+            }
+            if !self.batch.is_empty() {
+                break;
+            }
+            // nano-vLLM's `assert scheduled_seqs`; the head is larger than the pool (see the module's words on progress).
+            let Some(slot) = self.waiting.pop_front() else { break };
+            self.finish(slot, FinishReason::Length);
+        }
+        self.schedule.num_seqs = self.batch.len();
+        self.schedule
+    }
+
+    fn schedule_prefill(&mut self) {
+        while let Some(&slot) = self.waiting.front()
+            && self.may_admit()
+        {
+            let remaining = self.max_num_batched_tokens - self.schedule.num_tokens;
+            if remaining == 0 {
+                break;
+            }
+            let seq = &mut self.seqs[slot];
+            let is_new = seq.block_table.is_empty();
+            let num_cached_blocks = if is_new {
+                match self.block_manager.can_allocate(seq) {
+                    Some(num_cached_blocks) => num_cached_blocks,
+                    None if self.policy == SchedulingPolicy::Default
+                        && seq.num_blocks() > self.block_manager.num_blocks() =>
+                    {
+                        self.waiting.pop_front();
+                        self.finish(slot, FinishReason::Length);
+                        continue;
+                    }
+                    None => break,
+                }
+            } else {
+                0
+            };
+            let num_cached_tokens =
+                if is_new { num_cached_blocks * self.block_manager.block_size() } else { seq.num_cached_tokens };
+            let num_tokens = seq.num_tokens() - num_cached_tokens;
+            // Only the head of a step may be prefilled in chunks.
+            if remaining < num_tokens && !self.batch.is_empty() {
+                break;
+            }
+            if is_new {
+                if !self.block_manager.allocate(seq, num_cached_blocks) {
+                    break;
+                }
+                seq.prefix_cache_hit.get_or_insert(num_cached_tokens);
+                self.schedule.num_cached_tokens += num_cached_tokens;
+            } else {
+                self.resumes_prefill = true;
+            }
+            seq.num_scheduled_tokens = num_tokens.min(remaining);
+            self.schedule.num_tokens += seq.num_scheduled_tokens;
+            if seq.samples() {
+                seq.status = SequenceStatus::Running;
+                self.waiting.pop_front();
+                self.running.push_back(slot);
+            }
+            self.batch.push(slot);
+        }
+        self.schedule.is_prefill = !self.batch.is_empty();
+    }
+
+    fn may_admit(&self) -> bool {
+        let admitted = match self.policy {
+            SchedulingPolicy::NanoVllm => self.batch.len(),
+            SchedulingPolicy::Default => self.running.len(),
+        };
+        admitted < self.max_num_seqs
+    }
+
+    fn schedule_decode(&mut self) {
+        while self.batch.len() < self.max_num_seqs
+            && let Some(slot) = self.running.pop_front()
+        {
+            if self.append_or_preempt(slot) {
+                let seq = &mut self.seqs[slot];
+                seq.num_scheduled_tokens = 1;
+                seq.is_prefill = false;
+                self.batch.push(slot);
+            }
+        }
+        self.schedule.num_tokens = self.batch.len();
+        for &slot in self.batch.iter().rev() {
+            self.running.push_front(slot);
+        }
+    }
+
+    /// Makes room for one more token of the sequence: preempts from the tail of the running queue, itself last.
+    fn append_or_preempt(&mut self, slot: Slot) -> bool {
+        while !self.block_manager.may_append(&mut self.seqs[slot]) {
+            let Some(victim) = self.running.pop_back() else {
+                self.preempt(slot);
+                return false;
+            };
+            self.preempt(victim);
+        }
+        true
+    }
+
+    fn preempt(&mut self, slot: Slot) {
+        let seq = &mut self.seqs[slot];
+        seq.status = SequenceStatus::Waiting;
+        seq.is_prefill = true;
+        self.block_manager.deallocate(seq);
+        self.waiting.push_front(slot);
+        self.num_preemptions += 1;
+    }
+
+    /// Books the step's results: `token_ids` has one token for each sequence of [`scheduled`](Self::scheduled) whose
+    /// last known token the step computed, in order.
+    ///
+    /// # Errors
+    /// [`EngineError::TokenCount`], with nothing changed.
+    pub fn postprocess(&mut self, token_ids: &[u32]) -> Result<(), EngineError> {
+        let expected = self.num_sampling();
+        if token_ids.len() != expected {
+            return Err(EngineError::TokenCount { expected, got: token_ids.len() });
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let num_finished = self.finished.len();
+        let mut token_ids = token_ids.iter();
+        for &slot in &batch {
+            let seq = &mut self.seqs[slot];
+            let samples = seq.samples();
+            self.block_manager.hash_blocks(seq);
+            seq.num_cached_tokens += seq.num_scheduled_tokens;
+            seq.num_scheduled_tokens = 0;
+            if samples && let Some(&token_id) = token_ids.next() {
+                seq.append_token(token_id);
+                if let Some(reason) = finish_reason(seq, &self.eos, self.max_model_len) {
+                    self.finish(slot, reason);
+                }
+            }
+        }
+        if self.finished.len() > num_finished {
+            // A finished sequence's slot is vacant, and a vacant sequence waits; every slot in this queue runs otherwise.
+            self.running.retain(|&slot| self.seqs[slot].status == SequenceStatus::Running);
+        }
+        self.batch = batch;
+        self.close_step();
+        Ok(())
+    }
+
+    /// Undoes [`schedule`](Self::schedule) for a step that was not computed: the sequences of a decode step give back the
+    /// block they had just been given and stay at the head of the running queue; those of a prefill step return to the head of
+    /// the waiting queue in their order, without blocks, but a prefill begun in an earlier step keeps what it has computed.
+    /// What the cache holds in the rows of the failed step does not matter: they are computed again before they are read.
+    pub fn rollback(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        for (i, &slot) in batch.iter().enumerate().rev() {
+            let seq = &mut self.seqs[slot];
+            seq.num_scheduled_tokens = 0;
+            if !self.schedule.is_prefill {
+                self.block_manager.undo_append(seq);
+                continue;
+            }
+            if seq.status == SequenceStatus::Running {
+                seq.status = SequenceStatus::Waiting;
+                self.running.pop_back();
+                self.waiting.push_front(slot);
+            }
+            if i > 0 || !self.resumes_prefill {
+                self.block_manager.deallocate(seq);
+                if seq.num_completion_tokens() == 0 {
+                    seq.prefix_cache_hit = None;
+                }
+            }
+        }
+        self.batch = batch;
+        self.close_step();
+    }
+
+    fn close_step(&mut self) {
+        self.batch.clear();
+        self.schedule = Schedule::default();
+        self.resumes_prefill = false;
+    }
+
+    fn finish(&mut self, slot: Slot, reason: FinishReason) {
+        let mut seq = self.detach(slot);
+        seq.status = SequenceStatus::Finished;
+        seq.finish_reason = Some(reason);
+        self.finished.push(seq);
+    }
+
+    /// Takes a sequence out of everything but the queues; it holds no blocks afterwards.
+    fn detach(&mut self, slot: Slot) -> Sequence {
+        let mut seq = self.seqs.remove(slot);
+        self.slots.remove(&seq.seq_id);
+        self.block_manager.deallocate(&mut seq);
+        seq.num_scheduled_tokens = 0;
+        seq
+    }
+
+    /// Drops a sequence, wherever it stands; an open step is rolled back first. A sequence that has finished but has not
+    /// been taken is dropped too. `None` if the id is unknown.
+    pub fn abort(&mut self, seq_id: u64) -> Option<Sequence> {
+        if let Some(at) = self.finished.iter().position(|seq| seq.seq_id == seq_id) {
+            return Some(self.finished.remove(at));
+        }
+        let slot = *self.slots.get(&seq_id)?;
+        self.rollback();
+        self.waiting.retain(|&other| other != slot);
+        self.running.retain(|&other| other != slot);
+        Some(self.detach(slot))
+    }
+
+    /// The sequences that have finished since the last call, in order.
+    pub fn take_finished(&mut self) -> std::vec::Drain<'_, Sequence> {
+        self.finished.drain(..)
+    }
+
+    /// Finished sequences not taken yet.
+    pub fn num_finished(&self) -> usize {
+        self.finished.len()
+    }
+
+    /// Whether no sequence waits or runs.
+    pub fn is_finished(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// A sequence by id: waiting, running, or finished and not taken yet.
+    pub fn get(&self, seq_id: u64) -> Option<&Sequence> {
+        match self.slots.get(&seq_id) {
+            Some(&slot) => Some(&self.seqs[slot]),
+            None => self.finished.iter().find(|seq| seq.seq_id == seq_id),
+        }
+    }
+
+    /// The sequences of the step under way, in order.
+    pub fn scheduled(&self) -> impl ExactSizeIterator<Item = &Sequence> + Clone {
+        self.batch.iter().map(|&slot| &self.seqs[slot])
+    }
+
+    /// Sequences of the step under way that get a token from it.
+    pub fn num_sampling(&self) -> usize {
+        self.scheduled().filter(|seq| seq.samples()).count()
+    }
+
+    /// The waiting queue.
+    pub fn waiting(&self) -> impl ExactSizeIterator<Item = &Sequence> + Clone {
+        self.waiting.iter().map(|&slot| &self.seqs[slot])
+    }
+
+    /// The running queue.
+    pub fn running(&self) -> impl ExactSizeIterator<Item = &Sequence> + Clone {
+        self.running.iter().map(|&slot| &self.seqs[slot])
+    }
+
+    /// The KV pool's books.
+    pub fn block_manager(&self) -> &BlockManager {
+        &self.block_manager
+    }
+
+    /// Preemptions so far.
+    pub fn num_preemptions(&self) -> u64 {
+        self.num_preemptions
+    }
+}
+
+fn finish_reason(seq: &Sequence, eos: &[u32], max_model_len: usize) -> Option<FinishReason> {
+    if !seq.params.ignore_eos && eos.contains(&seq.last_token()) {
+        return Some(FinishReason::Stop);
+    }
+    (seq.num_completion_tokens() >= seq.params.max_tokens || seq.num_tokens() >= max_model_len)
+        .then_some(FinishReason::Length)
+}

@@ -1,0 +1,229 @@
+//! One request's tokens and where its keys and values are.
+
+use crate::{EngineError, SamplingParams, compute_hash};
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceStatus {
+    /// Not prefilled yet, or only in part, or preempted.
+    Waiting,
+    /// Prefilled; decoding.
+    Running,
+    /// Done; it holds no blocks.
+    Finished,
+}
+
+/// Why a sequence finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// It produced an end-of-sequence token.
+    Stop,
+    /// It reached `max_tokens` or `max_model_len`, or the KV pool cannot hold one more of its tokens.
+    Length,
+}
+
+impl FinishReason {
+    /// The name used by OpenAI's interface and vLLM's: `stop` or `length`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// A request: prompt and completion, sampling parameters, and its place in the KV cache. Pure data.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    /// The caller's name for it.
+    pub seq_id: u64,
+    /// Where it stands.
+    pub status: SequenceStatus,
+    /// Tokens whose keys and values are in the cache.
+    pub num_cached_tokens: usize,
+    /// Tokens the current step computes.
+    pub num_scheduled_tokens: usize,
+    /// False once it has been scheduled for decoding, until it is preempted.
+    pub is_prefill: bool,
+    /// Its blocks in order.
+    pub block_table: Vec<u32>,
+    /// How it samples.
+    pub params: SamplingParams,
+    /// Its random stream; see [`SampleRow::key`](nanovllm_backend::SampleRow::key).
+    pub noise_key: u64,
+    /// Set when it finishes.
+    pub finish_reason: Option<FinishReason>,
+    /// Tokens the prefix cache spared when it was first admitted.
+    pub prefix_cache_hit: Option<usize>,
+    token_ids: Vec<u32>,
+    num_prompt_tokens: usize,
+    block_size: usize,
+    /// Chained hashes of the leading full blocks: tokens are only ever appended, so one never changes once computed.
+    prefix_hashes: Vec<u64>,
+}
+
+impl Sequence {
+    /// A waiting sequence for a pool of `block_size`-token blocks.
+    ///
+    /// # Errors
+    /// [`EngineError::EmptyPrompt`]; [`EngineError::Config`] for a block size below 2.
+    pub fn new(
+        seq_id: u64,
+        token_ids: Vec<u32>,
+        params: SamplingParams,
+        block_size: usize,
+    ) -> Result<Self, EngineError> {
+        if token_ids.is_empty() {
+            return Err(EngineError::EmptyPrompt);
+        }
+        if block_size < 2 {
+            let (field, expected) = ("kvcache_block_size", "at least 2");
+            return Err(EngineError::Config { field, expected, got: block_size.to_string() });
+        }
+        let num_prompt_tokens = token_ids.len();
+        Ok(Self { seq_id, params, token_ids, num_prompt_tokens, block_size, ..Self::vacant() })
+    }
+
+    /// What an empty slot of the slab holds: nothing, on no heap.
+    pub(crate) fn vacant() -> Self {
+        Self {
+            seq_id: 0,
+            status: SequenceStatus::Waiting,
+            num_cached_tokens: 0,
+            num_scheduled_tokens: 0,
+            is_prefill: true,
+            block_table: Vec::new(),
+            params: SamplingParams::default(),
+            noise_key: 0,
+            finish_reason: None,
+            prefix_cache_hit: None,
+            token_ids: Vec::new(),
+            num_prompt_tokens: 0,
+            block_size: 2,
+            prefix_hashes: Vec::new(),
+        }
+    }
+
+    /// Prompt and completion.
+    pub fn token_ids(&self) -> &[u32] {
+        &self.token_ids
+    }
+
+    /// The prompt.
+    pub fn prompt_token_ids(&self) -> &[u32] {
+        &self.token_ids[..self.num_prompt_tokens]
+    }
+
+    /// The tokens generated so far.
+    pub fn completion_token_ids(&self) -> &[u32] {
+        &self.token_ids[self.num_prompt_tokens..]
+    }
+
+    /// Tokens in prompt and completion.
+    pub fn num_tokens(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Tokens in the prompt.
+    pub fn num_prompt_tokens(&self) -> usize {
+        self.num_prompt_tokens
+    }
+
+    /// Tokens generated so far.
+    pub fn num_completion_tokens(&self) -> usize {
+        self.token_ids.len() - self.num_prompt_tokens
+    }
+
+    /// The newest token.
+    pub fn last_token(&self) -> u32 {
+        self.token_ids.last().copied().unwrap_or_default()
+    }
+
+    /// Whether it is done.
+    pub fn is_finished(&self) -> bool {
+        self.status == SequenceStatus::Finished
+    }
+
+    /// Tokens in a block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// Blocks its tokens fill, the last perhaps in part.
+    pub fn num_blocks(&self) -> usize {
+        self.token_ids.len().div_ceil(self.block_size)
+    }
+
+    /// Tokens in the last block.
+    pub fn last_block_num_tokens(&self) -> usize {
+        self.token_ids.len() - self.num_blocks().saturating_sub(1) * self.block_size
+    }
+
+    /// The tokens of block `i`; empty past the end.
+    pub fn block(&self, i: usize) -> &[u32] {
+        let start = i.saturating_mul(self.block_size).min(self.token_ids.len());
+        let end = start.saturating_add(self.block_size).min(self.token_ids.len());
+        &self.token_ids[start..end]
+    }
+
+    /// The chained hash of block `i`, computed once; `i` is a full block.
+    pub(crate) fn prefix_hash(&mut self, i: usize) -> u64 {
+        while self.prefix_hashes.len() <= i {
+            let next = compute_hash(self.block(self.prefix_hashes.len()), self.prefix_hashes.last().copied());
+            self.prefix_hashes.push(next);
+        }
+        self.prefix_hashes[i]
+    }
+
+    /// Appends a generated token.
+    pub fn append_token(&mut self, token_id: u32) {
+        self.token_ids.push(token_id);
+    }
+
+    /// Whether this step computes its newest token, so that the next one is sampled.
+    pub(crate) fn samples(&self) -> bool {
+        self.num_cached_tokens + self.num_scheduled_tokens >= self.token_ids.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(len: u32, block_size: usize) -> Sequence {
+        Sequence::new(7, (0..len).collect(), SamplingParams::default(), block_size).unwrap()
+    }
+
+    #[test]
+    fn blocks_partition_the_tokens() {
+        for block_size in 2..6 {
+            for len in 1..20 {
+                let mut seq = sequence(len, block_size);
+                seq.append_token(99);
+                let joined: Vec<u32> = (0..seq.num_blocks()).flat_map(|i| seq.block(i).to_vec()).collect();
+                assert_eq!(joined, seq.token_ids());
+                assert_eq!(seq.block(seq.num_blocks() - 1).len(), seq.last_block_num_tokens());
+                assert!(seq.block(seq.num_blocks()).is_empty() && seq.block(usize::MAX).is_empty());
+                assert_eq!((seq.last_token(), seq.completion_token_ids()), (99, &[99][..]));
+                assert_eq!((seq.num_prompt_tokens(), seq.num_completion_tokens()), (len as usize, 1));
+                assert_eq!(seq.prompt_token_ids().len(), len as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn prefix_hashes_chain() {
+        let mut seq = sequence(8, 4);
+        let first = compute_hash(&[0, 1, 2, 3], None);
+        assert_eq!(seq.prefix_hash(1), compute_hash(&[4, 5, 6, 7], Some(first)));
+        assert_eq!(seq.prefix_hash(0), first);
+    }
+
+    #[test]
+    fn bad_input_is_named() {
+        let empty = Sequence::new(0, vec![], SamplingParams::default(), 4).unwrap_err();
+        assert!(matches!(empty, EngineError::EmptyPrompt));
+        let block = Sequence::new(0, vec![1], SamplingParams::default(), 1).unwrap_err();
+        assert!(block.to_string().starts_with("kvcache_block_size"), "{block}");
+    }
+}

@@ -1,0 +1,121 @@
+//! A model without arithmetic: it stores token ids in a paged cache and answers with a hash of what it reads back.
+
+#![allow(clippy::unwrap_used)] // tests
+#![allow(dead_code)] // each test file uses its own part
+#![allow(unreachable_pub)] // a test file is a crate, this is not its interface
+
+use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+use nanovllm_model::{CausalLm, ModelInput, StepError};
+use std::sync::{Arc, Mutex};
+
+pub const VOCAB_SIZE: usize = 50;
+
+/// What a test sees and steers from outside the engine.
+#[derive(Debug, Default)]
+pub struct Probe {
+    /// Every row of sampling instructions so far.
+    pub sampled: Vec<SampleRow>,
+    /// Rows computed so far.
+    pub rows: usize,
+    /// The next step fails as a device would.
+    pub fail: bool,
+    /// The next step returns these instead.
+    pub answer: Option<Vec<u32>>,
+}
+
+/// The cache holds one token id a slot; a next token depends on all ids found through the block table, so a wrong table,
+/// slot or length changes the text.
+pub struct MockModel {
+    cache: Vec<u32>,
+    block_size: usize,
+    probe: Arc<Mutex<Probe>>,
+}
+
+impl MockModel {
+    pub fn new() -> (Box<Self>, Arc<Mutex<Probe>>) {
+        let probe = Arc::new(Mutex::new(Probe::default()));
+        (Box::new(Self { cache: Vec::new(), block_size: 0, probe: probe.clone() }), probe)
+    }
+
+    fn read(&self, input: &ModelInput, s: usize, len: usize) -> Vec<u32> {
+        let table = &input.block_tables[s * input.table_stride..(s + 1) * input.table_stride];
+        let slot =
+            |i: usize| usize::try_from(table[i / self.block_size]).unwrap() * self.block_size + i % self.block_size;
+        (0..len).map(|i| self.cache[slot(i)]).collect()
+    }
+}
+
+/// The token that follows `tokens`; the oracle of every engine test.
+pub fn next_token(tokens: &[u32]) -> u32 {
+    let hash = tokens.iter().fold(0xcbf29ce484222325_u64, |h, &t| (h ^ u64::from(t)).wrapping_mul(0x100000001b3));
+    ((hash >> 32) % VOCAB_SIZE as u64) as u32
+}
+
+impl CausalLm for MockModel {
+    fn vocab_size(&self) -> usize {
+        VOCAB_SIZE
+    }
+
+    fn describe(&self) -> String {
+        "mock".to_owned()
+    }
+
+    fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec {
+        let dtype = dtype.unwrap_or(DType::F32);
+        KvCacheSpec { num_layers: 1, num_blocks, block_size, num_kv_heads: 1, head_dim: 2, dtype }
+    }
+
+    fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error> {
+        let slots = spec.num_blocks * spec.block_size;
+        if slots > 1 << 20 {
+            let (bytes, reason) = (slots, "the mock is small".to_owned());
+            return Err(Error::OutOfMemory { what: "the KV cache", bytes, reason });
+        }
+        self.cache = vec![u32::MAX; slots];
+        self.block_size = spec.block_size;
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        input: &ModelInput,
+        sample: &[Option<SampleRow>],
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<u32>, StepError> {
+        let rows = input.input_ids.len();
+        assert_eq!((input.positions.len(), input.slot_mapping.len()), (rows, rows));
+        assert_eq!(input.cu_seqlens_q.last().copied(), Some(rows as u32));
+        assert_eq!((sample.len(), input.cu_seqlens_q.len()), (input.num_seqs(), input.num_seqs() + 1));
+        let mut probe = self.probe.lock().unwrap();
+        let (stop, fail) = (interrupted(), std::mem::take(&mut probe.fail));
+        for (row, &slot) in input.slot_mapping.iter().enumerate() {
+            // After a failure the rows of the step are undefined.
+            let value = if stop || fail { u32::MAX - row as u32 } else { input.input_ids[row] };
+            self.cache[usize::try_from(slot).unwrap()] = value;
+        }
+        if stop {
+            return Err(StepError::Interrupted);
+        }
+        if fail {
+            return Err(Error::Option("the device fell over".to_owned()).into());
+        }
+        if let Some(answer) = probe.answer.take() {
+            return Ok(answer);
+        }
+        probe.rows += rows;
+        probe.sampled.extend(sample.iter().flatten());
+        let sampling = (0..sample.len()).filter(|&s| sample[s].is_some());
+        Ok(sampling.map(|s| next_token(&self.read(input, s, input.context_lens[s] as usize))).collect())
+    }
+
+    fn logits(&mut self, input: &ModelInput) -> Result<Vec<f32>, StepError> {
+        let mut logits = vec![0.0; input.input_ids.len() * VOCAB_SIZE];
+        for s in 0..input.num_seqs() {
+            for row in input.cu_seqlens_q[s] as usize..input.cu_seqlens_q[s + 1] as usize {
+                let tokens = self.read(input, s, input.positions[row] as usize + 1);
+                logits[row * VOCAB_SIZE + next_token(&tokens) as usize] = 1.0;
+            }
+        }
+        Ok(logits)
+    }
+}

@@ -1,0 +1,100 @@
+//! config.json of both transformers generations, and inverse frequencies against transformers' own.
+#![allow(missing_docs)] // a test
+
+use std::path::Path;
+
+use nanovllm_model::{Architecture, LoadError, ModelConfig, RopeScaling};
+use serde_json::{Value, json};
+
+fn golden(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name);
+    serde_json::from_str(&std::fs::read_to_string(path).expect("a golden file")).expect("JSON")
+}
+
+fn without_raw(config: Value) -> ModelConfig {
+    ModelConfig { raw: Value::Null, ..ModelConfig::from_json(config).expect("a good config") }
+}
+
+#[test]
+fn both_generations_say_the_same() {
+    for (name, architecture) in [("tiny_llama", Architecture::Llama), ("tiny_qwen3", Architecture::Qwen3)] {
+        let four = without_raw(golden(&format!("configs/{name}_transformers4.json")));
+        let five = without_raw(golden(&format!("configs/{name}_transformers5.json")));
+        assert_eq!(four, five);
+        assert_eq!(four.architecture, architecture);
+        assert_eq!(four.qk_norm, architecture == Architecture::Qwen3);
+    }
+}
+
+#[test]
+fn inverse_frequencies_are_transformers() {
+    let mut compared = 0;
+    for (name, case) in golden("rope_scaling.json").as_object().expect("cases") {
+        let mut config = golden("configs/tiny_llama_transformers4.json");
+        for (key, value) in case["config"].as_object().expect("a config") {
+            config[key] = value.clone();
+        }
+        let config = match ModelConfig::from_json(config) {
+            Err(LoadError::Unsupported(what)) => {
+                assert!(name.starts_with("dynamic") && what.contains("dynamic"), "{name}: {what}");
+                continue;
+            }
+            other => other.expect("a good config"),
+        };
+        let (inverse, scale) = config.rope.inverse_frequencies(config.head_dim).expect("good factors");
+        let expected: Vec<f64> = serde_json::from_value(case["inv_freq"].clone()).expect("numbers");
+        assert_eq!(inverse.len(), expected.len());
+        for (got, expected) in inverse.iter().zip(expected) {
+            assert!((got - expected).abs() <= 2e-6 * expected, "{name}: {got} is not {expected}");
+        }
+        assert!((scale - case["attention_factor"].as_f64().expect("a number")).abs() < 1e-6, "{name}");
+        compared += 1;
+    }
+    assert!(compared >= 4, "default, linear, llama3 and yarn");
+}
+
+/// The message of the error that a change to a good config causes.
+fn refused(key: &str, value: Value) -> String {
+    let mut config = golden("configs/tiny_llama_transformers4.json");
+    config[key] = value;
+    ModelConfig::from_json(config).expect_err(key).to_string()
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (key, value, words) in [
+        ("architectures", json!(["GPTBigCodeForCausalLM"]), "GPTBigCodeForCausalLM"),
+        ("num_attention_heads", json!(0), "num_attention_heads must be between 1"),
+        ("num_attention_heads", json!(3), "multiple of num_key_value_heads"),
+        ("hidden_size", json!(-1), "hidden_size must be a non-negative integer"),
+        ("hidden_size", json!(u64::MAX), "hidden_size must be between"),
+        ("vocab_size", json!("many"), "vocab_size"),
+        ("head_dim", json!(15), "even"),
+        ("hidden_act", json!("gelu"), "gelu"),
+        ("rope_theta", json!(0.0), "rope_theta"),
+        ("rope_scaling", json!({"rope_type": "longrope"}), "longrope"),
+        ("rope_scaling", json!({"type": "linear"}), "rope_scaling.factor is missing"),
+        ("quantization_config", json!({"quant_method": "awq"}), "quantization_config"),
+        ("intermediate_size", Value::Null, "intermediate_size is missing"),
+    ] {
+        let message = refused(key, value);
+        assert!(message.contains(words), "{key}: {message}");
+    }
+    assert!(ModelConfig::from_json(json!([])).is_err());
+    assert!(ModelConfig::from_json(json!({})).is_err());
+}
+
+#[test]
+fn bad_factors_are_refused() {
+    for scaling in [
+        RopeScaling::Linear { factor: 0.0 },
+        RopeScaling::Linear { factor: f64::NAN },
+        RopeScaling::Factors(vec![1.0; 3]),
+        RopeScaling::Factors(vec![0.0; 8]),
+        RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 4.0, high_freq_factor: 4.0, original_max_position: 8192 },
+    ] {
+        let mut config = without_raw(golden("configs/tiny_llama_transformers4.json"));
+        config.rope.scaling = scaling;
+        assert!(config.rope.inverse_frequencies(config.head_dim).is_err(), "{:?}", config.rope);
+    }
+}

@@ -1,0 +1,148 @@
+//! Ids to text, one at a time.
+
+use std::sync::Arc;
+
+use tokenizers::DecoderWrapper;
+
+use crate::{Error, Tokenizer, byte_level};
+
+/// Tokens after which held-back text of a decoder that is not byte-level is given out as it is. A character takes at
+/// most four byte tokens; beyond that the bytes are simply not UTF-8.
+const MAX_HELD: usize = 8;
+
+/// Turns a stream of ids into text, holding back what may still change: the bytes of an unfinished character.
+///
+/// For byte-level tokenizers the pieces join to exactly what [`Tokenizer::decode`] gives for all the ids, at a constant
+/// cost a token. Other decoders (SentencePiece's) look at neighbouring tokens, so a short window is decoded again for
+/// each token; only invalid byte sequences can differ there.
+#[derive(Debug)]
+pub struct Detokenizer {
+    tokenizer: Arc<Tokenizer>,
+    skip_special_tokens: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Byte-level: the bytes of an unfinished character, at most three.
+    Bytes(Vec<u8>),
+    /// Anything else: the tokens of the last piece given out (`ids[..read]`, the context), then those held back.
+    Window { ids: Vec<u32>, read: usize },
+}
+
+impl Detokenizer {
+    /// A stream at its beginning.
+    pub fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> Self {
+        let state = match tokenizer.inner().get_decoder() {
+            Some(DecoderWrapper::ByteLevel(_)) => State::Bytes(Vec::new()),
+            _ => State::Window { ids: Vec::new(), read: 0 },
+        };
+        Self { tokenizer, skip_special_tokens, state }
+    }
+
+    /// Takes the next id and returns the text that is certain by now, often one token's, sometimes none.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`] for an id no token has, with the stream unchanged; [`Error::Tokenizer`] when the library
+    /// cannot decode.
+    pub fn push(&mut self, id: u32) -> Result<String, Error> {
+        let token = self.tokenizer.token(id)?;
+        if self.skip_special_tokens && self.tokenizer.inner().get_added_vocabulary().is_special_token(&token) {
+            return Ok(String::new());
+        }
+        match &mut self.state {
+            State::Bytes(held) => {
+                byte_level::extend_with_token(held, &token);
+                Ok(take_complete(held))
+            }
+            State::Window { ids, read } => {
+                ids.push(id);
+                let before = self.tokenizer.decode(&ids[..*read], false)?;
+                let after = self.tokenizer.decode(ids, false)?;
+                let piece = added(&before, &after);
+                let uncertain = piece.is_empty() || piece.ends_with(char::REPLACEMENT_CHARACTER);
+                if uncertain && ids.len() - *read <= MAX_HELD {
+                    return Ok(String::new());
+                }
+                let piece = piece.to_owned();
+                ids.drain(..*read);
+                *read = ids.len();
+                Ok(piece)
+            }
+        }
+    }
+
+    /// Ends the stream and returns what was held back, unfinished characters as U+FFFD.
+    pub fn finish(self) -> String {
+        match self.state {
+            State::Bytes(held) => String::from_utf8_lossy(&held).into_owned(),
+            State::Window { ids, read } => {
+                // These ids were decoded when they came; the library does not fail on what it accepted before.
+                let decode = |ids| self.tokenizer.decode(ids, false).unwrap_or_default();
+                added(&decode(&ids[..read]), &decode(&ids)).to_owned()
+            }
+        }
+    }
+}
+
+/// What `after` says beyond its common beginning with `before`.
+fn added<'a>(before: &str, after: &'a str) -> &'a str {
+    let common: usize = after.chars().zip(before.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+    &after[common..]
+}
+
+/// Takes everything from `bytes` but an unfinished character at the end, with U+FFFD for what is not UTF-8.
+fn take_complete(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut taken = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        taken += chunk.valid().len();
+        let at_end = taken + chunk.invalid().len() == bytes.len();
+        if chunk.invalid().is_empty() || (at_end && is_unfinished(chunk.invalid())) {
+            break;
+        }
+        text.push(char::REPLACEMENT_CHARACTER);
+        taken += chunk.invalid().len();
+    }
+    bytes.drain(..taken);
+    text
+}
+
+/// Whether `bytes` can be the beginning of a character.
+fn is_unfinished(bytes: &[u8]) -> bool {
+    matches!(std::str::from_utf8(bytes), Err(error) if error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::take_complete;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However the bytes are dealt out, the pieces join to the lossy decoding of the whole, and at most three
+        /// bytes wait.
+        #[test]
+        fn streaming_is_lossy_decoding(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    prop::collection::vec(any::<u8>(), 0..6),
+                    any::<String>().prop_map(String::into_bytes),
+                    any::<char>().prop_map(|c| c.to_string().into_bytes()),
+                ],
+                0..12,
+            ),
+            step in 1usize..7,
+        ) {
+            let bytes = parts.concat();
+            let (mut held, mut text) = (Vec::new(), String::new());
+            for chunk in bytes.chunks(step) {
+                held.extend_from_slice(chunk);
+                text.push_str(&take_complete(&mut held));
+                prop_assert!(held.len() <= 3);
+            }
+            text.push_str(&String::from_utf8_lossy(&held));
+            prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A tokenizer from a Hugging Face directory.
+//!
+//! `tokenizer.json` is the tokenizer; the files beside it say which tokens have a role. What transformers changes in
+//! the tokenizer after loading it (tokens added by `tokenizer_config.json`, the BOS and EOS flags of the Llama family)
+//! is done here too, so that the ids are the same.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
+
+use crate::Error;
+use crate::chat::ChatTemplates;
+use crate::post_processor;
+use crate::special::{ROLES, SpecialTokens};
+use crate::tokenizer::Parts;
+
+const TOKENIZER: &str = "tokenizer.json";
+const CONFIG: &str = "tokenizer_config.json";
+
+/// Loads what `dir` holds; only `tokenizer.json` has to be there.
+pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
+    let path = dir.join(TOKENIZER);
+    let json = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let mut tokenizer = HfTokenizer::from_bytes(&json)
+        .map_err(|error| Error::TokenizerJson { path: path.clone(), reason: error.to_string() })?;
+    // Files may carry the settings of whoever saved them; ids are wanted as they are.
+    tokenizer.with_padding(None).with_truncation(None).map_err(|error| Error::Build(error.to_string()))?;
+
+    let config = object(dir, CONFIG)?;
+    add_declared_tokens(&mut tokenizer, dir, &config)?;
+    let mut special = SpecialTokens::default();
+    for source in [&config, &object(dir, "special_tokens_map.json")?] {
+        for role in ROLES {
+            if let Some(token) = source.get(role).and_then(content) {
+                special.set(role, token);
+            }
+        }
+    }
+    mark_special(&mut tokenizer, &special);
+    set_edges(&mut tokenizer, &config, &special)?;
+
+    special.extend_eos(special.get("eos_token").and_then(|token| tokenizer.token_to_id(token)));
+    for file in ["config.json", "generation_config.json"] {
+        special.extend_eos(eos_ids(dir, file)?);
+    }
+    Ok(Parts { tokenizer, special, templates: chat_templates(dir, &config)? })
+}
+
+/// The text of a file that may be missing.
+fn read_optional(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// The JSON object in a file that may be missing, in which case it is empty.
+fn object(dir: &Path, file: &str) -> Result<Map<String, Value>, Error> {
+    let path = dir.join(file);
+    match read_optional(&path)? {
+        Some(text) => serde_json::from_str(&text).map_err(|source| Error::Json { path, source }),
+        None => Ok(Map::new()),
+    }
+}
+
+/// A token written as a string or as an object with its `content`.
+fn content(token: &Value) -> Option<&str> {
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}
+
+fn is_added(tokenizer: &HfTokenizer, token: &str) -> bool {
+    tokenizer.get_added_vocabulary().get_vocab().contains_key(token)
+}
+
+/// Adds the tokens of `added_tokens_decoder` that `tokenizer.json` lacks, in order of their ids.
+fn add_declared_tokens(tokenizer: &mut HfTokenizer, dir: &Path, config: &Map<String, Value>) -> Result<(), Error> {
+    const KEY: &str = "added_tokens_decoder";
+    let Some(declared) = config.get(KEY).and_then(Value::as_object) else { return Ok(()) };
+    let malformed = |value: String, expected| Error::Config { path: dir.join(CONFIG), key: KEY, value, expected };
+    let mut tokens = Vec::with_capacity(declared.len());
+    for (id, token) in declared {
+        let id: u32 = id.parse().map_err(|_| malformed(format!("{id:?}"), "token ids as keys"))?;
+        let text = content(token).ok_or_else(|| malformed(token.to_string(), "a token with its content"))?;
+        if !is_added(tokenizer, text) {
+            let flag = |name, default| token.get(name).and_then(Value::as_bool).unwrap_or(default);
+            let special = flag("special", false);
+            let token = AddedToken::from(text, special)
+                .single_word(flag("single_word", false))
+                .lstrip(flag("lstrip", false))
+                .rstrip(flag("rstrip", false))
+                .normalized(flag("normalized", !special));
+            tokens.push((id, token));
+        }
+    }
+    tokens.sort_by_key(|(id, _)| *id);
+    for (declared, token) in tokens {
+        let text = token.content.clone();
+        tokenizer.add_tokens(&[token]);
+        match tokenizer.token_to_id(&text) {
+            Some(actual) if actual != declared => {
+                return Err(Error::AddedTokenId { token: text, declared, actual });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Tokens with a role are matched whole in the text. A role whose token is not in the vocabulary adds none: the model
+/// has no row for it.
+fn mark_special(tokenizer: &mut HfTokenizer, special: &SpecialTokens) {
+    let tokens: Vec<AddedToken> = special
+        .iter()
+        .filter(|(_, token)| tokenizer.token_to_id(token).is_some() && !is_added(tokenizer, token))
+        .map(|(_, token)| AddedToken::from(token, true))
+        .collect();
+    tokenizer.add_special_tokens(&tokens);
+}
+
+/// The Llama and Gemma classes of transformers rebuild the post-processor from these two flags; all others leave it.
+fn set_edges(tokenizer: &mut HfTokenizer, config: &Map<String, Value>, special: &SpecialTokens) -> Result<(), Error> {
+    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+    let flag = |key| config.get(key).and_then(Value::as_bool);
+    let (add_bos, add_eos) = (flag("add_bos_token"), flag("add_eos_token"));
+    let rebuilds = ["LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"].contains(&class.trim_end_matches("Fast"));
+    if !rebuilds || (add_bos.is_none() && add_eos.is_none()) {
+        return Ok(());
+    }
+    let edge = |wanted: bool, flag, key| {
+        if !wanted {
+            return Ok(None);
+        }
+        let token = special.get(key).ok_or(Error::MissingSpecialToken { flag, key })?;
+        let id = tokenizer.token_to_id(token).ok_or(Error::MissingSpecialToken { flag, key })?;
+        Ok::<_, Error>(Some((token, id)))
+    };
+    let bos = edge(add_bos.unwrap_or(true), "add_bos_token", "bos_token")?;
+    let eos = edge(add_eos.unwrap_or(false), "add_eos_token", "eos_token")?;
+    let around = post_processor::around(bos, eos)?;
+    tokenizer.with_post_processor(around);
+    Ok(())
+}
+
+/// `eos_token_id` of a configuration file: missing, null, one id or a list.
+fn eos_ids(dir: &Path, file: &'static str) -> Result<Vec<u32>, Error> {
+    const KEY: &str = "eos_token_id";
+    let config = object(dir, file)?;
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids = match config.get(KEY) {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(id).collect(),
+        Some(value) => id(value).map(|id| vec![id]),
+    };
+    ids.ok_or_else(|| Error::Config {
+        path: dir.join(file),
+        key: KEY,
+        value: config.get(KEY).map(ToString::to_string).unwrap_or_default(),
+        expected: "a token id or a list of them",
+    })
+}
+
+/// `chat_template.jinja`, or else the template or the list of named ones in `tokenizer_config.json`.
+fn chat_templates(dir: &Path, config: &Map<String, Value>) -> Result<ChatTemplates, Error> {
+    const KEY: &str = "chat_template";
+    let mut templates = ChatTemplates::default();
+    if let Some(template) = read_optional(&dir.join("chat_template.jinja"))? {
+        templates.insert("default", &template);
+        return Ok(templates);
+    }
+    let malformed = |value: &Value| Error::Config {
+        path: dir.join(CONFIG),
+        key: KEY,
+        value: value.to_string(),
+        expected: "a template or a list of objects with name and template",
+    };
+    match config.get(KEY) {
+        None | Some(Value::Null) => {}
+        Some(Value::String(template)) => templates.insert("default", template),
+        Some(Value::Array(list)) => {
+            for entry in list {
+                let text = |key| entry.get(key).and_then(Value::as_str).ok_or_else(|| malformed(entry));
+                templates.insert(text("name")?, text("template")?);
+            }
+        }
+        Some(other) => return Err(malformed(other)),
+    }
+    Ok(templates)
+}

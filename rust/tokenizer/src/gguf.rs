@@ -1,0 +1,183 @@
+//! A byte-level BPE tokenizer rebuilt from GGUF metadata.
+
+use std::collections::{HashMap, HashSet};
+
+use nanovllm_gguf::Metadata;
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
+
+use crate::Error;
+use crate::chat::ChatTemplates;
+use crate::post_processor;
+use crate::pre_tokenizer::PreTokenizer;
+use crate::special::SpecialTokens;
+use crate::tokenizer::Parts;
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+const SCORES: &str = "tokenizer.ggml.scores";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+
+/// Keys that name a token with a role, and the role.
+const ROLE_KEYS: [(&str, &str); 7] = [
+    (BOS, "bos_token"),
+    (EOS, "eos_token"),
+    ("tokenizer.ggml.unknown_token_id", "unk_token"),
+    ("tokenizer.ggml.seperator_token_id", "sep_token"), // the format's spelling
+    ("tokenizer.ggml.padding_token_id", "pad_token"),
+    ("tokenizer.ggml.cls_token_id", "cls_token"),
+    ("tokenizer.ggml.mask_token_id", "mask_token"),
+];
+
+/// Keys of tokens that end a generation: of the sequence, of the turn, of the message.
+const EOS_KEYS: [&str; 3] = [EOS, "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+
+/// Builds the tokenizer that `metadata` describe.
+pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
+    let model = metadata.str("tokenizer.ggml.model")?;
+    if model != "gpt2" {
+        return Err(Error::UnsupportedModel { model: model.to_owned() });
+    }
+    let pre = PreTokenizer::named(metadata.str("tokenizer.ggml.pre")?)?;
+    let tokens = metadata.strings(TOKENS)?;
+    let ids = index(tokens)?;
+    let merges = merges(metadata.strings("tokenizer.ggml.merges")?, &ids)?;
+    let added = added_tokens(metadata, tokens)?;
+
+    let vocab: tokenizers::models::bpe::Vocab = ids.iter().map(|(token, id)| ((*token).to_owned(), *id)).collect();
+    let bpe = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .ignore_merges(pre.ignore_merges)
+        .build()
+        .map_err(|error| Error::Build(error.to_string()))?;
+    let mut tokenizer = HfTokenizer::new(bpe);
+    tokenizer
+        .with_normalizer(pre.normalizer())
+        .with_pre_tokenizer(Some(pre.pre_tokenizer()?))
+        .with_decoder(Some(ByteLevel::default()));
+    tokenizer.add_tokens(&added);
+
+    let special = special_tokens(metadata, tokens)?;
+    let bos = edge(metadata, "tokenizer.ggml.add_bos_token", pre.add_bos, BOS, tokens)?;
+    let eos = edge(metadata, "tokenizer.ggml.add_eos_token", false, EOS, tokens)?;
+    match post_processor::around(bos, eos)? {
+        Some(around) => tokenizer.with_post_processor(Some(around)),
+        None => tokenizer.with_post_processor(Some(ByteLevel::new(true, false, true))),
+    };
+    Ok(Parts { tokenizer, special, templates: chat_templates(metadata)? })
+}
+
+/// Token to id.
+fn index(tokens: &[String]) -> Result<HashMap<&str, u32>, Error> {
+    let count = u32::try_from(tokens.len()).ok().filter(|count| *count > 0);
+    let count = count.ok_or(Error::VocabularySize { got: tokens.len(), limit: u32::MAX })?;
+    let mut ids = HashMap::with_capacity(tokens.len());
+    for (token, id) in tokens.iter().zip(0..count) {
+        if let Some(first) = ids.insert(token.as_str(), id) {
+            return Err(Error::DuplicateToken { token: token.clone(), first, second: id });
+        }
+    }
+    Ok(ids)
+}
+
+/// The merge rules in order of rank, each checked: both halves and their union are tokens, and no rule comes twice.
+fn merges(rules: &[String], ids: &HashMap<&str, u32>) -> Result<Vec<(String, String)>, Error> {
+    let mut seen = HashSet::with_capacity(rules.len());
+    let mut merges = Vec::with_capacity(rules.len());
+    for (index, rule) in rules.iter().enumerate() {
+        let fail = |reason: String| Error::Merge { index, merge: rule.clone(), reason };
+        // In the byte alphabet a token holds no space, so the first one separates.
+        let (left, right) = rule.split_once(' ').ok_or_else(|| fail("expected two tokens and a space".to_owned()))?;
+        for token in [left, right, &format!("{left}{right}")] {
+            if !ids.contains_key(token) {
+                return Err(fail(format!("{token:?} is not in the vocabulary")));
+            }
+        }
+        if !seen.insert((left, right)) {
+            return Err(fail("the rule appears twice".to_owned()));
+        }
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+    Ok(merges)
+}
+
+/// Tokens matched in the text before it is cut into words: unknown (2) and control (3) tokens, which are special, and
+/// user-defined ones (4), which are not. Without types every token is an ordinary one.
+fn added_tokens(metadata: &Metadata, tokens: &[String]) -> Result<Vec<AddedToken>, Error> {
+    let same_length = |key, got| match got {
+        got if got == tokens.len() => Ok(()),
+        got => Err(Error::Length { key, expected: tokens.len(), got }),
+    };
+    if let Some(scores) = metadata.opt_f32s(SCORES)? {
+        same_length(SCORES, scores.len())?;
+    }
+    let Some(types) = metadata.opt_i32s(TOKEN_TYPE)? else { return Ok(Vec::new()) };
+    same_length(TOKEN_TYPE, types.len())?;
+    let mut added = Vec::new();
+    for (id, (token, token_type)) in tokens.iter().zip(types.iter()).enumerate() {
+        match token_type {
+            // The whole-text normaliser must not touch them: their text is matched as it stands.
+            2 | 3 => added.push(AddedToken::from(token.as_str(), true).normalized(false)),
+            4 => added.push(AddedToken::from(token.as_str(), false).normalized(false)),
+            0 | 1 | 5 | 6 => {}
+            &token_type => return Err(Error::TokenType { id, token_type }),
+        }
+    }
+    Ok(added)
+}
+
+/// The token that `key` names, if it is there.
+fn token_of<'a>(
+    metadata: &Metadata,
+    key: &'static str,
+    tokens: &'a [String],
+) -> Result<Option<post_processor::TokenAndId<'a>>, Error> {
+    let Some(id) = metadata.opt_u64(key)? else { return Ok(None) };
+    let token = usize::try_from(id).ok().and_then(|id| tokens.get(id));
+    // `index` has made sure that every position fits u32.
+    let token = token.ok_or(Error::SpecialTokenId { key, id, vocab_size: tokens.len() })?;
+    Ok(Some((token, id as u32)))
+}
+
+fn special_tokens(metadata: &Metadata, tokens: &[String]) -> Result<SpecialTokens, Error> {
+    let mut special = SpecialTokens::default();
+    for (key, role) in ROLE_KEYS {
+        if let Some((token, _)) = token_of(metadata, key, tokens)? {
+            special.set(role, token);
+        }
+    }
+    for key in EOS_KEYS {
+        special.extend_eos(token_of(metadata, key, tokens)?.map(|(_, id)| id));
+    }
+    Ok(special)
+}
+
+/// The token that begins or ends a sequence, where `flag` (or `default`, without it) says so.
+fn edge<'a>(
+    metadata: &Metadata,
+    flag: &'static str,
+    default: bool,
+    key: &'static str,
+    tokens: &'a [String],
+) -> Result<Option<post_processor::TokenAndId<'a>>, Error> {
+    if !metadata.opt_bool(flag)?.unwrap_or(default) {
+        return Ok(None);
+    }
+    token_of(metadata, key, tokens)?.map(Some).ok_or(Error::MissingSpecialToken { flag, key })
+}
+
+/// The default template, and those listed by name.
+fn chat_templates(metadata: &Metadata) -> Result<ChatTemplates, Error> {
+    let mut templates = ChatTemplates::default();
+    if let Some(template) = metadata.opt_str("tokenizer.chat_template")? {
+        templates.insert("default", template);
+    }
+    for name in metadata.opt_strings("tokenizer.chat_templates")?.unwrap_or_default() {
+        if let Some(template) = metadata.opt_str(&format!("tokenizer.chat_template.{name}"))? {
+            templates.insert(name, template);
+        }
+    }
+    Ok(templates)
+}

@@ -1,0 +1,184 @@
+//! How a text is cut into words before merging: what `tokenizer.ggml.pre` stands for.
+//!
+//! GGUF names the pre-tokenizer instead of spelling it out. The names and what they mean were read off llama.cpp's
+//! `src/llama-vocab.cpp`; where a model's `tokenizer.json` writes the same cut differently (case-insensitive
+//! groups, a final `\s+`), the form of `tokenizer.json` is used, so that the rebuilt tokenizer equals the
+//! original. A name is listed only when its cut could be checked; any other is refused.
+
+use tokenizers::normalizers::NFC;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::SplitDelimiterBehavior;
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
+
+use crate::Error;
+
+/// One cut; cuts apply in order, each to the pieces the one before it left.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// Every match of the pattern, and every stretch between matches, is a piece.
+    Regex(&'static str),
+    /// Every digit is a piece.
+    Digits,
+    /// GPT-2's words.
+    Gpt2,
+}
+
+/// What one name stands for.
+#[derive(Debug)]
+pub(crate) struct PreTokenizer {
+    names: &'static [&'static str],
+    cuts: &'static [Cut],
+    /// Text is brought to normalisation form C first. llama.cpp has no normaliser; the models' own `tokenizer.json`
+    /// has, and that is what they were trained with.
+    nfc: bool,
+    /// A word that is a token is taken whole, whatever the merges say.
+    pub(crate) ignore_merges: bool,
+    /// Whether a text begins with the BOS token when `tokenizer.ggml.add_bos_token` does not say.
+    pub(crate) add_bos: bool,
+}
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+
+const PLAIN: PreTokenizer = PreTokenizer { names: &[], cuts: &[], nfc: false, ignore_merges: false, add_bos: false };
+
+/// Every known name.
+const TABLE: &[PreTokenizer] = &[
+    PreTokenizer { names: &["gpt-2", "gpt2", "phi-2", "mpt", "olmo"], cuts: &[Cut::Gpt2], ..PLAIN },
+    PreTokenizer { names: &["smollm", "starcoder", "refact"], cuts: &[Cut::Digits, Cut::Gpt2], ..PLAIN },
+    PreTokenizer {
+        // What llama.cpp falls back on; Falcon's cut, more or less.
+        names: &["default"],
+        cuts: &[
+            Cut::Regex(r"[\p{P}\$\+<=>\^~\|]+"),
+            Cut::Regex(GPT2),
+            Cut::Regex(r"\p{N}+"),
+            Cut::Regex(r"[0-9][0-9][0-9]"),
+        ],
+        ..PLAIN
+    },
+    PreTokenizer {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
+        cuts: &[Cut::Regex(LLAMA3)],
+        ignore_merges: true,
+        add_bos: true,
+        ..PLAIN
+    },
+    PreTokenizer { names: &["dbrx", "smaug-bpe"], cuts: &[Cut::Regex(LLAMA3)], ..PLAIN },
+    PreTokenizer { names: &["qwen2", "deepseek-r1-qwen", "megrez"], cuts: &[Cut::Regex(QWEN2)], nfc: true, ..PLAIN },
+    PreTokenizer { names: &["stablelm2"], cuts: &[Cut::Regex(QWEN2)], ..PLAIN },
+    PreTokenizer { names: &["qwen35"], cuts: &[Cut::Regex(QWEN35)], nfc: true, ..PLAIN },
+    PreTokenizer { names: &["tekken"], cuts: &[Cut::Regex(TEKKEN)], ignore_merges: true, add_bos: true, ..PLAIN },
+    PreTokenizer { names: &["gpt-4o", "llama4"], cuts: &[Cut::Regex(GPT4O)], ..PLAIN },
+    PreTokenizer {
+        names: &["deepseek-coder"],
+        cuts: &[
+            Cut::Regex(r"[\r\n]"),
+            Cut::Regex(r"\s?\p{L}+"),
+            Cut::Regex(r"\s?\p{P}+"),
+            Cut::Regex("[一-龥ࠀ-一가-\u{d7ff}]+"),
+            Cut::Digits,
+        ],
+        ..PLAIN
+    },
+    PreTokenizer {
+        names: &["deepseek-v3"],
+        cuts: &[Cut::Regex(r"\p{N}{1,3}"), Cut::Regex("[一-龥\u{3040}-ゟ゠-ヿ]+"), Cut::Regex(DEEPSEEK_V3)],
+        ..PLAIN
+    },
+];
+
+impl PreTokenizer {
+    /// The pre-tokenizer that GGUF calls `name`.
+    pub(crate) fn named(name: &str) -> Result<&'static Self, Error> {
+        TABLE.iter().find(|row| row.names.contains(&name)).ok_or_else(|| Error::UnknownPreTokenizer {
+            pre: name.to_owned(),
+            known: TABLE.iter().flat_map(|row| row.names).copied().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The normaliser, if there is one.
+    pub(crate) fn normalizer(&self) -> Option<NormalizerWrapper> {
+        self.nfc.then(|| NFC.into())
+    }
+
+    /// The cuts, then the change to the byte alphabet.
+    pub(crate) fn pre_tokenizer(&self) -> Result<PreTokenizerWrapper, Error> {
+        let byte_level = |use_regex| ByteLevel::new(false, true, use_regex).into();
+        let steps = match self.cuts.split_last() {
+            // The library's byte-level step knows GPT-2's words itself; `tokenizer.json` files rely on that.
+            Some((Cut::Gpt2, cuts)) => Self::steps(cuts, byte_level(true))?,
+            _ => Self::steps(self.cuts, byte_level(false))?,
+        };
+        Ok(Sequence::new(steps).into())
+    }
+
+    fn steps(cuts: &[Cut], byte_level: PreTokenizerWrapper) -> Result<Vec<PreTokenizerWrapper>, Error> {
+        let step = |cut: &Cut| match cut {
+            Cut::Regex(pattern) => split(pattern),
+            Cut::Digits => Ok(Digits::new(true).into()),
+            Cut::Gpt2 => split(GPT2),
+        };
+        cuts.iter().map(step).chain([Ok(byte_level)]).collect()
+    }
+}
+
+fn split(pattern: &str) -> Result<PreTokenizerWrapper, Error> {
+    Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Isolated, false)
+        .map(Into::into)
+        .map_err(|error| Error::Build(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+    use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
+
+    /// The words of `text`, in the byte alphabet (`Ġ` is a space, `Ċ` a line feed).
+    fn words(pre: &str, text: &str) -> Vec<String> {
+        let cut: PreTokenizerWrapper = PreTokenizer::named(pre).unwrap().pre_tokenizer().unwrap();
+        let mut pieces = PreTokenizedString::from(text);
+        cut.pre_tokenize(&mut pieces).unwrap();
+        let splits = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        splits.into_iter().map(|(word, _, _)| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_row_builds_and_no_name_is_listed_twice() {
+        let mut seen = std::collections::HashSet::new();
+        for row in TABLE {
+            row.pre_tokenizer().unwrap();
+            assert!(row.names.iter().all(|name| seen.insert(*name)), "{:?}", row.names);
+        }
+    }
+
+    #[test]
+    fn words_are_those_of_each_model_family() {
+        let text = "It'S 1234  x\n\n";
+        assert_eq!(words("gpt-2", text), ["It", "'", "S", "Ġ1234", "Ġ", "Ġx", "ĊĊ"]);
+        assert_eq!(words("smollm", text), ["It", "'", "S", "Ġ", "1", "2", "3", "4", "Ġ", "Ġx", "ĊĊ"]);
+        assert_eq!(words("llama-bpe", text), ["It", "'S", "Ġ", "123", "4", "Ġ", "Ġx", "ĊĊ"]);
+        assert_eq!(words("qwen2", text), ["It", "'S", "Ġ", "1", "2", "3", "4", "Ġ", "Ġx", "ĊĊ"]);
+        assert_eq!(words("deepseek-v3", text), ["It", "'S", "Ġ", "123", "4", "Ġ", "Ġx", "ĊĊ"]);
+        assert_eq!(words("deepseek-coder", "\tfn f1()\n"), ["ĉfn", "Ġf", "1", "()", "Ċ"]);
+        assert_eq!(words("gpt-4o", "fooBar'll"), ["foo", "Bar'll"]);
+        assert_eq!(words("tekken", "fooBar'll"), ["foo", "Bar", "'", "ll"]);
+        assert_eq!(words("default", "a=12345"), ["a", "=", "123", "45"]);
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_known_ones() {
+        let message = PreTokenizer::named("martian").unwrap_err().to_string();
+        assert!(message.contains("martian") && message.contains("qwen2"), "{message}");
+    }
+}

@@ -1,0 +1,45 @@
+//! The tokens with a role: beginning and end of sequence, padding, unknown.
+
+/// The names transformers gives the roles; templates see them under these names.
+pub(crate) const ROLES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// Special tokens by role, and every token that ends a generation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SpecialTokens {
+    roles: Vec<(&'static str, String)>,
+    eos_token_ids: Vec<u32>,
+}
+
+impl SpecialTokens {
+    /// Gives `role` its token; the first one stays.
+    pub(crate) fn set(&mut self, role: &'static str, token: &str) {
+        if self.get(role).is_none() {
+            self.roles.push((role, token.to_owned()));
+        }
+    }
+
+    /// The token of `role`.
+    pub(crate) fn get(&self, role: &str) -> Option<&str> {
+        self.roles.iter().find(|(name, _)| *name == role).map(|(_, token)| token.as_str())
+    }
+
+    /// Roles and tokens.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.roles.iter().map(|(role, token)| (*role, token.as_str()))
+    }
+
+    /// Adds ids that end a generation, keeping the order and dropping repetitions.
+    pub(crate) fn extend_eos(&mut self, ids: impl IntoIterator<Item = u32>) {
+        for id in ids {
+            if !self.eos_token_ids.contains(&id) {
+                self.eos_token_ids.push(id);
+            }
+        }
+    }
+
+    /// Ids that end a generation, the primary one first.
+    pub(crate) fn eos_token_ids(&self) -> &[u32] {
+        &self.eos_token_ids
+    }
+}

@@ -1,0 +1,168 @@
+//! The tokenizer: one face for both sources.
+
+use std::path::Path;
+
+use tokenizers::Tokenizer as HfTokenizer;
+
+use crate::chat::{ChatTemplates, render};
+use crate::special::SpecialTokens;
+use crate::{ChatOptions, Error, directory, gguf};
+
+/// What a source yields, before it is checked and given its face.
+pub(crate) struct Parts {
+    pub(crate) tokenizer: HfTokenizer,
+    pub(crate) special: SpecialTokens,
+    pub(crate) templates: ChatTemplates,
+}
+
+/// A vocabulary with its rules for encoding and decoding, its special tokens and its chat templates.
+///
+/// Immutable after loading and `Send + Sync`: share it in an [`Arc`](std::sync::Arc).
+pub struct Tokenizer {
+    inner: HfTokenizer,
+    special: SpecialTokens,
+    templates: ChatTemplates,
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// Loads a Hugging Face directory: `tokenizer.json`, and where present `tokenizer_config.json` (special tokens,
+    /// added tokens, chat template), `special_tokens_map.json`, `chat_template.jinja`, `config.json` and
+    /// `generation_config.json` (end-of-sequence ids).
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Json`], [`Error::TokenizerJson`], [`Error::Config`], [`Error::AddedTokenId`],
+    /// [`Error::MissingSpecialToken`].
+    pub fn from_dir(dir: &Path) -> Result<Self, Error> {
+        directory::load(dir).map(Self::new)
+    }
+
+    /// Rebuilds the byte-level BPE tokenizer that GGUF metadata describe (`tokenizer.*` keys).
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] for missing keys and wrong types, [`Error::UnsupportedModel`], [`Error::UnknownPreTokenizer`],
+    /// [`Error::Length`], [`Error::TokenType`], [`Error::DuplicateToken`], [`Error::VocabularySize`],
+    /// [`Error::Merge`], [`Error::SpecialTokenId`], [`Error::MissingSpecialToken`].
+    pub fn from_gguf(metadata: &nanovllm_gguf::Metadata) -> Result<Self, Error> {
+        gguf::load(metadata).map(Self::new)
+    }
+
+    fn new(Parts { tokenizer, special, templates }: Parts) -> Self {
+        // Counting walks the whole vocabulary, so it is done once.
+        let vocab_size = tokenizer.get_vocab_size(true);
+        Self { inner: tokenizer, special, templates, vocab_size }
+    }
+
+    /// The ids of `text`. Special tokens written out in `text` become their ids; with `add_special_tokens` the sequence
+    /// also gets the beginning and end tokens the model asks for (transformers' default).
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the library cannot encode it.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Error> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`; bytes that are no UTF-8 become U+FFFD. Nothing is "cleaned up": encoding and decoding a text
+    /// gives the text.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`] for an id no token has; [`Error::Tokenizer`] when the library cannot decode.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Error> {
+        ids.iter().try_for_each(|id| self.token(*id).map(|_| ()))?;
+        self.inner.decode(ids, skip_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))
+    }
+
+    /// The tokenizer as the JSON of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the library cannot serialise it.
+    pub fn to_json(&self) -> Result<String, Error> {
+        self.inner.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))
+    }
+
+    /// Tokens in the vocabulary, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id of `token`, written as the vocabulary writes it (in the byte alphabet, `Ġ` for a space).
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token with this id, written as the vocabulary writes it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Every id that ends a generation, the tokenizer's own first.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        self.special.eos_token_ids()
+    }
+
+    /// The beginning-of-sequence token.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.special.get("bos_token")
+    }
+
+    /// The end-of-sequence token.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.special.get("eos_token")
+    }
+
+    /// The padding token.
+    pub fn pad_token(&self) -> Option<&str> {
+        self.special.get("pad_token")
+    }
+
+    /// The id of [`bos_token`](Self::bos_token).
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.token_to_id(self.bos_token()?)
+    }
+
+    /// The tokenizer's own end-of-sequence id; a model may have more ([`eos_token_ids`](Self::eos_token_ids)).
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.token_to_id(self.eos_token()?)
+    }
+
+    /// The id of [`pad_token`](Self::pad_token).
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.token_to_id(self.pad_token()?)
+    }
+
+    /// The source of the chat template used by default, if the model has one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.templates.default_template()
+    }
+
+    /// Renders `messages`, a JSON array of objects (`role`, `content`, ...), into the prompt text.
+    ///
+    /// # Errors
+    /// [`Error::NoChatTemplate`], [`Error::UnknownChatTemplate`], [`Error::Messages`], [`Error::ReservedVariable`],
+    /// [`Error::TemplateRefused`] when the template raises, [`Error::Template`] for anything else in it.
+    pub fn apply_chat_template(&self, messages: &serde_json::Value, options: &ChatOptions) -> Result<String, Error> {
+        let template = self.templates.select(options)?;
+        render(template, &self.special, messages, options)
+    }
+
+    /// The library's tokenizer.
+    pub(crate) fn inner(&self) -> &HfTokenizer {
+        &self.inner
+    }
+
+    /// The token with this id, or the error that says there is none.
+    pub(crate) fn token(&self, id: u32) -> Result<String, Error> {
+        self.id_to_token(id).ok_or(Error::TokenId { id, vocab_size: self.vocab_size })
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    /// Without the vocabulary.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .field("special", &self.special)
+            .finish_non_exhaustive()
+    }
+}

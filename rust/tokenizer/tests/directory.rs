@@ -1,0 +1,125 @@
+//! Tokenizers from Hugging Face directories.
+#![allow(clippy::unwrap_used)] // tests
+
+mod common;
+
+use std::fs;
+
+use common::{Builder, id, tokens};
+use nanovllm_tokenizer::{ChatOptions, Error, Tokenizer};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A directory with the tokenizer of [`Builder`] and the files given.
+fn dir(files: &[(&str, Value)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = Builder::new("smollm").tokenizer().unwrap();
+    fs::write(dir.path().join("tokenizer.json"), tokenizer.to_json().unwrap()).unwrap();
+    for (name, content) in files {
+        fs::write(dir.path().join(name), content.to_string()).unwrap();
+    }
+    dir
+}
+
+fn load(files: &[(&str, Value)]) -> Result<Tokenizer, Error> {
+    Tokenizer::from_dir(dir(files).path())
+}
+
+#[test]
+fn tokenizer_json_alone_is_enough() {
+    let tokenizer = load(&[]).unwrap();
+    assert_eq!(tokenizer.encode("hello world", true).unwrap(), [id("hello"), id("Ġworld")]);
+    assert_eq!((tokenizer.eos_token_ids(), tokenizer.bos_token(), tokenizer.chat_template()), (&[][..], None, None));
+}
+
+#[test]
+fn eos_is_the_union_with_the_tokenizer_s_own_first() {
+    let own = (
+        "tokenizer_config.json",
+        json!({"eos_token": {"content": "<|im_end|>"}, "pad_token": "<|eot|>", "bos_token": null}),
+    );
+    let config = ("config.json", json!({"eos_token_id": id("<|eot|>")}));
+    let generation = ("generation_config.json", json!({"eos_token_id": [id("<|eot|>"), id("<|im_end|>"), 7]}));
+    let tokenizer = load(&[own, config.clone(), generation.clone()]).unwrap();
+    assert_eq!(tokenizer.eos_token_ids(), [id("<|im_end|>"), id("<|eot|>"), 7]);
+    assert_eq!(tokenizer.eos_token_id(), Some(id("<|im_end|>")));
+    assert_eq!((tokenizer.bos_token(), tokenizer.pad_token_id()), (None, Some(id("<|eot|>"))));
+    assert_eq!(load(&[config, generation]).unwrap().eos_token_ids()[0], id("<|eot|>"));
+    let map = ("special_tokens_map.json", json!({"eos_token": "<|eot|>"}));
+    assert_eq!(load(&[map]).unwrap().eos_token(), Some("<|eot|>"));
+}
+
+#[test]
+fn added_tokens_of_the_config_are_added() {
+    let next = tokens().len() as u32;
+    let declared = |id: u32| {
+        json!({"added_tokens_decoder": {
+            (id + 1).to_string(): {"content": "<b>", "special": false},
+            id.to_string(): {"content": "<a>", "special": true},
+            "0": {"content": "<|im_end|>", "special": true},
+        }})
+    };
+    let tokenizer = load(&[("tokenizer_config.json", declared(next))]).unwrap();
+    assert_eq!(tokenizer.encode("<b>hello<a>", false).unwrap(), [next + 1, id("hello"), next]);
+    assert_eq!(tokenizer.decode(&[next, next + 1], true).unwrap(), "<b>");
+    let error = load(&[("tokenizer_config.json", declared(next + 5))]).unwrap_err();
+    assert!(matches!(error, Error::AddedTokenId { .. }), "{error}");
+}
+
+#[test]
+fn a_token_with_a_role_is_matched_whole() {
+    let tokenizer = load(&[("tokenizer_config.json", json!({"pad_token": "Ġ"}))]).unwrap();
+    assert_eq!(tokenizer.pad_token_id(), Some(id("Ġ")));
+    let absent = load(&[("tokenizer_config.json", json!({"pad_token": "[PAD]"}))]).unwrap();
+    assert_eq!((absent.pad_token(), absent.pad_token_id()), (Some("[PAD]"), None));
+    assert_eq!(absent.vocab_size(), tokens().len());
+}
+
+#[test]
+fn the_llama_class_obeys_its_flags_and_others_do_not() {
+    let config = |class: &str| {
+        let config = json!({"tokenizer_class": class, "add_bos_token": true, "add_eos_token": true,
+                            "bos_token": "<|bos|>", "eos_token": "<|eot|>"});
+        load(&[("tokenizer_config.json", config)]).unwrap().encode("hello", true).unwrap()
+    };
+    assert_eq!(config("LlamaTokenizerFast"), [id("<|bos|>"), id("hello"), id("<|eot|>")]);
+    assert_eq!(config("PreTrainedTokenizerFast"), [id("hello")]);
+}
+
+#[test]
+fn templates_come_from_their_file_first() {
+    let config = json!({"chat_template": "from config"});
+    let dir = dir(&[("tokenizer_config.json", config)]);
+    assert_eq!(Tokenizer::from_dir(dir.path()).unwrap().chat_template(), Some("from config"));
+    fs::write(dir.path().join("chat_template.jinja"), "from file").unwrap();
+    assert_eq!(Tokenizer::from_dir(dir.path()).unwrap().chat_template(), Some("from file"));
+
+    let named =
+        json!({"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]});
+    let tokenizer = load(&[("tokenizer_config.json", named)]).unwrap();
+    let tools = ChatOptions { tools: Some(json!([])), ..ChatOptions::default() };
+    assert_eq!(tokenizer.chat_template(), Some("plain"));
+    assert_eq!(tokenizer.apply_chat_template(&json!([]), &tools).unwrap(), "tools");
+}
+
+#[test]
+fn broken_files_are_named() {
+    let empty = tempfile::tempdir().unwrap();
+    let error = Tokenizer::from_dir(empty.path()).unwrap_err();
+    assert!(matches!(&error, Error::Read { path, .. } if path.ends_with("tokenizer.json")), "{error}");
+    for (file, content, part) in [
+        ("tokenizer.json", json!({"model": 1}), "tokenizer.json"),
+        ("tokenizer.json", json!([]), "tokenizer.json"),
+        ("tokenizer_config.json", json!([1]), "tokenizer_config.json"),
+        ("tokenizer_config.json", json!({"chat_template": 5}), "chat_template is 5"),
+        ("tokenizer_config.json", json!({"chat_template": [{"name": "x"}]}), "chat_template"),
+        ("tokenizer_config.json", json!({"added_tokens_decoder": {"x": {"content": "y"}}}), "added_tokens_decoder"),
+        ("tokenizer_config.json", json!({"added_tokens_decoder": {"1": {}}}), "added_tokens_decoder"),
+        ("config.json", json!({"eos_token_id": -1}), "eos_token_id is -1"),
+        ("generation_config.json", json!({"eos_token_id": [1, "2"]}), "eos_token_id"),
+        ("tokenizer_config.json", json!({"tokenizer_class": "LlamaTokenizer", "add_bos_token": true}), "add_bos_token"),
+    ] {
+        let message = load(&[(file, content)]).unwrap_err().to_string();
+        assert!(message.contains(part), "{message:?} should contain {part:?}");
+    }
+}
