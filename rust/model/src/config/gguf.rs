@@ -130,6 +130,7 @@ impl Keys<'_> {
                 original_max_position: self.usize("rope.scaling.original_context_length")?,
                 beta_fast: 32.0,
                 beta_slow: 1.0,
+                truncate: true,
                 attention_factor: None,
             },
             Some(other) => {

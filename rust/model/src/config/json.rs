@@ -134,14 +134,12 @@ fn rope(json: Object<'_>) -> Result<RopeConfig> {
             high_freq_factor: number("high_freq_factor")?,
             original_max_position: original()?,
         },
-        "yarn" if !scaling.bool("truncate", true)? => {
-            return Err(LoadError::Unsupported("rope scaling \"yarn\" with truncate = false".into()));
-        }
         "yarn" => RopeScaling::Yarn {
             factor: number("factor")?,
             original_max_position: original()?,
             beta_fast: scaling.f64("beta_fast")?.unwrap_or(32.0),
             beta_slow: scaling.f64("beta_slow")?.unwrap_or(1.0),
+            truncate: scaling.bool("truncate", true)?,
             attention_factor: yarn_attention_factor(scaling, number("factor")?)?,
         },
         other => {

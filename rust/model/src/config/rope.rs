@@ -45,6 +45,8 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// Rotations below which it is divided.
         beta_slow: f64,
+        /// Whether the blend begins and ends at whole indices.
+        truncate: bool,
         /// Scale of cosines and sines; from the factor when not given.
         attention_factor: Option<f64>,
     },
@@ -80,7 +82,7 @@ impl RopeConfig {
                 let blend = |f: f64| ((rotations(f) - low) / span).clamp(0.0, 1.0);
                 (plain.map(|f| f / factor * (1.0 - blend(f)) + f * blend(f)).collect(), 1.0)
             }
-            RopeScaling::Yarn { factor, original_max_position, beta_fast, beta_slow, attention_factor } => {
+            RopeScaling::Yarn { factor, original_max_position, beta_fast, beta_slow, truncate, attention_factor } => {
                 let factor = positive("factor", *factor)?;
                 let original = positive("original_max_position_embeddings", *original_max_position as f64)?;
                 let (fast, slow) = (positive("beta_fast", *beta_fast)?, positive("beta_slow", *beta_slow)?);
@@ -88,9 +90,12 @@ impl RopeConfig {
                 let index = |rotations: f64| {
                     head_dim as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
                 };
-                let low = index(fast).floor().max(0.0);
-                let high = index(slow).ceil().min(head_dim as f64 - 1.0);
-                let span = if high > low { high - low } else { 0.001 };
+                let (mut low, mut high) = (index(fast), index(slow));
+                if *truncate {
+                    (low, high) = (low.floor(), high.ceil());
+                }
+                let (low, high) = (low.max(0.0), high.min(head_dim as f64 - 1.0));
+                let span = if high == low { 0.001 } else { high - low };
                 let keep = |i: usize| 1.0 - ((i as f64 - low) / span).clamp(0.0, 1.0);
                 let scaled = plain.enumerate().map(|(i, f)| f / factor * (1.0 - keep(i)) + f * keep(i)).collect();
                 let default = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };

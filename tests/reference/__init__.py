@@ -1,0 +1,1 @@
+"""Independent oracles in plain Python and numpy: nothing here imports the package under test."""
