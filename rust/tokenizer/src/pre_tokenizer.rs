@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(words("deepseek-v3", text), ["It", "'S", "Ġ", "123", "4", "Ġ", "Ġx", "ĊĊ"]);
         assert_eq!(words("deepseek-coder", "\tfn f1()\n"), ["ĉfn", "Ġf", "1", "()", "Ċ"]);
         assert_eq!(words("gpt-4o", "fooBar'll"), ["foo", "Bar'll"]);
-        assert_eq!(words("tekken", "fooBar'll"), ["foo", "Bar", "'", "ll"]);
+        assert_eq!(words("tekken", "fooBar12/\n"), ["foo", "Bar", "1", "2", "/Ċ"]);
         assert_eq!(words("default", "a=12345"), ["a", "=", "123", "45"]);
     }
 

@@ -64,7 +64,7 @@ impl Tokenizer {
     }
 
     /// The text of `ids`; bytes that are no UTF-8 become U+FFFD. Nothing is "cleaned up": encoding and decoding a text
-    /// gives the text.
+    /// gives the text, up to the tokenizer's own normalisation and to bytes its vocabulary lacks (which encoding drops).
     ///
     /// # Errors
     /// [`Error::TokenId`] for an id no token has; [`Error::Tokenizer`] when the library cannot decode.

@@ -21,7 +21,7 @@ fn prompt() -> ChatOptions {
     ChatOptions { add_generation_prompt: true, ..ChatOptions::default() }
 }
 
-fn with_extra(variables: Value) -> ChatOptions {
+fn with_extra(variables: &Value) -> ChatOptions {
     ChatOptions { extra: variables.as_object().unwrap().clone(), ..prompt() }
 }
 
@@ -64,9 +64,9 @@ fn enable_thinking_is_seen_only_when_given() {
     let messages = json!([{"role": "user", "content": "a"}]);
     let open = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(render(THINKING, &messages, &prompt()), open);
-    assert_eq!(render(THINKING, &messages, &with_extra(json!({"enable_thinking": true}))), open);
+    assert_eq!(render(THINKING, &messages, &with_extra(&json!({"enable_thinking": true}))), open);
     let closed = format!("{open}<think>\n\n</think>\n\n");
-    assert_eq!(render(THINKING, &messages, &with_extra(json!({"enable_thinking": false}))), closed);
+    assert_eq!(render(THINKING, &messages, &with_extra(&json!({"enable_thinking": false}))), closed);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn dates_are_given_or_today() {
     let rest = "\n\nBe kind.<|eot|><|header|>user<|/header|>\n\nhi<|eot|><|header|>assistant<|/header|>\n\n";
     let head = "<|bos|><|header|>system<|/header|>\n\n";
     // `tools` is always defined, as none here, so the branch for undefined tools is not needed.
-    let given = render(DATED, &messages, &with_extra(json!({"date_string": "1 Jan 2025"})));
+    let given = render(DATED, &messages, &with_extra(&json!({"date_string": "1 Jan 2025"})));
     assert_eq!(given, format!("{head}Today Date: 1 Jan 2025{rest}"));
     let now = render(DATED, &messages, &prompt());
     let date = now.strip_prefix(&format!("{head}Today Date: ")).unwrap().strip_suffix(rest).unwrap();
@@ -123,7 +123,7 @@ fn tojson_takes_python_s_arguments() {
     assert_eq!(of("{{ tools[0] | tojson(sort_keys=true) }}"), r#"{"a": [], "b": [1, {}]}"#);
     assert_eq!(of("{{ tools | tojson(separators=(',', ':')) }}"), r#"[{"b":[1,{}],"a":[]}]"#);
     assert_eq!(text("{{ 'é🦀' | tojson }}{{ 'é🦀' | tojson(ensure_ascii=true) }}"), r#""é🦀""\u00e9\ud83e\udd80""#);
-    assert_eq!(text("{{ {1: none, true: 0.5} | tojson }}"), r#"{"1": null, "true": 0.5}"#);
+    assert_eq!(text("{{ {2: none, true: 0.5} | tojson }}"), r#"{"2": null, "true": 0.5}"#);
 }
 
 #[test]
@@ -186,13 +186,13 @@ fn what_cannot_be_a_chat_is_refused() {
     assert_eq!(none.chat_template(), None);
     assert!(matches!(none.apply_chat_template(&json!([]), &prompt()), Err(Error::NoChatTemplate)));
     assert!(matches!(error(CHATML, &json!("hello")), Error::Messages { got: "a string" }));
-    let reserved = tokenizer(CHATML).apply_chat_template(&json!([]), &with_extra(json!({"messages": []})));
+    let reserved = tokenizer(CHATML).apply_chat_template(&json!([]), &with_extra(&json!({"messages": []})));
     assert!(matches!(reserved, Err(Error::ReservedVariable { name }) if name == "messages"));
 }
 
 #[test]
 fn a_template_can_be_given() {
     let none = Builder::new("smollm").tokenizer().unwrap();
-    let options = ChatOptions { template: Some("{{ bos_token }}{{ x }}".into()), ..with_extra(json!({"x": 1})) };
+    let options = ChatOptions { template: Some("{{ bos_token }}{{ x }}".into()), ..with_extra(&json!({"x": 1})) };
     assert_eq!(none.apply_chat_template(&json!([]), &options).unwrap(), "<|bos|>1");
 }

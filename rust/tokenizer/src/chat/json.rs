@@ -15,6 +15,7 @@ struct Style {
 }
 
 /// The filter: `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+#[allow(clippy::needless_pass_by_value)] // filters take their keyword arguments by value
 pub(crate) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
         None => None,

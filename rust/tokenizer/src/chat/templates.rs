@@ -54,7 +54,9 @@ mod tests {
 
     fn templates(names: &[&str]) -> ChatTemplates {
         let mut templates = ChatTemplates::default();
-        names.iter().for_each(|name| templates.insert(name, &format!("<{name}>")));
+        for name in names {
+            templates.insert(name, &format!("<{name}>"));
+        }
         templates
     }
 

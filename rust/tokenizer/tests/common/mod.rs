@@ -4,7 +4,7 @@
 use nanovllm_gguf::{Array, Metadata, Value};
 
 /// Merge rules in order of rank, in the byte alphabet.
-pub const MERGES: &[&str] = &[
+pub(crate) const MERGES: &[&str] = &[
     "h e",
     "l l",
     "he ll",
@@ -31,11 +31,11 @@ pub const MERGES: &[&str] = &[
 ];
 
 /// Control tokens, then user-defined ones, at the end of the vocabulary.
-pub const CONTROL: &[&str] = &["<|bos|>", "<|im_start|>", "<|im_end|>", "<|eot|>"];
-pub const USER_DEFINED: &[&str] = &["<think>", "</think>"];
+pub(crate) const CONTROL: &[&str] = &["<|bos|>", "<|im_start|>", "<|im_end|>", "<|eot|>"];
+pub(crate) const USER_DEFINED: &[&str] = &["<think>", "</think>"];
 
 /// The character that stands for each byte, counted out as GPT-2 does.
-pub fn alphabet() -> Vec<char> {
+pub(crate) fn alphabet() -> Vec<char> {
     let mut next = 0x100;
     (0..=255u8)
         .map(|b| {
@@ -50,22 +50,22 @@ pub fn alphabet() -> Vec<char> {
 }
 
 /// Bytes, merged tokens, control tokens, user-defined tokens, in this order.
-pub fn tokens() -> Vec<String> {
+pub(crate) fn tokens() -> Vec<String> {
     let bytes = alphabet().into_iter().map(String::from);
     let merged = MERGES.iter().map(|rule| rule.replace(' ', ""));
     let added = CONTROL.iter().chain(USER_DEFINED).map(|token| (*token).to_owned());
     bytes.chain(merged).chain(added).collect()
 }
 
-pub fn id(token: &str) -> u32 {
+pub(crate) fn id(token: &str) -> u32 {
     tokens().iter().position(|known| known == token).unwrap() as u32
 }
 
 /// Metadata entries that tests change before building.
-pub struct Builder(pub Vec<(String, Value)>);
+pub(crate) struct Builder(Vec<(String, Value)>);
 
 impl Builder {
-    pub fn new(pre: &str) -> Self {
+    pub(crate) fn new(pre: &str) -> Self {
         let tokens = tokens();
         let ordinary = tokens.len() - CONTROL.len() - USER_DEFINED.len();
         let types = [vec![1; ordinary], vec![3; CONTROL.len()], vec![4; USER_DEFINED.len()]].concat();
@@ -81,18 +81,18 @@ impl Builder {
     }
 
     /// Sets or replaces a key.
-    pub fn with(mut self, key: &str, value: Value) -> Self {
+    pub(crate) fn with(mut self, key: &str, value: Value) -> Self {
         self.0.retain(|(known, _)| known != key);
         self.0.push((key.to_owned(), value));
         self
     }
 
-    pub fn without(mut self, key: &str) -> Self {
+    pub(crate) fn without(mut self, key: &str) -> Self {
         self.0.retain(|(known, _)| known != key);
         self
     }
 
-    pub fn metadata(self) -> Metadata {
+    pub(crate) fn metadata(self) -> Metadata {
         let mut metadata = Metadata::default();
         for (key, value) in self.0 {
             metadata.insert(key, value).unwrap();
@@ -100,11 +100,11 @@ impl Builder {
         metadata
     }
 
-    pub fn tokenizer(self) -> Result<nanovllm_tokenizer::Tokenizer, nanovllm_tokenizer::Error> {
+    pub(crate) fn tokenizer(self) -> Result<nanovllm_tokenizer::Tokenizer, nanovllm_tokenizer::Error> {
         nanovllm_tokenizer::Tokenizer::from_gguf(&self.metadata())
     }
 }
 
-pub fn strings(items: &[&str]) -> Value {
+pub(crate) fn strings(items: &[&str]) -> Value {
     Value::Array(Array::String(items.iter().map(|item| (*item).to_owned()).collect()))
 }
