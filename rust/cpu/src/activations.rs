@@ -7,6 +7,7 @@ use nanovllm_backend::Result;
 
 use crate::buffer::Buffer;
 use crate::pack::BLOCK;
+use crate::tensor::Tensor;
 
 /// What goes with 32 i8 codes of an activation row.
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
@@ -60,19 +61,18 @@ impl Activations {
         Ok(Self { codes: Buffer::zeroed(0, what)?, meta: Buffer::zeroed(0, what)?, pairs: Buffer::zeroed(0, what)? })
     }
 
-    /// Room for the codes of `rows` rows of `cols` values.
-    pub(crate) fn reserve_codes(&mut self, rows: usize, cols: usize) -> Result<()> {
-        grow(&mut self.codes, rows * cols)?;
-        grow(&mut self.meta, rows * cols / BLOCK)
+    /// Room for `rows` rows of `cols` values in every form; what is not used is never mapped.
+    pub(crate) fn reserve(&mut self, rows: usize, cols: usize) -> Result<()> {
+        grow(&mut self.codes, rows.saturating_mul(cols))?;
+        grow(&mut self.meta, rows.saturating_mul(cols.div_ceil(BLOCK)))?;
+        grow(&mut self.pairs, rows.saturating_mul(cols.div_ceil(2)))
     }
 
-    /// Room for the bf16 pairs of `rows` rows of `cols` values.
-    pub(crate) fn reserve_pairs(&mut self, rows: usize, cols: usize) -> Result<()> {
-        grow(&mut self.pairs, rows * cols.div_ceil(2))
-    }
-
-    /// Addresses of the scratch for rows of `cols` values that start at `x`.
-    pub(crate) fn rows(&mut self, x: *const f32, cols: usize) -> Rows {
+    /// Addresses of the scratch for the rows of `x`, for which room was reserved.
+    pub(crate) fn rows(&mut self, x: &Tensor) -> Rows {
+        let (rows, cols) = (x.rows(), x.cols());
+        assert!(rows * cols <= self.codes.len() && rows * cols.div_ceil(2) <= self.pairs.len(), "room for the codes");
+        let x = x.as_slice().as_ptr();
         let codes = self.codes.as_mut_ptr().cast_const();
         Rows { x, codes, meta: self.meta.as_mut_ptr(), pairs: self.pairs.as_mut_ptr(), cols }
     }

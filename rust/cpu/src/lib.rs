@@ -2,15 +2,24 @@
 #![allow(unsafe_code)] // kernels; every use says why it is sound
 
 mod activations;
+mod attention;
+mod backend;
 mod buffer;
 mod isa;
 mod kernels;
+mod kv_cache;
 mod matmul;
 mod pack;
+mod rows;
+mod sample;
 mod team;
 mod tensor;
+#[cfg(test)]
+mod testing;
 
+pub use backend::{CpuBackend, CpuOptions};
 pub use isa::Isa;
+pub use kv_cache::KvCache;
 pub use matmul::Weight;
 pub use team::{Member, Team};
 pub use tensor::Tensor;

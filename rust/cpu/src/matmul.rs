@@ -138,7 +138,7 @@ impl Weight {
     }
 }
 
-/// `out = x @ weight^T (+ bias)`.
+/// `out = x @ weight^T (+ bias)`; `scratch` has room for `x`.
 pub(crate) fn linear(
     team: &Team,
     kernels: &MatmulKernels,
@@ -147,20 +147,14 @@ pub(crate) fn linear(
     weight: &Weight,
     bias: Option<&Tensor>,
     out: &mut Tensor,
-) -> Result<()> {
+) {
     let (rows, cols) = (x.rows(), x.cols());
     assert_eq!(cols, weight.cols(), "inputs of a linear layer");
     assert_eq!(out.cols(), weight.rows(), "outputs of a linear layer");
     out.set_rows(rows);
     let (quantize, pair) = kernels.conversions(&weight.parts);
-    if quantize.is_some() {
-        scratch.reserve_codes(rows, cols)?;
-    }
-    if pair.is_some() {
-        scratch.reserve_pairs(rows, cols)?;
-    }
     let job = Job {
-        rows: scratch.rows(x.as_slice().as_ptr(), cols),
+        rows: scratch.rows(x),
         num_rows: rows,
         row_tile: (ROW_TILE_BYTES / cols.max(1)).next_multiple_of(8).clamp(8, rows.max(8)),
         bias: bias.map(Tensor::as_slice),
@@ -184,7 +178,6 @@ pub(crate) fn linear(
             column += part.rows;
         }
     });
-    Ok(())
 }
 
 /// One matmul as its threads see it.
@@ -265,7 +258,8 @@ mod tests {
         let mut out = Tensor::zeroed(x.rows(), w.rows()).expect("small");
         out.as_mut_slice().fill(f32::NAN);
         let mut scratch = Activations::new().expect("empty");
-        linear(&team, &MatmulKernels::new(isa), &mut scratch, x, w, bias, &mut out).expect("scratch");
+        scratch.reserve(x.rows(), x.cols()).expect("small");
+        linear(&team, &MatmulKernels::new(isa), &mut scratch, x, w, bias, &mut out);
         out.as_slice().to_vec()
     }
 

@@ -1,3 +1,5 @@
 //! Kernels for AVX2, FMA and F16C.
 
 pub(crate) mod matmul;
+mod simd;
+pub(crate) mod table;

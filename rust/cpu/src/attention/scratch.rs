@@ -1,0 +1,112 @@
+//! Memory that attention works in: allocated when first needed, kept from call to call.
+
+use std::sync::Mutex;
+
+use super::plan::Plan;
+use crate::kernels::attention::{PARTITION, Partial};
+
+/// The scratch of a team.
+pub(crate) struct Scratch {
+    pub(super) plan: Plan,
+    pub(super) threads: Vec<Mutex<ThreadScratch>>,
+    /// Results of the partitions of split units.
+    pub(super) partials: Partials,
+}
+
+impl Scratch {
+    /// For a team of `threads`.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self {
+            plan: Plan::default(),
+            threads: (0..threads).map(|_| Mutex::default()).collect(),
+            partials: Partials::default(),
+        }
+    }
+}
+
+/// What a tile needs.
+pub(super) struct Sizes {
+    /// Query rows of a tile, at most.
+    pub(super) rows: usize,
+    pub(super) head_dim: usize,
+    /// `head_dim` rounded up to 16.
+    pub(super) width: usize,
+}
+
+/// One thread's scratch.
+#[derive(Default)]
+pub(super) struct ThreadScratch {
+    pub(super) queries: Lines,
+    pub(super) scores: Lines,
+    pub(super) total: Partials,
+    pub(super) next: Partials,
+    pub(super) valid: Vec<u32>,
+    /// The keys and values of a partition that is not contiguous in the cache.
+    pub(super) keys: Lines,
+    pub(super) values: Lines,
+}
+
+impl ThreadScratch {
+    pub(super) fn reserve(&mut self, sizes: &Sizes) {
+        self.queries.reserve(sizes.rows * sizes.head_dim);
+        self.scores.reserve(sizes.rows * PARTITION);
+        self.total.reserve(sizes.rows, sizes.width);
+        self.next.reserve(sizes.rows, sizes.width);
+        self.valid.reserve(sizes.rows.saturating_sub(self.valid.len()));
+        self.keys.reserve(PARTITION * sizes.head_dim);
+        self.values.reserve(PARTITION * sizes.width);
+    }
+}
+
+/// Rows of unnormalised softmax.
+#[derive(Default)]
+pub(super) struct Partials {
+    out: Lines,
+    max: Lines,
+    sum: Lines,
+}
+
+impl Partials {
+    pub(super) fn reserve(&mut self, rows: usize, width: usize) {
+        self.out.reserve(rows * width);
+        self.max.reserve(rows);
+        self.sum.reserve(rows);
+    }
+
+    /// The rows from `row` on; what was reserved reaches over it.
+    pub(super) fn at(&mut self, row: usize, width: usize) -> Partial {
+        Partial {
+            out: self.out.as_mut_ptr().wrapping_add(row * width),
+            max: self.max.as_mut_ptr().wrapping_add(row),
+            sum: self.sum.as_mut_ptr().wrapping_add(row),
+        }
+    }
+}
+
+/// A cache line.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// f32 values on cache lines of their own; grows, never shrinks.
+#[derive(Default)]
+pub(super) struct Lines(Vec<Line>);
+
+impl Lines {
+    /// Room for `values`; new ones are zero.
+    fn reserve(&mut self, values: usize) {
+        let lines = values.div_ceil(16);
+        if lines > self.0.len() {
+            // Doubling keeps a growing context from allocating at every step.
+            self.0.resize(lines.next_power_of_two(), Line([0.0; 16]));
+        }
+    }
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+
+    pub(super) fn as_mut_bytes(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}

@@ -1,0 +1,201 @@
+//! The backend contract on the CPU.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nanovllm_backend::{Backend, Context, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
+
+use crate::activations::Activations;
+use crate::attention::{self, AttentionKernels, Scratch as AttentionScratch};
+use crate::isa::Isa;
+use crate::kv_cache::{self, KvCache};
+use crate::matmul::{self, MatmulKernels, Weight};
+use crate::pack::Packed;
+use crate::rows::{self, RowKernels};
+use crate::sample;
+use crate::team::{Claims, Team};
+use crate::tensor::Tensor;
+
+/// How to set up the device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuOptions {
+    /// Threads, the caller counted; as many as the machine offers when not given.
+    pub num_threads: Option<usize>,
+    /// Instruction set; the best of the machine when not given.
+    pub isa: Option<Isa>,
+}
+
+/// The CPU as a [`Backend`].
+pub struct CpuBackend {
+    isa: Isa,
+    team: Team,
+    matmul: MatmulKernels,
+    rows: RowKernels,
+    attention: AttentionKernels,
+    scratch: Mutex<Scratch>,
+}
+
+/// What one operation at a time works in.
+struct Scratch {
+    activations: Activations,
+    attention: AttentionScratch,
+}
+
+impl CpuBackend {
+    /// A device with a team of threads of its own.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when an option is out of range or not to be had on this machine.
+    pub fn new(options: CpuOptions) -> Result<Self> {
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        if !isa.is_available() {
+            return Err(Error::Option(format!("this machine does not have the instruction set {isa}")));
+        }
+        let offered = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let team = Team::new(options.num_threads.unwrap_or_else(offered))?;
+        let attention = AttentionKernels::new(isa);
+        Ok(Self {
+            isa,
+            matmul: MatmulKernels::new(isa),
+            rows: RowKernels::new(isa),
+            attention,
+            scratch: Mutex::new(Scratch {
+                activations: Activations::new()?,
+                attention: AttentionScratch::new(team.size()),
+            }),
+            team,
+        })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Threads, the caller counted.
+    pub fn num_threads(&self) -> usize {
+        self.team.size()
+    }
+
+    fn scratch(&self) -> MutexGuard<'_, Scratch> {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for CpuBackend {
+    type Tensor = Tensor;
+    type Weight = Weight;
+    type KvCache = KvCache;
+
+    fn describe(&self) -> String {
+        let threads = self.team.size();
+        format!("cpu ({}, {threads} thread{})", self.isa, if threads == 1 { "" } else { "s" })
+    }
+
+    /// Also makes room for the codes of such a matrix, so that [`linear`](Backend::linear) never allocates.
+    fn tensor(&self, rows: usize, cols: usize) -> Result<Tensor> {
+        self.scratch().activations.reserve(rows, cols)?;
+        Tensor::zeroed(rows, cols)
+    }
+
+    fn upload(&self, data: &[f32], rows: usize, cols: usize) -> Result<Tensor> {
+        let expected = rows.saturating_mul(cols);
+        if data.len() != expected {
+            return Err(Error::Shape { what: "values of a matrix", expected, got: data.len() });
+        }
+        let mut tensor = Tensor::zeroed(rows, cols)?;
+        tensor.as_mut_slice().copy_from_slice(data);
+        Ok(tensor)
+    }
+
+    fn download(&self, x: &Tensor) -> Vec<f32> {
+        x.as_slice().to_vec()
+    }
+
+    fn pack(&self, part: &WeightPart<'_>) -> Result<Weight> {
+        Ok(Weight { parts: vec![Packed::new(part, self.matmul.lanes, &self.team)?] })
+    }
+
+    fn concat(&self, parts: Vec<Weight>) -> Result<Weight> {
+        Weight::concat(parts)
+    }
+
+    fn unpack(&self, weight: &Weight) -> Vec<f32> {
+        let (rows, cols) = (weight.rows(), weight.cols());
+        let mut out = vec![0.0; rows * cols];
+        for (row, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+            weight.unpack_row(row, out);
+        }
+        out
+    }
+
+    fn kv_cache(&self, spec: &KvCacheSpec) -> Result<KvCache> {
+        KvCache::new(spec, self.isa)
+    }
+
+    fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {
+        out.set_rows(ids.len());
+        let rows = out.shared();
+        let claims = Claims::new(ids.len());
+        let gather = || {
+            while let Some(range) = claims.take(8) {
+                for i in range {
+                    // SAFETY: `out` has a row for every id, and each is claimed once.
+                    weight.unpack_row(ids[i] as usize, unsafe { rows.row(i) });
+                }
+            }
+        };
+        // One row takes about as long as a broadcast.
+        if ids.len() < 4 { gather() } else { self.team.run(|_| gather()) }
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
+        rows::rms_norm(&self.team, &self.rows, x, weight, eps, out);
+    }
+
+    fn add_rms_norm(&self, x: &Tensor, residual: &mut Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
+        rows::add_rms_norm(&self.team, &self.rows, x, residual, weight, eps, out);
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: &mut Tensor) {
+        matmul::linear(&self.team, &self.matmul, &mut self.scratch().activations, x, weight, bias, out);
+    }
+
+    fn norm_rope_store(
+        &self,
+        qkv: &mut Tensor,
+        heads: &HeadLayout,
+        qk_norm: Option<(&Tensor, &Tensor, f32)>,
+        rope: &Tensor,
+        positions: &[u32],
+        cache: &mut KvCache,
+        layer: usize,
+        context: &Context<'_>,
+    ) {
+        kv_cache::norm_rope_store(&self.team, &self.rows, qkv, heads, qk_norm, rope, positions, cache, layer, context);
+    }
+
+    fn attention(
+        &self,
+        qkv: &Tensor,
+        heads: &HeadLayout,
+        cache: &KvCache,
+        layer: usize,
+        context: &Context<'_>,
+        out: &mut Tensor,
+    ) {
+        let scratch = &mut self.scratch().attention;
+        attention::attention(&self.team, &self.attention, scratch, qkv, heads, cache, layer, context, out);
+    }
+
+    fn silu_and_mul(&self, x: &Tensor, out: &mut Tensor) {
+        rows::silu_and_mul(&self.team, &self.rows, x, out);
+    }
+
+    fn gather_rows(&self, x: &Tensor, indices: &[u32], out: &mut Tensor) {
+        rows::gather_rows(&self.team, x, indices, out);
+    }
+
+    fn sample(&self, logits: &Tensor, plan: &[SampleRow], out: &mut [u32]) {
+        sample::sample(&self.team, &self.rows, logits, plan, out);
+    }
+}

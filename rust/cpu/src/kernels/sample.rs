@@ -1,0 +1,173 @@
+//! Choosing a token from a row of logits, generic over vectors.
+//!
+//! Adding Gumbel noise to logits and taking the arg-max samples their softmax (Gumbel 1954; Maddison et al. 2014); here as
+//! `logit / temperature - ln(E)` with exponential `E`, nano-vLLM's own draw.
+
+use super::math::exp2;
+use super::simd::Simd;
+
+/// nano-vLLM's lower bound of the exponential variate.
+const LEAST: f64 = 1e-10;
+
+/// The random stream of one draw: a token's uniform variate is a hash of the token's id and these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stream {
+    low: u32,
+    high: u32,
+}
+
+impl Stream {
+    /// The stream of the token at `position` of the request with `key`.
+    pub(crate) fn new(key: u64, position: u64) -> Self {
+        let mixed = splitmix(splitmix(key).wrapping_add(position));
+        Self { low: mixed as u32, high: (mixed >> 32) as u32 }
+    }
+
+    /// 32 random bits for a token.
+    ///
+    /// Multiply and xor-shift rounds with constants of Wellons' `triple32`, the stream entering before the first round and
+    /// between the rounds, so that two streams are not one stream with its tokens renumbered.
+    pub(crate) fn bits(self, token: u32) -> u32 {
+        let mut x = token.wrapping_add(self.low);
+        x ^= x >> 17;
+        x = x.wrapping_mul(0xed5a_d4bb);
+        x ^= x >> 11;
+        x = x.wrapping_mul(0xac4c_1b51) ^ self.high;
+        x ^= x >> 15;
+        x = x.wrapping_mul(0x3184_8bab);
+        x ^ (x >> 14)
+    }
+
+    /// [`bits`](Self::bits) of `LANES` tokens.
+    #[inline(always)]
+    unsafe fn bits_of<S: Simd>(self, tokens: S::U) -> S::U {
+        // SAFETY: by the caller's contract.
+        unsafe {
+            let x = S::add_u(tokens, S::splat_u(self.low));
+            let x = S::mul_u(S::xor_u(x, S::shr_u::<17>(x)), S::splat_u(0xed5a_d4bb));
+            let x = S::mul_u(S::xor_u(x, S::shr_u::<11>(x)), S::splat_u(0xac4c_1b51));
+            let x = S::xor_u(x, S::splat_u(self.high));
+            let x = S::mul_u(S::xor_u(x, S::shr_u::<15>(x)), S::splat_u(0x3184_8bab));
+            S::xor_u(x, S::shr_u::<14>(x))
+        }
+    }
+
+    /// `logit / temperature - ln(E)`. In f64: as f32, uniform variates near 1 would become 1 and their `E` infinite.
+    pub(crate) fn score(self, token: u32, logit: f32, temperature: f32) -> f64 {
+        let uniform = (f64::from(self.bits(token)) + 0.5) * 2f64.powi(-32);
+        let exponential = (-(-uniform).ln_1p()).max(LEAST);
+        f64::from(logit / temperature) - exponential.ln()
+    }
+}
+
+/// Steele, Lea and Flood's `SplitMix64` output function, one step on.
+fn splitmix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The lowest index of the largest of `n` logits, NaN aside; 0 when there is none.
+///
+/// # Safety
+/// See [`Simd`]; `logits` holds `n` values.
+#[inline(always)]
+pub(crate) unsafe fn arg_max<S: Simd>(logits: *const f32, n: usize) -> u32 {
+    let lanes = S::LANES;
+    // SAFETY: indices stay below `n`.
+    unsafe {
+        let lowest = S::splat(f32::NEG_INFINITY);
+        let mut largest = [lowest; 4];
+        let mut i = 0;
+        while i + 4 * lanes <= n {
+            for (j, largest) in largest.iter_mut().enumerate() {
+                *largest = S::max(S::load(logits.add(i + j * lanes)), *largest);
+            }
+            i += 4 * lanes;
+        }
+        while i < n {
+            let v = S::load_first(logits.add(i), lanes.min(n - i), f32::NEG_INFINITY);
+            largest[0] = S::max(v, largest[0]);
+            i += lanes;
+        }
+        let [a, b, c, d] = largest;
+        let best = S::splat(S::largest(S::max(S::max(a, b), S::max(c, d))));
+        let mut i = 0;
+        while i < n {
+            let v = S::load_first(logits.add(i), lanes.min(n - i), f32::NAN);
+            let bits = S::ge_bits(v, best);
+            if bits != 0 {
+                return (i + bits.trailing_zeros() as usize) as u32;
+            }
+            i += lanes;
+        }
+        0
+    }
+}
+
+/// The token with the highest [`Stream::score`], the lowest id of equals; NaN logits never win. Where the largest logit over the
+/// temperature is not finite there is nothing to draw, and the answer is [`arg_max`].
+///
+/// The noise of almost every token need not be known: the exponential variate is at least the uniform one, so a token can only
+/// win if its uniform variate is at most `exp(logit / temperature - best)`, a comparison of vectors; and none at all can win
+/// whose logit is too far below the best for the smallest variate there is.
+///
+/// # Safety
+/// See [`Simd`]; `logits` holds `n` values; `temperature > 0`.
+#[inline(always)]
+pub(crate) unsafe fn draw<S: Simd>(logits: *const f32, n: usize, temperature: f32, stream: Stream) -> u32 {
+    let lanes = S::LANES;
+    // SAFETY: indices stay below `n`.
+    unsafe {
+        let top = arg_max::<S>(logits, n);
+        if n == 0 || !(*logits.add(top as usize) / temperature).is_finite() {
+            return top;
+        }
+        let mut winner = top;
+        let mut best = stream.score(top, *logits.add(top as usize), temperature);
+        let mut bound = Bound::new(best, temperature);
+        let divisor = S::splat(temperature);
+        let mut i = 0;
+        while i < n {
+            let v = S::load_first(logits.add(i), lanes.min(n - i), f32::NAN);
+            if S::ge_bits(v, S::splat(bound.logit)) != 0 {
+                let tokens = S::add_u(S::iota(), S::splat_u(i as u32));
+                // 24 bits, rounded down: a lower bound of the uniform variate, exact in f32.
+                let uniform = S::mul(S::to_f32(S::shr_u::<8>(stream.bits_of::<S>(tokens))), S::splat(2f32.powi(-24)));
+                let exponent = S::sub(S::div(v, divisor), S::splat(bound.score));
+                let mut bits = S::ge_bits(exp2::<S>(S::mul(exponent, S::splat(std::f32::consts::LOG2_E))), uniform);
+                // NaN compares false with everything, but `exp2` of NaN is 0.
+                bits &= S::ge_bits(v, v);
+                while bits != 0 {
+                    let token = (i + bits.trailing_zeros() as usize) as u32;
+                    bits &= bits - 1;
+                    let score = stream.score(token, *logits.add(token as usize), temperature);
+                    #[allow(clippy::float_cmp)] // a tie is a tie to the last bit
+                    if score > best || (score == best && token < winner) {
+                        (best, winner) = (score, token);
+                        bound = Bound::new(best, temperature);
+                    }
+                }
+            }
+            i += lanes;
+        }
+        winner
+    }
+}
+
+/// What a token must reach to be looked at, with room for the rounding of the comparisons.
+struct Bound {
+    /// On its logit.
+    logit: f32,
+    /// On its logit over the temperature, once its noise is known.
+    score: f32,
+}
+
+impl Bound {
+    fn new(best: f64, temperature: f32) -> Self {
+        let slack = 1e-4 + 1e-6 * best.abs();
+        let least = (best + LEAST.ln() - slack) * f64::from(temperature);
+        Self { logit: (least - 1e-6 * least.abs()) as f32, score: (best - slack) as f32 }
+    }
+}

@@ -1,0 +1,88 @@
+//! Row-wise operations over the team.
+
+pub(crate) use crate::kernels::table::RowKernels;
+use crate::team::{Claims, Team};
+use crate::tensor::Tensor;
+
+/// Values from which waking the team pays: about two microseconds of work.
+const TEAM_VALUES: usize = 16 << 10;
+/// Values a thread takes at a time, at least.
+const CLAIM_VALUES: usize = 4 << 10;
+
+/// Calls `f` for each of `rows` rows of `width` values, on the team when they are many.
+fn for_each_row(team: &Team, rows: usize, width: usize, f: impl Fn(usize) + Sync) {
+    if rows < 2 || rows * width < TEAM_VALUES {
+        return (0..rows).for_each(f);
+    }
+    let claims = Claims::new(rows);
+    let chunk = (CLAIM_VALUES / width.max(1)).clamp(1, rows.div_ceil(team.size()));
+    team.run(|_| {
+        while let Some(range) = claims.take(chunk) {
+            range.for_each(&f);
+        }
+    });
+}
+
+/// `out = x / sqrt(mean(x^2) + eps) * weight` by rows.
+pub(crate) fn rms_norm(team: &Team, kernels: &RowKernels, x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
+    let cols = x.cols();
+    assert_eq!((weight.as_slice().len(), out.cols()), (cols, cols), "widths of rms_norm");
+    out.set_rows(x.rows());
+    let to = out.shared();
+    for_each_row(team, x.rows(), cols, |i| {
+        // SAFETY: row `i` of each tensor, `cols` values, is visited once; tables are built for the machine's sets.
+        unsafe { (kernels.rms_norm)(x.row(i).as_ptr(), weight.as_slice().as_ptr(), eps, to.row(i).as_mut_ptr(), cols) };
+    });
+}
+
+/// `residual += x; out = rms_norm(residual)` by rows.
+pub(crate) fn add_rms_norm(
+    team: &Team,
+    kernels: &RowKernels,
+    x: &Tensor,
+    residual: &mut Tensor,
+    weight: &Tensor,
+    eps: f32,
+    out: &mut Tensor,
+) {
+    let cols = x.cols();
+    assert_eq!((weight.as_slice().len(), out.cols()), (cols, cols), "widths of add_rms_norm");
+    assert_eq!((residual.rows(), residual.cols()), (x.rows(), cols), "shape of the residual");
+    out.set_rows(x.rows());
+    let (to, residual) = (out.shared(), residual.shared());
+    for_each_row(team, x.rows(), cols, |i| {
+        let weight = weight.as_slice().as_ptr();
+        // SAFETY: row `i` of each tensor, `cols` values, is visited once; tables are built for the machine's sets.
+        unsafe {
+            let (residual, to) = (residual.row(i).as_mut_ptr(), to.row(i).as_mut_ptr());
+            (kernels.add_rms_norm)(x.row(i).as_ptr(), residual, weight, eps, to, cols);
+        }
+    });
+}
+
+/// `out = silu(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
+pub(crate) fn silu_and_mul(team: &Team, kernels: &RowKernels, x: &Tensor, out: &mut Tensor) {
+    let n = out.cols();
+    assert_eq!(x.cols(), 2 * n, "columns of silu_and_mul");
+    out.set_rows(x.rows());
+    let to = out.shared();
+    for_each_row(team, x.rows(), x.cols(), |i| {
+        let (gate, up) = x.row(i).split_at(n);
+        // SAFETY: row `i` of each tensor, `n` values, is visited once; tables are built for the machine's sets.
+        unsafe { (kernels.silu_and_mul)(gate.as_ptr(), up.as_ptr(), to.row(i).as_mut_ptr(), n) };
+    });
+}
+
+/// `out[i] = x[rows[i]]`.
+pub(crate) fn gather_rows(team: &Team, x: &Tensor, rows: &[u32], out: &mut Tensor) {
+    assert_eq!(out.cols(), x.cols(), "columns of gather_rows");
+    out.set_rows(rows.len());
+    let to = out.shared();
+    for_each_row(team, rows.len(), x.cols(), |i| {
+        // SAFETY: row `i` of the output is visited once.
+        unsafe { to.row(i) }.copy_from_slice(x.row(rows[i] as usize));
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Choosing tokens over the team, one row a thread at a time.
+
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use nanovllm_backend::SampleRow;
+
+use crate::kernels::sample::Stream;
+use crate::kernels::table::RowKernels;
+use crate::team::{Claims, Team};
+use crate::tensor::Tensor;
+
+/// Logits from which waking the team pays.
+const TEAM_LOGITS: usize = 8 << 10;
+
+/// Chooses one token a row, as [`Backend::sample`](nanovllm_backend::Backend::sample) says. A temperature that is not above 0 is
+/// greedy.
+pub(crate) fn sample(team: &Team, kernels: &RowKernels, logits: &Tensor, plan: &[SampleRow], out: &mut [u32]) {
+    let rows = logits.rows();
+    assert_eq!((plan.len(), out.len()), (rows, rows), "rows of the plan and of the tokens");
+    if rows < 2 || rows * logits.cols() < TEAM_LOGITS {
+        for (i, token) in out.iter_mut().enumerate() {
+            *token = choose(kernels, logits.row(i), &plan[i]);
+        }
+        return;
+    }
+    let claims = Claims::new(rows);
+    let tokens = AtomicPtr::new(out.as_mut_ptr());
+    team.run(|_| {
+        while let Some(range) = claims.take(1) {
+            for i in range {
+                let token = choose(kernels, logits.row(i), &plan[i]);
+                // SAFETY: `out` has an element for each row, is borrowed until `run` returns, and each row is claimed once.
+                unsafe { *tokens.load(Ordering::Relaxed).add(i) = token };
+            }
+        }
+    });
+}
+
+fn choose(kernels: &RowKernels, logits: &[f32], row: &SampleRow) -> u32 {
+    let (p, n) = (logits.as_ptr(), logits.len());
+    // SAFETY: `logits` is a slice of `n` values; tables are built for the machine's sets.
+    unsafe {
+        if row.temperature > 0.0 {
+            (kernels.draw)(p, n, row.temperature, Stream::new(row.key, row.position))
+        } else {
+            (kernels.arg_max)(p, n)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! The one place that names devices: from a path and options to a model behind [`CausalLm`].
+
+use std::path::Path;
+
+use nanovllm_cpu::{CpuBackend, CpuOptions};
+use nanovllm_model::{CausalLm, Checkpoint, ModelConfig};
+use nanovllm_tokenizer::Tokenizer;
+
+use crate::EngineError;
+
+/// Where and how a model runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The device: "cpu".
+    pub device: String,
+    /// Threads of the CPU device; as many as the machine offers when not given.
+    pub num_threads: Option<usize>,
+    /// Instruction set of the CPU device, by name; the best of the machine when not given.
+    pub isa: Option<String>,
+    /// Longest sequence that will be asked for, in tokens; the model's own limit holds too.
+    pub max_model_len: usize,
+}
+
+/// A model ready to run.
+pub struct Loaded {
+    /// The model on its device, without a KV cache yet.
+    pub model: Box<dyn CausalLm>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its hyperparameters.
+    pub config: ModelConfig,
+}
+
+/// Loads the Hugging Face directory or the GGUF file at `path`.
+///
+/// # Errors
+/// [`EngineError::Load`] and [`EngineError::Tokenizer`] for what is wrong with the files, [`EngineError::Config`] for an unknown
+/// device, [`EngineError::Backend`] for an option this machine cannot honour.
+pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, EngineError> {
+    let checkpoint = Checkpoint::open(path)?;
+    let config = checkpoint.config().clone();
+    let tokenizer = match checkpoint.gguf() {
+        Some(file) => Tokenizer::from_gguf(file.metadata())?,
+        None => Tokenizer::from_dir(path)?,
+    };
+    let model = match options.device.as_str() {
+        "cpu" => {
+            let isa = options.isa.as_deref().map(str::parse).transpose()?;
+            let backend = CpuBackend::new(CpuOptions { num_threads: options.num_threads, isa })?;
+            nanovllm_model::load(backend, &checkpoint, options.max_model_len)?
+        }
+        other => return Err(EngineError::Config { field: "device", expected: "\"cpu\"", got: format!("{other:?}") }),
+    };
+    Ok(Loaded { model, tokenizer, config })
+}
