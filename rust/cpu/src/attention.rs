@@ -143,7 +143,7 @@ impl Call<'_> {
             // SAFETY: rows `first..rows` of both were written by partitions up to this one; the two do not overlap.
             unsafe {
                 let (total, next) = (at(total, first, self.width), at(next, first, self.width));
-                (self.kernels.merge)(total, next, rows - first, self.width);
+                (self.kernels.merge)(total, next, rows - first, self.width, self.scale);
             }
         }
         self.finish(unit, total);
@@ -167,7 +167,7 @@ impl Call<'_> {
             for part in 1..unit.partitions() {
                 let first = unit.first_row(part) * self.group;
                 let next = at(self.partials, slot + part * rows + first, self.width);
-                (self.kernels.merge)(at(total, first, self.width), next, rows - first, self.width);
+                (self.kernels.merge)(at(total, first, self.width), next, rows - first, self.width, self.scale);
             }
             self.finish(unit, total);
         }

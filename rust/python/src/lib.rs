@@ -1,1 +1,31 @@
 //! The only crate that names pyo3: the extension module nanovllm._core.
+//!
+//! A shim: arguments are checked and turned into plain Rust, errors into Python exceptions, and the work is done by the
+//! other crates with the GIL released. `python/nanovllm/_core.pyi` is its face; `stubtest` holds the two together.
+
+mod arguments;
+mod engine;
+mod errors;
+mod model_runner;
+mod options;
+mod tokenizer;
+
+/// The engine behind the package `nanovllm`.
+#[pyo3::pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::arguments::check_sampling_params;
+    #[pymodule_export]
+    use crate::engine::{Engine, FinishedSequence};
+    #[pymodule_export]
+    use crate::model_runner::ModelRunner;
+    #[pymodule_export]
+    use crate::options::read_config;
+    #[pymodule_export]
+    use crate::tokenizer::Tokenizer;
+
+    /// The version of the package.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)] // Python's name for it
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

@@ -122,7 +122,7 @@ mod tests {
     fn pieces_cover_the_work_once() {
         let (kv_heads, group) = (2, 3);
         let cu_seqlens_q = [0, 1, 40, 41];
-        let context_lens = [5000, 300, 1];
+        let context_lens = [20_000, 300, 1];
         let slot_mapping = [-1; 41];
         let context = Context {
             cu_seqlens_q: &cu_seqlens_q,
@@ -144,7 +144,7 @@ mod tests {
                 }
             }
             let parts = |row: usize| match row {
-                0 => 20,
+                0 => 79,
                 40 => 1,
                 _ => 2,
             };

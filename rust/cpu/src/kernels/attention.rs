@@ -35,7 +35,8 @@ pub(crate) struct AttendTile {
     pub(crate) out: Partial,
 }
 
-/// Softmax over a part of the positions, not yet normalised: `out = sum(2^(s - max) * v)`, `sum = sum(2^(s - max))`.
+/// Softmax over a part of the positions, not yet normalised: with `p = 2^((s - max) * scale)` of the scores `s` before scaling,
+/// `out = sum(p * v)` and `sum = sum(p)`. Subtracting first is exact near the maximum, however large that is.
 #[derive(Clone, Copy)]
 pub(crate) struct Partial {
     /// `[rows, head_dim rounded up to 16]`.
@@ -319,35 +320,35 @@ unsafe fn score_block<C: Cached, const R: usize, const T: usize>(tile: &AttendTi
     }
 }
 
-/// Replaces the first `n` scores by `2^(scale * s - max)`; returns the scaled maximum and the sum.
+/// Replaces the first `n` scores by `2^((s - max) * scale)`; returns the maximum and the sum.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(scores: *mut f32, n: usize, scale: f32) -> (f32, f32) {
     // SAFETY: a row of scores is 256 values, a multiple of LANES, and `n` is at most that.
     unsafe {
         let whole = n / S::LANES * S::LANES;
-        // Far below any finite score after scaling, yet finite: a score of -inf then gives 0 and not NaN.
-        const LOWEST: f32 = f32::MIN / 4.0;
-        let mut largest = S::splat(LOWEST);
+        // Finite, so that a score of -inf gives 0 and not NaN.
+        let mut largest = S::splat(f32::MIN);
         let mut i = 0;
         while i < whole {
             largest = S::max(S::load(scores.add(i)), largest);
             i += S::LANES;
         }
         if i < n {
-            largest = S::max(S::load_first(scores.add(i), n - i, LOWEST), largest);
+            largest = S::max(S::load_first(scores.add(i), n - i, f32::MIN), largest);
         }
-        let max = S::largest(largest) * scale;
-        let (shift, scale) = (S::splat(-max), S::splat(scale));
+        let max = S::largest(largest);
+        let (largest, scale) = (S::splat(max), S::splat(scale));
         let mut sum = S::splat(0.0);
         let mut i = 0;
         while i < whole {
-            let p = exp2::<S>(S::mul_add(S::load(scores.add(i)), scale, shift));
+            let p = exp2::<S>(S::mul(S::sub(S::load(scores.add(i)), largest), scale));
             S::store(scores.add(i), p);
             sum = S::add(sum, p);
             i += S::LANES;
         }
         if i < n {
-            let p = exp2::<S>(S::mul_add(S::load_first(scores.add(i), n - i, f32::NEG_INFINITY), scale, shift));
+            let s = S::load_first(scores.add(i), n - i, f32::NEG_INFINITY);
+            let p = exp2::<S>(S::mul(S::sub(s, largest), scale));
             S::store_first(scores.add(i), p, n - i);
             sum = S::add(sum, p);
         }
@@ -448,19 +449,19 @@ unsafe fn weigh_block<C: Cached, const R: usize, const T: usize>(
     }
 }
 
-/// Adds the partial softmax `next` of later positions to `total`, for `rows` rows of `width` values.
+/// Adds the partial softmax `next` of later positions to `total`, for `rows` rows of `width` values; `scale` is that of the tile.
 ///
 /// # Safety
 /// See [`Simd`]; both hold `rows` rows, `width` is a multiple of 16, and they do not overlap.
 #[inline(always)]
-pub(crate) unsafe fn merge<S: Simd>(total: Partial, next: Partial, rows: usize, width: usize) {
+pub(crate) unsafe fn merge<S: Simd>(total: Partial, next: Partial, rows: usize, width: usize, scale: f32) {
     // SAFETY: by this function's contract.
     unsafe {
         for r in 0..rows {
             let (a, b) = (*total.max.add(r), *next.max.add(r));
             let max = if a > b { a } else { b };
-            let keep = exp2::<S>(S::splat(a - max));
-            let take = exp2::<S>(S::splat(b - max));
+            let keep = exp2::<S>(S::splat((a - max) * scale));
+            let take = exp2::<S>(S::splat((b - max) * scale));
             *total.max.add(r) = max;
             let sum = S::mul(S::splat(*total.sum.add(r)), keep);
             *total.sum.add(r) = S::lane0(S::mul_add(S::splat(*next.sum.add(r)), take, sum));

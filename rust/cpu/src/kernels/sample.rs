@@ -135,9 +135,10 @@ pub(crate) unsafe fn draw<S: Simd>(logits: *const f32, n: usize, temperature: f3
                 let tokens = S::add_u(S::iota(), S::splat_u(i as u32));
                 // 24 bits, rounded down: a lower bound of the uniform variate, exact in f32.
                 let uniform = S::mul(S::to_f32(S::shr_u::<8>(stream.bits_of::<S>(tokens))), S::splat(2f32.powi(-24)));
-                let exponent = S::sub(S::div(v, divisor), S::splat(bound.score));
+                // Above 0 every variate passes; of a huge logit over the temperature the rounding alone may be huge.
+                let exponent = S::min(S::sub(S::div(v, divisor), S::splat(bound.score)), S::splat(1.0));
                 let mut bits = S::ge_bits(exp2::<S>(S::mul(exponent, S::splat(std::f32::consts::LOG2_E))), uniform);
-                // NaN compares false with everything, but `exp2` of NaN is 0.
+                // NaN is lost on the way here.
                 bits &= S::ge_bits(v, v);
                 while bits != 0 {
                     let token = (i + bits.trailing_zeros() as usize) as u32;

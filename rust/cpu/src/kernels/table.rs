@@ -34,7 +34,7 @@ pub(crate) struct CacheKernels {
     pub(crate) store_key: unsafe fn(*const f32, usize, *mut u8),
     pub(crate) store_value: unsafe fn(*const f32, usize, *mut u8),
     pub(crate) attend: unsafe fn(&AttendTile),
-    pub(crate) merge: unsafe fn(Partial, Partial, usize, usize),
+    pub(crate) merge: unsafe fn(Partial, Partial, usize, usize, f32),
     pub(crate) finish: unsafe fn(*const f32, f32, *mut f32, usize),
 }
 
@@ -148,7 +148,7 @@ macro_rules! cache_kernels {
             attend: compile!($features, attention::attend::<$cached> as fn(tile: &AttendTile)),
             merge: compile!(
                 $features,
-                attention::merge::<$simd> as fn(total: Partial, next: Partial, rows: usize, width: usize)
+                attention::merge::<$simd> as fn(total: Partial, next: Partial, rows: usize, width: usize, scale: f32)
             ),
             finish: compile!(
                 $features,

@@ -78,7 +78,7 @@ proptest! {
             let bits: Vec<u32> = qkv.as_slice().iter().map(|x| x.to_bits()).collect();
             if threads == 1 { first = Some(bits) } else { prop_assert_eq!(Some(bits), first.take(), "{} threads", isa) }
 
-            let stored = |x: f64| if bf16 { f64::from(half::bf16::from_f64(x).to_f32()) } else { x };
+            let stored = |x: f64| if bf16 { f64::from(half::bf16::from_f32(x as f32).to_f32()) } else { x };
             let blocks: Vec<_> = (0..num_blocks).map(|b| cache.copy_block(1, b)).collect();
             for row in 0..rows {
                 let rope = &rope_data[positions[row] as usize * head_dim..][..head_dim];

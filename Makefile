@@ -1,0 +1,91 @@
+# Every routine of the project is a target here; README, CI and hooks call these and nothing else.
+# It needs Rust (cargo), Python 3.10 or newer with pip, and make.
+
+PYTHON ?= python3
+VENV   := .venv
+ifeq ($(OS),Windows_NT)
+  BIN := $(VENV)/Scripts
+else
+  BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+
+# The extension links against no Python of its own choice: the one that will import it.
+export PYO3_PYTHON := $(abspath $(PY))
+export VIRTUAL_ENV := $(abspath $(VENV))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*')
+RUST_TESTS   := --workspace --exclude nanovllm-python# a cdylib; its tests are Python's
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test test-rust test-python lint fmt build develop demo-model bench doc clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: develop demo-model ## Build, fetch the demo model and answer two prompts
+	@echo "==> Answering two prompts (examples/example.py)"
+	@$(PY) examples/example.py "$$($(PY) examples/download_demo_model.py)"
+
+test: test-rust test-python ## Run every test, Rust and Python
+
+test-rust: $(VENV)/.installed ## Run the Rust tests
+	@if cargo nextest --version >/dev/null 2>&1; \
+	  then echo 'cargo nextest run'; cargo nextest run $(RUST_TESTS); \
+	  else echo 'cargo test'; cargo test $(RUST_TESTS) --all-targets; fi
+	cargo test $(RUST_TESTS) --doc
+
+test-python: develop demo-model ## Run the Python tests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: develop ## Check format, lints, types, stubs and documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest nanovllm._core
+
+fmt: $(VENV)/.installed ## Format Rust and Python
+	cargo fmt --all
+	$(PY) -m ruff check --fix-only --quiet .
+	$(PY) -m ruff format .
+
+build: $(VENV)/.installed ## Build a wheel into dist/
+	$(PY) -m maturin build --release --out dist
+
+develop: $(VENV)/.developed ## Build the engine and install the package in .venv
+
+demo-model: $(VENV)/.installed ## Fetch the demo model into the cache (98 MB, once)
+	@echo "==> Demo model: $$($(PY) examples/download_demo_model.py)"
+
+bench: develop demo-model ## Measure speed and memory on the demo model
+	$(PY) bench/bench_cpu.py "$$($(PY) examples/download_demo_model.py)" $(BENCH_ARGS)
+
+doc: ## Build the Rust documentation
+	cargo doc --workspace --no-deps
+
+clean: ## Remove what was built, the virtual environment included
+	cargo clean
+	rm -rf $(VENV) dist python/nanovllm/_core*.so python/nanovllm/_core*.pyd
+
+$(PY):
+	@echo "==> Creating the virtual environment $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || $(PYTHON) -m virtualenv $(VENV) || \
+	  { rm -rf $(VENV); echo "Python's venv module with ensurepip is needed (on Debian: apt install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(PY)
+	@echo "==> Installing the build and test tools"
+	$(PY) -m pip install --quiet --upgrade 'pip>=25.1'
+	$(PY) -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/.developed: $(VENV)/.installed $(RUST_SOURCES)
+	@echo "==> Building the engine (a few minutes the first time)"
+	$(PY) -m maturin develop --release
+	@touch $@

@@ -1,0 +1,150 @@
+"""The engine behind the package, in Rust."""
+
+from collections.abc import Iterable
+from os import PathLike
+from typing import SupportsFloat, SupportsIndex, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Engine",
+    "FinishedSequence",
+    "ModelRunner",
+    "Tokenizer",
+    "__version__",
+    "check_sampling_params",
+    "read_config",
+]
+
+__version__: str
+
+def check_sampling_params(
+    temperature: SupportsFloat, max_tokens: SupportsIndex, ignore_eos: bool, seed: SupportsIndex | None
+) -> None:
+    """Raises what `Engine.add_request` would for these options."""
+
+def read_config(path: str | PathLike[str]) -> str:
+    """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
+
+@final
+class FinishedSequence:
+    """A finished sequence."""
+
+    @property
+    def seq_id(self) -> int: ...
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def num_prompt_tokens(self) -> int: ...
+    @property
+    def num_cached_tokens(self) -> int: ...
+
+@final
+class Engine:
+    """A loaded model with its scheduler and KV cache. Any thread may call any method."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+        max_model_len: int,
+        gpu_memory_utilization: float,
+        kvcache_block_size: int,
+        num_kvcache_blocks: int,
+        device: str,
+        num_threads: int | None,
+        isa: str | None,
+        kv_cache_dtype: str,
+        seed: int,
+    ) -> Engine: ...
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+    @property
+    def description(self) -> str:
+        """Architecture, device, instruction set and threads, for logs."""
+    def add_request(
+        self,
+        token_ids: Iterable[SupportsIndex],
+        temperature: SupportsFloat,
+        max_tokens: SupportsIndex,
+        ignore_eos: bool,
+        seed: SupportsIndex | None,
+    ) -> int:
+        """Queues a prompt and returns its sequence id."""
+    def step(self) -> tuple[list[FinishedSequence], int]:
+        """Runs one step: what finished, and the prompt tokens computed or minus the tokens decoded."""
+    def is_finished(self) -> bool:
+        """Whether no sequence waits, runs or is finished but not returned."""
+    def abort(self, seq_id: int) -> bool:
+        """Drops a sequence and frees its cache; False when there is none of that id."""
+    def stats(self) -> dict[str, int]:
+        """Counters since the engine was made, and the state of queues and KV cache."""
+
+@final
+class ModelRunner:
+    """A loaded model with its KV cache."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_model_len: int = 4096,
+        kvcache_block_size: int = 256,
+        num_kvcache_blocks: int = -1,
+        device: str = "cpu",
+        num_threads: int | None = None,
+        isa: str | None = None,
+        kv_cache_dtype: str = "auto",
+    ) -> ModelRunner: ...
+    def logits(self, token_ids: Iterable[SupportsIndex], chunk_sizes: list[int] | None = None) -> NDArray[np.float32]:
+        """The logits of every position, `[len(token_ids), vocab_size]`.
+
+        The prompt runs through the paged cache in chunks of the given sizes (all at once without them; chunks of 1
+        decode), on blocks scattered over the pool.
+        """
+
+@final
+class Tokenizer:
+    """A model's tokenizer."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Token ids of `text`."""
+    def decode(self, token_ids: Iterable[SupportsIndex], skip_special_tokens: bool) -> str:
+        """Text of `token_ids`. An id no token has adds nothing."""
+    def apply_chat_template(
+        self,
+        messages: str,
+        add_generation_prompt: bool,
+        tools: str | None,
+        documents: str | None,
+        template: str | None,
+        extra: str,
+    ) -> str:
+        """The prompt text of `messages`. All but the flag and the template are JSON texts."""
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token as the vocabulary writes it."""
+    def id_to_token(self, token_id: int) -> str | None:
+        """The token of an id as the vocabulary writes it."""
+    def to_json(self) -> str:
+        """The text of a tokenizer.json that describes this tokenizer."""
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in the vocabulary, added ones included."""
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """Every id that ends a generation, the tokenizer's own first."""
+    @property
+    def bos_token_id(self) -> int | None:
+        """Id of the token that starts a sequence."""
+    @property
+    def pad_token_id(self) -> int | None:
+        """Id of the padding token."""
+    @property
+    def chat_template(self) -> str | None:
+        """The model's chat template."""

@@ -1,0 +1,135 @@
+"""The engine's options: nano-vLLM's fields in their order with their defaults, then ours."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanovllm import _core
+from nanovllm.exceptions import ModelNotFoundError
+
+
+class HfConfig:
+    """A model's config.json with attribute access (for a GGUF file, the same keys built from its metadata)."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        # Looked up through __dict__: copy and pickle probe attributes before __init__ has run.
+        try:
+            value = self.__dict__["_values"][name]
+        except KeyError:
+            raise AttributeError(f"the model's config has no {name!r}") from None
+        return HfConfig(value) if isinstance(value, dict) else value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HfConfig) and self._values == other._values
+
+    __hash__ = None  # type: ignore[assignment] # mutable, and equal by value
+
+    def __repr__(self) -> str:
+        return f"HfConfig({self._values!r})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A shallow copy of the values."""
+        return dict(self._values)
+
+
+@dataclass(slots=True)
+class Config:
+    """Options of an engine.
+
+    Args:
+        model: A directory with config.json and safetensors files, or a .gguf file.
+        max_num_batched_tokens: Prompt tokens a prefill step takes at most.
+        max_num_seqs: Sequences that run at the same time at most.
+        max_model_len: Tokens of prompt and answer together at most; lowered to what the model allows.
+        gpu_memory_utilization: Share of the device's memory (on the CPU, the machine's or its cgroup's limit) that
+            model and KV cache may take when `num_kvcache_blocks` is not given.
+        tensor_parallel_size: Devices to split the model over; the CPU device is one.
+        enforce_eager: Accepted for nano-vLLM's scripts. It turns off CUDA graphs, which the CPU device does not have.
+        hf_config: The model's own configuration, read from `model`.
+        eos: The id that ends a sequence, filled in from the tokenizer. The engine stops at every id that the
+            tokenizer, config.json or generation_config.json names.
+        kvcache_block_size: Tokens in a block of the KV cache, a multiple of 256.
+        num_kvcache_blocks: Blocks in the KV cache; -1 sizes it by the memory there is. Filled in once it is allocated.
+        device: Where the model runs: "cpu".
+        num_threads: Threads of the CPU device; None takes one for each core this process may use.
+        isa: Instruction set of the CPU device ("scalar", "avx2", "avxvnni", "avx512"); None takes the best there is.
+        kv_cache_dtype: "auto" (float32 for float32 checkpoints, else bfloat16), "float32" or "bfloat16".
+        seed: Seed of all sampling.
+
+    Raises:
+        ModelNotFoundError: `model` does not exist.
+        ModelFormatError: The model's configuration cannot be read.
+        UnsupportedModelError: Its architecture is not supported.
+        ValueError: An option is outside its limits; the message names both.
+    """
+
+    model: str
+    max_num_batched_tokens: int = 16384
+    max_num_seqs: int = 512
+    max_model_len: int = 4096
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel_size: int = 1
+    enforce_eager: bool = False
+    hf_config: HfConfig | None = None
+    eos: int = -1
+    kvcache_block_size: int = 256
+    num_kvcache_blocks: int = -1
+    device: str = "cpu"
+    num_threads: int | None = None
+    isa: str | None = None
+    kv_cache_dtype: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.model = os.fspath(self.model)
+        if not Path(self.model).exists():
+            raise ModelNotFoundError(f"there is no model at {self.model}")
+        self._check_options()
+        if self.hf_config is None:
+            self.hf_config = HfConfig(json.loads(_core.read_config(self.model)))
+        self.max_model_len = min(self.max_model_len, self.hf_config.max_position_embeddings)
+
+    def _check_options(self) -> None:
+        for name in ("max_num_batched_tokens", "max_num_seqs", "max_model_len"):
+            _require(_is_int(getattr(self, name), 1), name, "an integer of at least 1", getattr(self, name))
+        share = self.gpu_memory_utilization
+        in_range = isinstance(share, (int, float)) and math.isfinite(share) and 0 < share <= 1
+        _require(in_range, "gpu_memory_utilization", "above 0 and at most 1", share)
+        _require(
+            _is_int(self.tensor_parallel_size, 1) and self.tensor_parallel_size == 1,
+            "tensor_parallel_size",
+            "1 on the cpu device",
+            self.tensor_parallel_size,
+        )
+        size = self.kvcache_block_size
+        _require(_is_int(size, 1) and size % 256 == 0, "kvcache_block_size", "a positive multiple of 256", size)
+        blocks = self.num_kvcache_blocks
+        _require(blocks == -1 or _is_int(blocks, 1), "num_kvcache_blocks", "-1 or at least 1", blocks)
+        _require(self.device == "cpu", "device", '"cpu"', self.device)
+        threads = self.num_threads
+        _require(threads is None or _is_int(threads, 1), "num_threads", "None or at least 1", threads)
+        dtypes = ("auto", "float32", "bfloat16")
+        _require(self.kv_cache_dtype in dtypes, "kv_cache_dtype", f"one of {dtypes}", self.kv_cache_dtype)
+        _require(_is_int(self.seed, 0, 2**64 - 1), "seed", "an integer in 0..2**64 - 1", self.seed)
+
+
+def _is_int(value: object, low: int, high: int = 2**63 - 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _require(holds: bool, name: str, limit: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {limit}, got {value!r}")

@@ -1,0 +1,250 @@
+"""nano-vLLM's LLMEngine: queue prompts, step, collect. Each step is one call into Rust without the GIL."""
+
+import os
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields
+from numbers import Integral
+from time import perf_counter
+from typing import Any, TypedDict
+
+from tqdm.auto import tqdm
+
+from nanovllm._core import Engine, FinishedSequence
+from nanovllm.config import Config
+from nanovllm.sampling_params import SamplingParams
+from nanovllm.utils.hub import resolve_model
+from nanovllm.utils.tokenizer import Message, Tokenizer, is_conversation_list
+
+Prompt = str | Sequence[int]
+"""Text, or token ids."""
+
+
+class GenerateOutput(TypedDict):
+    """The answer to one prompt."""
+
+    text: str
+    """The decoded answer, with special tokens unless they were skipped."""
+    token_ids: list[int]
+    """The generated tokens, the one that ended the answer included."""
+    finish_reason: str
+    """`stop` at an end-of-sequence token, `length` at a limit."""
+    num_prompt_tokens: int
+    """Tokens of the prompt."""
+    num_cached_tokens: int
+    """Tokens of the prompt found in the prefix cache."""
+
+
+class LLMEngine:
+    """A model with its scheduler and KV cache.
+
+    Args:
+        model: A directory, a .gguf file, or a Hugging Face id (`owner/name`, `owner/name:file.gguf`).
+        **kwargs: Fields of `nanovllm.config.Config`. An unknown one is ignored with a warning.
+
+    Raises:
+        ModelNotFoundError: No such model here, nor could it be downloaded.
+        ModelFormatError: A file of the model is damaged.
+        UnsupportedModelError: The architecture or a tensor type is not supported.
+        MemoryError: The model or its KV cache does not fit.
+        ValueError: An option is outside its limits.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], **kwargs: Any) -> None:
+        known = {field.name for field in fields(Config)} - {"model"}
+        for name in sorted(kwargs.keys() - known):
+            warnings.warn(f"LLM ignores the unknown argument {name!r}", stacklevel=2)
+        self.config = config = Config(resolve_model(model), **{k: v for k, v in kwargs.items() if k in known})
+        engine = Engine(
+            config.model,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            max_num_seqs=config.max_num_seqs,
+            max_model_len=config.max_model_len,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            kvcache_block_size=config.kvcache_block_size,
+            num_kvcache_blocks=config.num_kvcache_blocks,
+            device=config.device,
+            num_threads=config.num_threads,
+            isa=config.isa,
+            kv_cache_dtype=config.kv_cache_dtype,
+            seed=config.seed,
+        )
+        self._open: Engine | None = engine
+        self.tokenizer = Tokenizer(engine.tokenizer)
+        config.eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
+        config.num_kvcache_blocks = engine.stats()["num_kvcache_blocks"]
+        # One caller's step may finish another's sequence: of a second thread in generate, or of add_request and step.
+        self._lock = threading.Lock()
+        self._finished: dict[int, FinishedSequence] = {}
+        self._claimed: set[int] = set()  # sequences that a running generate will collect
+
+    def add_request(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> int:
+        """Queues a prompt and returns its sequence id.
+
+        Raises:
+            ValueError: The prompt is empty, has a token id outside the vocabulary, is longer than `max_model_len`
+                allows or can never fit the KV cache, or a sampling option is outside its limits.
+        """
+        params = SamplingParams() if sampling_params is None else sampling_params
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        return self._engine.add_request(
+            token_ids, params.temperature, params.max_tokens, params.ignore_eos, params.seed
+        )
+
+    def step(self) -> tuple[list[tuple[int, list[int]]], int]:
+        """Runs one prefill or decode step.
+
+        Returns:
+            `(seq_id, token_ids)` of each sequence that finished, and the number of prompt tokens computed, or minus
+            the number of tokens decoded. An idle engine gives `([], 0)`.
+        """
+        num_tokens = 0 if self._unclaimed() else self._advance()[0]
+        return [(seq_id, self._finished.pop(seq_id).token_ids) for seq_id in self._unclaimed()], num_tokens
+
+    def is_finished(self) -> bool:
+        """Whether every added sequence is finished and handed out."""
+        return self._engine.is_finished() and not self._unclaimed()
+
+    def abort(self, seq_id: int) -> bool:
+        """Drops a sequence and frees its cache; False when there is none of that id."""
+        dropped = self._finished.pop(seq_id, None) is not None
+        return self._engine.abort(seq_id) or dropped
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        *,
+        skip_special_tokens: bool = False,
+    ) -> list[GenerateOutput]:
+        """Answers every prompt; the results are in the prompts' order.
+
+        Args:
+            prompts: Texts or lists of token ids; a single one is a list of one.
+            sampling_params: One for all, or one for each prompt.
+            use_tqdm: Show progress and the speed of prefill and decode.
+            skip_special_tokens: Leave special tokens out of `text`.
+
+        Raises:
+            ValueError: A request is invalid (see `add_request`), or prompts and params differ in number. Nothing stays
+                queued, whatever interrupts the call.
+        """
+        batch = _as_batch(prompts)
+        params = _as_params(sampling_params, len(batch))
+        encoded = [self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in batch]
+        seq_ids: list[int] = []
+        try:
+            for token_ids, param in zip(encoded, params, strict=True):
+                with self._lock:  # no other caller's step may take it before it is claimed
+                    seq_ids.append(self.add_request(token_ids, param))
+                    self._claimed.add(seq_ids[-1])
+            finished = self._run(seq_ids, use_tqdm)
+        except BaseException:
+            for seq_id in seq_ids:
+                self.abort(seq_id)
+            raise
+        finally:
+            self._claimed.difference_update(seq_ids)
+        return [
+            GenerateOutput(
+                text=self.tokenizer.decode(seq.token_ids, skip_special_tokens),
+                token_ids=seq.token_ids,
+                finish_reason=seq.finish_reason,
+                num_prompt_tokens=seq.num_prompt_tokens,
+                num_cached_tokens=seq.num_cached_tokens,
+            )
+            for seq in finished
+        ]
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        *,
+        skip_special_tokens: bool = True,
+        add_generation_prompt: bool = True,
+        **template_options: Any,
+    ) -> list[GenerateOutput]:
+        """Answers a conversation, or each of several, through the model's chat template.
+
+        Unlike in `generate`, `text` leaves special tokens out, so that it can go back as a message. The remaining
+        options are those of `tokenizer.apply_chat_template`.
+        """
+        conversations = messages if is_conversation_list(messages) else [messages]
+        prompts = self.tokenizer.apply_chat_template(
+            conversations,  # type: ignore[arg-type]
+            add_generation_prompt=add_generation_prompt,
+            tokenize=True,
+            **template_options,
+        )
+        return self.generate(prompts, sampling_params, use_tqdm, skip_special_tokens=skip_special_tokens)
+
+    def stats(self) -> dict[str, int]:
+        """Counters of the engine: blocks, queues, tokens computed."""
+        return self._engine.stats()
+
+    def exit(self) -> None:
+        """Frees the model and its cache. The engine is of no use afterwards; calling it again does nothing."""
+        self._open = None
+
+    @property
+    def _engine(self) -> Engine:
+        if self._open is None:
+            raise RuntimeError("the engine was closed by exit()")
+        return self._open
+
+    def _advance(self) -> tuple[int, bool]:
+        """One step: the tokens computed, and whether nothing was left to do. What finished goes to `_finished`."""
+        with self._lock:
+            finished, num_tokens = self._engine.step()
+            self._finished.update((seq.seq_id, seq) for seq in finished)
+            return num_tokens, not finished and num_tokens == 0 and self._engine.is_finished()
+
+    def _unclaimed(self) -> list[int]:
+        return [seq_id for seq_id in list(self._finished) if seq_id not in self._claimed]
+
+    def _run(self, seq_ids: list[int], use_tqdm: bool) -> list[FinishedSequence]:
+        """Steps until the given sequences are finished."""
+        done: dict[int, FinishedSequence] = {}
+        prefill = decode = shown = 0.0
+        with tqdm(total=len(seq_ids), desc="Generating", dynamic_ncols=True, disable=not use_tqdm) as pbar:
+            while len(done) < len(seq_ids):
+                start = perf_counter()
+                num_tokens, idle = self._advance()
+                now = perf_counter()
+                speed = abs(num_tokens) / (now - start)
+                if num_tokens > 0:
+                    prefill = speed
+                elif num_tokens < 0:
+                    decode = speed
+                ready = [seq_id for seq_id in seq_ids if seq_id in self._finished]
+                if idle and not ready:
+                    raise RuntimeError("a sequence of this call was aborted by another caller")
+                done.update((seq_id, self._finished.pop(seq_id)) for seq_id in ready)
+                # Drawing takes longer than a small model's decode step, so ten times a second will do.
+                if now - shown > 0.1 or len(done) == len(seq_ids):
+                    shown = now
+                    pbar.set_postfix(Prefill=f"{int(prefill)}tok/s", Decode=f"{int(decode)}tok/s")
+                pbar.update(len(ready))
+        return [done[seq_id] for seq_id in seq_ids]
+
+
+def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str):
+        return [prompts]
+    items: list[Any] = list(prompts)
+    return [items] if items and isinstance(items[0], Integral) else items
+
+
+def _as_params(params: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * num_prompts
+    params = list(params)
+    if len(params) != num_prompts:
+        raise ValueError(
+            f"got {num_prompts} prompts but {len(params)} sampling params; give one, or one for each prompt"
+        )
+    return params

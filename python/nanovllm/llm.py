@@ -1,0 +1,7 @@
+"""The class users construct."""
+
+from nanovllm.engine.llm_engine import LLMEngine
+
+
+class LLM(LLMEngine):
+    """A model ready to generate. See `LLMEngine` for the arguments and methods."""

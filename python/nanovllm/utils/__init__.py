@@ -1,0 +1,1 @@
+"""Helpers around the engine: finding models, and the tokenizer's face."""

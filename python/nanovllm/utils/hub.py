@@ -1,0 +1,55 @@
+"""From what a user calls a model to the files on this machine."""
+
+import os
+import re
+from pathlib import Path
+
+from nanovllm.exceptions import ModelNotFoundError, UnsupportedModelError
+
+_REPO_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<file>[^:]+\.gguf))?", re.ASCII)
+_PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
+
+
+def resolve_model(model: str | os.PathLike[str]) -> str:
+    """The path of a model: a directory, a .gguf file, or a Hugging Face repository, downloaded or from its cache.
+
+    A repository is named `owner/name` for its safetensors checkpoint, or `owner/name:file.gguf` for one GGUF file.
+
+    Raises:
+        ModelNotFoundError: Nothing of that name here, and it could not be downloaded; says what was tried.
+        UnsupportedModelError: The repository holds no safetensors files.
+    """
+    name = os.fspath(model)
+    path = Path(name).expanduser()
+    if path.exists():
+        return str(path)
+    match = _REPO_ID.fullmatch(name)
+    # A file name, even of a file that is not there, is not a repository.
+    if match is None or (match["file"] is None and name.endswith((".gguf", ".safetensors"))):
+        raise ModelNotFoundError(
+            f"there is no model at {name}: neither a directory nor a .gguf file, and not the id of a Hugging Face "
+            f"repository (owner/name or owner/name:file.gguf)"
+        )
+    return _download(name, match["repo"], match["file"])
+
+
+def _download(name: str, repo_id: str, filename: str | None) -> str:
+    # Imported when needed: a model on this machine needs neither the hub client nor its start-up time.
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        if filename is not None:
+            return str(hf_hub_download(repo_id, filename))
+        # Checkpoints sit at the top; folders hold exports for other programs.
+        path = str(snapshot_download(repo_id, allow_patterns=_PATTERNS, ignore_patterns=["*/*"]))
+    except Exception as error:  # the client's errors differ by version and transport; the cause is kept
+        raise ModelNotFoundError(
+            f"cannot find the model {name!r}: there is no such path under {Path.cwd()}, and fetching the Hugging Face "
+            f"repository {repo_id!r} failed, neither cached nor downloadable ({type(error).__name__}: {error})"
+        ) from error
+    if not any(Path(path).glob("*.safetensors")):
+        raise UnsupportedModelError(
+            f"the Hugging Face repository {repo_id!r} has no .safetensors files; to load one of its GGUF files, "
+            f'name it as "{repo_id}:FILE.gguf"'
+        )
+    return path

@@ -1,0 +1,82 @@
+//! Python values to Rust numbers; every refusal names the argument and the limit.
+
+use nanovllm_engine::SamplingParams;
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::errors::engine_error;
+
+/// An integer in `0..2**64`; booleans are none.
+pub(crate) fn unsigned(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
+    if value.is_instance_of::<pyo3::types::PyBool>() {
+        return Err(PyTypeError::new_err(format!("{name} must be an integer, got {value}")));
+    }
+    value.extract().map_err(|e| number_error(value, e, name, "an integer", "0 to 2**64 - 1"))
+}
+
+/// As [`unsigned`], for a count.
+pub(crate) fn count(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
+    usize::try_from(unsigned(value, name)?).map_err(|e| PyValueError::new_err(format!("{name}: {e}")))
+}
+
+/// Any iterable of integers that fit a token id; the engine knows the vocabulary.
+pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let mut ids = Vec::with_capacity(value.len().unwrap_or(0).min(1 << 20));
+    for (position, item) in value.try_iter()?.enumerate() {
+        let item = item?;
+        ids.push(item.extract().map_err(|e| {
+            number_error(&item, e, &format!("token_ids[{position}]"), "an integer", "the range of token ids")
+        })?);
+    }
+    Ok(ids)
+}
+
+/// The options of one request, in range.
+pub(crate) fn sampling_params(
+    temperature: &Bound<'_, PyAny>,
+    max_tokens: &Bound<'_, PyAny>,
+    ignore_eos: bool,
+    seed: Option<&Bound<'_, PyAny>>,
+) -> PyResult<SamplingParams> {
+    let wide: f64 =
+        temperature.extract().map_err(|e| number_error(temperature, e, "temperature", "a number", "float32"))?;
+    // A negative number too small for f32 would round to zero, which is greedy.
+    let wide = if wide < 0.0 { wide.min(f64::from(-f32::MIN_POSITIVE)) } else { wide };
+    let params = SamplingParams {
+        temperature: wide as f32,
+        max_tokens: count(max_tokens, "max_tokens")?,
+        ignore_eos,
+        seed: seed.map(|seed| unsigned(seed, "seed")).transpose()?,
+    };
+    params.validate().map_err(|e| engine_error(e.into()))?;
+    Ok(params)
+}
+
+/// Raises what `Engine.add_request` would for these options.
+#[pyfunction]
+#[pyo3(signature = (temperature, max_tokens, ignore_eos, seed))]
+#[allow(clippy::needless_pass_by_value)] // pyo3 hands optional arguments over by value
+pub(crate) fn check_sampling_params(
+    temperature: &Bound<'_, PyAny>,
+    max_tokens: &Bound<'_, PyAny>,
+    ignore_eos: bool,
+    seed: Option<Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    sampling_params(temperature, max_tokens, ignore_eos, seed.as_ref()).map(|_| ())
+}
+
+/// Out of range is a ValueError, another type a TypeError, both with the argument's name; what else `__index__` or
+/// `__float__` raised goes through.
+fn number_error(value: &Bound<'_, PyAny>, error: PyErr, name: &str, kind: &str, range: &str) -> PyErr {
+    let py = value.py();
+    if error.is_instance_of::<PyOverflowError>(py) {
+        PyValueError::new_err(format!("{name} is {value}, outside {range}"))
+    } else if error.is_instance_of::<PyTypeError>(py) {
+        match value.get_type().name() {
+            Ok(type_name) => PyTypeError::new_err(format!("{name} must be {kind}, not {type_name}")),
+            Err(error) => error,
+        }
+    } else {
+        error
+    }
+}

@@ -1,0 +1,101 @@
+//! Rust errors to Python exceptions. The package's own are defined in Python (`nanovllm.exceptions`), where they can
+//! inherit from the built-in exception a caller expects, be pickled and be read.
+
+use std::io::ErrorKind;
+
+use nanovllm_engine::EngineError;
+use nanovllm_model::{LoadError, StepError};
+use pyo3::PyErr;
+use pyo3::exceptions::{PyInterruptedError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
+
+mod exceptions {
+    #![allow(unreachable_pub)] // pyo3's macro makes them pub
+    pyo3::import_exception!(nanovllm.exceptions, ChatTemplateError);
+    pyo3::import_exception!(nanovllm.exceptions, ModelFormatError);
+    pyo3::import_exception!(nanovllm.exceptions, ModelNotFoundError);
+    pyo3::import_exception!(nanovllm.exceptions, UnsupportedModelError);
+}
+use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError, UnsupportedModelError};
+
+/// The exception for an error of the engine.
+pub(crate) fn engine_error(error: EngineError) -> PyErr {
+    let text = error.to_string();
+    match error {
+        EngineError::Load(error) => load_error(&error),
+        EngineError::Tokenizer(error) => tokenizer_error(&error),
+        EngineError::Backend(error) | EngineError::Step(StepError::Backend(error)) => backend_error(&error),
+        EngineError::NoRoomForKvCache { .. } | EngineError::BlockTablesTooLarge { .. } => PyMemoryError::new_err(text),
+        EngineError::Step(_) => PyInterruptedError::new_err(text),
+        EngineError::Config { .. }
+        | EngineError::SamplingParams(_)
+        | EngineError::EmptyPrompt
+        | EngineError::TokenOutOfRange { .. }
+        | EngineError::PromptTooLong { .. }
+        | EngineError::PromptNeverFits { .. } => PyValueError::new_err(text),
+        _ => PyRuntimeError::new_err(text),
+    }
+}
+
+/// The exception for an error in a model's files.
+pub(crate) fn load_error(error: &LoadError) -> PyErr {
+    let text = error.to_string();
+    match error {
+        LoadError::Io { source, .. } => io_error(source, text),
+        LoadError::Gguf(error) => gguf_error(error, text),
+        LoadError::UnsupportedArchitecture { .. }
+        | LoadError::Unsupported(_)
+        | LoadError::UnsupportedDType { .. }
+        | LoadError::Tensor { error: nanovllm_backend::Error::UnsupportedDType { .. }, .. } => {
+            UnsupportedModelError::new_err(text)
+        }
+        LoadError::Backend(error) => backend_error(error),
+        LoadError::Tensor { error: nanovllm_backend::Error::OutOfMemory { .. }, .. } => PyMemoryError::new_err(text),
+        _ => ModelFormatError::new_err(text),
+    }
+}
+
+/// The exception for an error of the tokenizer.
+pub(crate) fn tokenizer_error(error: &nanovllm_tokenizer::Error) -> PyErr {
+    use nanovllm_tokenizer::Error;
+    let text = error.to_string();
+    match error {
+        Error::Read { source, .. } => io_error(source, text),
+        Error::Gguf(error) => gguf_error(error, text),
+        Error::UnsupportedModel { .. } | Error::UnknownPreTokenizer { .. } => UnsupportedModelError::new_err(text),
+        Error::NoChatTemplate
+        | Error::UnknownChatTemplate { .. }
+        | Error::TemplateRefused(_)
+        | Error::Template { .. } => ChatTemplateError::new_err(text),
+        Error::Messages { .. } | Error::ReservedVariable { .. } | Error::TokenId { .. } => PyValueError::new_err(text),
+        Error::Tokenizer(_) => PyRuntimeError::new_err(text),
+        _ => ModelFormatError::new_err(text),
+    }
+}
+
+fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
+    use nanovllm_backend::Error;
+    let text = error.to_string();
+    match error {
+        Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
+        Error::UnsupportedDType { .. } => UnsupportedModelError::new_err(text),
+        Error::Option(_) => PyValueError::new_err(text),
+        _ => PyRuntimeError::new_err(text),
+    }
+}
+
+fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
+    match error {
+        nanovllm_gguf::Error::InFile { error, .. } => gguf_error(error, text),
+        nanovllm_gguf::Error::Io(source) => io_error(source, text),
+        _ => ModelFormatError::new_err(text),
+    }
+}
+
+fn io_error(error: &std::io::Error, text: String) -> PyErr {
+    match error.kind() {
+        ErrorKind::NotFound => ModelNotFoundError::new_err(text),
+        ErrorKind::OutOfMemory => PyMemoryError::new_err(text),
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof => ModelFormatError::new_err(text),
+        _ => PyOSError::new_err(text),
+    }
+}

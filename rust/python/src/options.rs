@@ -1,0 +1,36 @@
+//! What Python may set when it loads a model.
+
+use std::path::{Path, PathBuf};
+
+use nanovllm_backend::DType;
+use nanovllm_engine::device::{self, LoadOptions, Loaded};
+use nanovllm_model::Checkpoint;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::errors::{engine_error, load_error};
+
+/// The element type Python calls `name`; None for "auto", the model's own choice.
+pub(crate) fn kv_cache_dtype(name: &str) -> PyResult<Option<DType>> {
+    match name {
+        "auto" => Ok(None),
+        "float32" => Ok(Some(DType::F32)),
+        "bfloat16" => Ok(Some(DType::Bf16)),
+        _ => Err(PyValueError::new_err(format!(
+            "kv_cache_dtype must be \"auto\", \"float32\" or \"bfloat16\", got {name:?}"
+        ))),
+    }
+}
+
+/// Loads a model with the GIL released.
+pub(crate) fn load(py: Python<'_>, path: &Path, options: &LoadOptions) -> PyResult<Loaded> {
+    py.detach(|| device::load(path, options)).map_err(engine_error)
+}
+
+/// The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // pyo3 extracts paths by value
+pub(crate) fn read_config(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    py.detach(|| Checkpoint::open(&path).map(|checkpoint| checkpoint.config().raw.to_string()))
+        .map_err(|error| load_error(&error))
+}

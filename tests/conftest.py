@@ -1,0 +1,40 @@
+"""What the tests share: checkpoints small enough to commit, and the demo model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import download_demo_model
+import pytest
+from nanovllm import LLM
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> str:
+    """The path of the demo model, which is downloaded the first time."""
+    return str(download_demo_model.demo_model())
+
+
+@pytest.fixture(scope="session", params=["tiny_llama", "tiny_qwen3"])
+def tiny_model(request: pytest.FixtureRequest) -> str:
+    """A directory with a random float32 checkpoint: each of the two architectures in turn."""
+    return str(GOLDEN / request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3() -> str:
+    return str(GOLDEN / "tiny_qwen3")
+
+
+@pytest.fixture
+def llm(tiny_qwen3: str) -> Iterator[LLM]:
+    """An idle engine of its own for each test, with a cache of 16 blocks, which must all be free afterwards."""
+    llm = LLM(tiny_qwen3, num_kvcache_blocks=16, num_threads=1)
+    yield llm
+    stats = llm.stats()
+    assert stats["num_free_blocks"] == stats["num_kvcache_blocks"] == 16
+    assert llm.is_finished()
+    llm.exit()

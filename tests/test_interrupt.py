@@ -1,0 +1,131 @@
+"""Ctrl-C stops a step between two slices and leaves the engine usable; other threads run while the engine works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from nanovllm import LLM, SamplingParams
+
+INTERRUPTED = """
+import signal, sys, threading, time
+from nanovllm import LLM, SamplingParams
+
+llm = LLM(sys.argv[1], num_kvcache_blocks=64, max_model_len=2048)
+greedy = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+expected = llm.generate("Once upon a time", greedy, use_tqdm=False)
+other = llm.add_request("Another caller's", greedy)
+
+# Seconds of work in one prefill step, so that only a check between slices can stop it in time.
+prompts = [[(7 * i + j) % 1000 for j in range(2000)] for i in range(6)]
+pressed = []
+
+def press():
+    pressed.append(time.perf_counter())
+    signal.raise_signal(signal.SIGINT)
+
+timer = threading.Timer(0.3, press)
+timer.start()
+start = time.perf_counter()
+try:
+    llm.generate(prompts, SamplingParams(temperature=0, max_tokens=2000, ignore_eos=True), use_tqdm=False)
+except KeyboardInterrupt:
+    waited = time.perf_counter() - pressed[0]
+else:
+    sys.exit("generate was not interrupted")
+timer.join()
+
+assert not llm.is_finished()  # the other caller's sequence is still there, and only that
+stats = llm.stats()
+assert stats["num_waiting"] + stats["num_running"] == 1, stats
+while not llm.is_finished():
+    for seq_id, token_ids in llm.step()[0]:
+        assert seq_id == other and len(token_ids) == 4
+again = llm.generate("Once upon a time", greedy, use_tqdm=False)
+assert again[0]["token_ids"] == expected[0]["token_ids"], (again, expected)
+stats = llm.stats()
+assert stats["num_free_blocks"] == stats["num_kvcache_blocks"], stats
+print(waited)
+"""
+
+
+def run_child(script: str, model: str) -> str:
+    child = subprocess.run(
+        [sys.executable, "-c", script, model], check=False, capture_output=True, text=True, timeout=300
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+def test_ctrl_c_returns_within_slices_and_leaves_the_engine_usable(demo_model: str) -> None:
+    waited = float(run_child(INTERRUPTED, demo_model))
+    # A slice takes about 0.3 s on two cores; the whole step takes 20 times as long.
+    assert waited < 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_ctrl_c_from_outside_ends_a_script(demo_model: str) -> None:
+    script = (
+        "import sys; from nanovllm import LLM, SamplingParams; llm = LLM(sys.argv[1], num_kvcache_blocks=64)\n"
+        "print('ready', flush=True)\n"
+        "llm.generate([[5] * 2000] * 6, SamplingParams(max_tokens=2000, ignore_eos=True))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, demo_model], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in errors
+    assert "panick" not in errors
+
+
+def test_pure_python_runs_while_the_engine_works(demo_model: str) -> None:
+    """A step holds no GIL: Python code in another thread runs during one, which is a single call into Rust."""
+    llm = LLM(demo_model, num_kvcache_blocks=16, num_threads=1)
+    llm.add_request([5] * 2000, SamplingParams(max_tokens=1))
+    ticks: list[float] = []
+    stop = threading.Event()
+
+    def tick() -> None:
+        while not stop.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        start = time.perf_counter()
+        _, num_tokens = llm.step()
+        end = time.perf_counter()
+    finally:
+        stop.set()
+        thread.join()
+    assert num_tokens == 2000
+    # Of a thousand ticks a second, ten need to have come, and not only at the step's ends: the machine may be busy.
+    step = end - start
+    inside = [t for t in ticks if start + 0.1 * step < t < end - 0.1 * step]
+    assert len(inside) >= 10, f"{len(inside)} ticks in a step of {step:.3f} s"
+
+
+def test_loading_and_tokenising_hold_no_gil_either(demo_model: str) -> None:
+    llm = LLM(demo_model, num_kvcache_blocks=1)
+    text = (Path(__file__).parent / "golden" / "public_domain.txt").read_text(encoding="utf-8") * 100
+    for work in (lambda: LLM(demo_model, num_kvcache_blocks=1), lambda: llm.tokenizer.encode(text)):
+        ticks = 0
+        done = threading.Event()
+        thread = threading.Thread(target=lambda work=work, done=done: (work(), done.set()))
+        thread.start()
+        while not done.wait(0.001):
+            ticks += 1
+        thread.join()
+        assert ticks >= 3

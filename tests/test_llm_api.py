@@ -1,0 +1,201 @@
+"""The interface nano-vLLM's users call, and what we add to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nanovllm import LLM, SamplingParams, __version__
+from nanovllm.config import Config, HfConfig
+
+GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+PROMPTS = ["Alice was beginning", "to get very tired of sitting by her sister", "on the bank"]
+
+
+def names_and_defaults(cls: type) -> list[tuple[str, object]]:
+    return [(field.name, field.default) for field in dataclasses.fields(cls)]
+
+
+def test_sampling_params_begin_with_nano_vllms_fields() -> None:
+    ours = names_and_defaults(SamplingParams)
+    assert ours[:3] == [("temperature", 1.0), ("max_tokens", 64), ("ignore_eos", False)]
+    assert all(default is not dataclasses.MISSING for _, default in ours)
+
+
+def test_config_begins_with_nano_vllms_fields() -> None:
+    assert names_and_defaults(Config)[:11] == [
+        ("model", dataclasses.MISSING),
+        ("max_num_batched_tokens", 16384),
+        ("max_num_seqs", 512),
+        ("max_model_len", 4096),
+        ("gpu_memory_utilization", 0.9),
+        ("tensor_parallel_size", 1),
+        ("enforce_eager", False),
+        ("hf_config", None),
+        ("eos", -1),
+        ("kvcache_block_size", 256),
+        ("num_kvcache_blocks", -1),
+    ]
+
+
+def test_generate_begins_with_nano_vllms_parameters() -> None:
+    assert list(inspect.signature(LLM.generate).parameters)[:4] == ["self", "prompts", "sampling_params", "use_tqdm"]
+
+
+def test_version_is_the_distributions() -> None:
+    import importlib.metadata
+
+    assert __version__ == importlib.metadata.version("nanovllm-rs")
+
+
+def test_generate_answers_in_the_order_of_the_prompts(tiny_model: str) -> None:
+    llm = LLM(tiny_model, num_kvcache_blocks=16)
+    lengths = [9, 1, 5]
+    params = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True) for n in lengths]
+    together = llm.generate(PROMPTS, params, use_tqdm=False)
+    assert [len(output["token_ids"]) for output in together] == lengths
+    for prompt, param, output in zip(PROMPTS, params, together, strict=True):
+        (alone,) = llm.generate([prompt], param, use_tqdm=False)
+        assert alone["token_ids"] == output["token_ids"]
+        assert output["num_prompt_tokens"] == len(llm.tokenizer.encode(prompt))
+        assert output["finish_reason"] == "length"
+        assert output["text"] == llm.tokenizer.decode(output["token_ids"])
+
+
+def test_ids_and_text_are_the_same_prompt(llm: LLM) -> None:
+    text = PROMPTS[1]
+    ids = llm.tokenizer.encode(text)
+    forms = [[text], [ids], [tuple(ids)], [np.array(ids)], text, ids, np.array(ids)]
+    answers = [llm.generate(form, GREEDY, use_tqdm=False) for form in forms]
+    assert all(answer == answers[0] for answer in answers)
+    assert len(answers[0]) == 1
+
+
+def test_no_prompts_no_answers(llm: LLM) -> None:
+    assert llm.generate([], GREEDY, use_tqdm=False) == []
+
+
+def test_params_default_to_the_defaults(llm: LLM) -> None:
+    (output,) = llm.generate(PROMPTS[:1], use_tqdm=False)
+    assert 1 <= len(output["token_ids"]) <= 64
+
+
+def test_a_seed_fixes_the_draw_whatever_else_runs(llm: LLM) -> None:
+    seeded = SamplingParams(temperature=1.0, max_tokens=16, ignore_eos=True, seed=7)
+    free = SamplingParams(temperature=1.0, max_tokens=16, ignore_eos=True)
+    (alone,) = llm.generate(PROMPTS[:1], seeded, use_tqdm=False)
+    among = llm.generate(PROMPTS[:1] * 4, [free, seeded, free, seeded], use_tqdm=False)
+    assert among[1]["token_ids"] == among[3]["token_ids"] == alone["token_ids"]
+    assert among[0]["token_ids"] != among[2]["token_ids"]
+
+
+def test_the_same_engine_seed_gives_the_same_run(tiny_qwen3: str) -> None:
+    params = SamplingParams(max_tokens=16, ignore_eos=True)
+    runs = [
+        LLM(tiny_qwen3, num_kvcache_blocks=16, seed=seed).generate(PROMPTS, params, use_tqdm=False)
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_long_shared_prefix_is_computed_once(llm: LLM) -> None:
+    prefix = [i % 200 for i in range(600)]
+    prompts = [[*prefix, i] for i in range(3)]
+    first = llm.generate(prompts[:1], GREEDY, use_tqdm=False)
+    before = llm.stats()["num_prefilled_tokens"]
+    rest = llm.generate(prompts, GREEDY, use_tqdm=False)
+    assert [output["num_cached_tokens"] for output in rest] == [512] * 3
+    assert llm.stats()["num_prefilled_tokens"] - before == 3 * (601 - 512)
+    assert rest[0]["token_ids"] == first[0]["token_ids"]
+
+
+def test_add_request_and_step_as_nano_vllm_has_them(llm: LLM) -> None:
+    seq_ids = [llm.add_request(prompt, GREEDY) for prompt in PROMPTS]
+    num_prompt_tokens = sum(len(llm.tokenizer.encode(prompt)) for prompt in PROMPTS)
+    outputs, num_tokens = llm.step()
+    assert (outputs, num_tokens) == ([], num_prompt_tokens)
+    finished: dict[int, list[int]] = {}
+    while not llm.is_finished():
+        outputs, num_tokens = llm.step()
+        assert num_tokens == -len(PROMPTS)
+        finished.update(outputs)
+    expected = llm.generate(PROMPTS, GREEDY, use_tqdm=False)
+    assert [finished[seq_id] for seq_id in seq_ids] == [output["token_ids"] for output in expected]
+    assert llm.step() == ([], 0)
+
+
+def test_generate_leaves_other_requests_to_step(llm: LLM) -> None:
+    other = llm.add_request(PROMPTS[0], SamplingParams(temperature=0, max_tokens=2, ignore_eos=True))
+    (mine,) = llm.generate(PROMPTS[1:2], GREEDY, use_tqdm=False)
+    assert len(mine["token_ids"]) == 8
+    assert not llm.is_finished()
+    ((seq_id, token_ids),), num_tokens = llm.step()
+    assert (seq_id, len(token_ids), num_tokens) == (other, 2, 0)
+
+
+def test_abort_frees_the_sequence(llm: LLM) -> None:
+    seq_id = llm.add_request([1] * 300, GREEDY)
+    llm.step()
+    assert llm.stats()["num_free_blocks"] == 14
+    assert llm.abort(seq_id)
+    assert not llm.abort(seq_id)
+
+
+def test_two_threads_generate_on_one_engine(llm: LLM) -> None:
+    expected = [llm.generate(prompt, GREEDY, use_tqdm=False) for prompt in PROMPTS]
+    results: dict[int, list[object]] = {}
+
+    def work(i: int) -> None:
+        results[i] = [llm.generate(PROMPTS[i], GREEDY, use_tqdm=False) for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(PROMPTS))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert all(results[i] == [expected[i]] * 20 for i in range(len(PROMPTS)))
+
+
+def test_progress_shows_both_speeds(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    llm.generate(PROMPTS, GREEDY)
+    shown = capsys.readouterr().err
+    assert "Generating" in shown
+    assert "Prefill=" in shown
+    assert "Decode=" in shown
+    llm.generate(PROMPTS, GREEDY, use_tqdm=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_unknown_arguments_are_named(tiny_qwen3: str) -> None:
+    with pytest.warns(UserWarning, match="gpu_memory_utilisation"):
+        LLM(tiny_qwen3, num_kvcache_blocks=1, gpu_memory_utilisation=0.5)
+
+
+def test_config_is_completed_from_the_model(llm: LLM) -> None:
+    config = llm.config
+    assert config.eos == llm.tokenizer.eos_token_id
+    assert config.num_kvcache_blocks == 16
+    assert isinstance(config.hf_config, HfConfig)
+    assert config.hf_config.model_type == "qwen3"
+    assert config.max_model_len <= config.hf_config.max_position_embeddings
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 (our own bytes)
+    with pytest.raises(AttributeError, match="no_such_key"):
+        _ = config.hf_config.no_such_key
+
+
+def test_exit_is_final_and_may_be_repeated(tiny_qwen3: str) -> None:
+    llm = LLM(tiny_qwen3, num_kvcache_blocks=1)
+    llm.exit()
+    llm.exit()
+    with pytest.raises(RuntimeError, match=r"exit\(\)"):
+        llm.generate(PROMPTS, GREEDY)
+
+
+def test_a_path_object_is_a_model(tiny_qwen3: str) -> None:
+    assert LLM(Path(tiny_qwen3), num_kvcache_blocks=1).config.model == tiny_qwen3

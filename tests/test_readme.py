@@ -1,0 +1,52 @@
+"""What the documents show runs: Python blocks of the README, the examples, and the names of Makefile targets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+MODEL = "/path/to/model.gguf"
+
+
+def run(*arguments: str) -> str:
+    child = subprocess.run(
+        [sys.executable, *arguments], check=False, capture_output=True, text=True, encoding="utf-8", timeout=600
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+def test_the_readme_has_python_blocks() -> None:
+    assert len(BLOCKS) >= 2
+    assert all(MODEL in block for block in BLOCKS)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
+def test_readme_block_runs(block: str, demo_model: str) -> None:
+    assert run("-c", block.replace(f'"{MODEL}"', repr(demo_model))).strip()
+
+
+def test_example_answers_both_prompts(demo_model: str) -> None:
+    output = run(str(ROOT / "examples" / "example.py"), demo_model)
+    assert len(re.findall(r"^Prompt: '<\|im_start\|>", output, re.MULTILINE)) == 2
+    assert len(re.findall(r"^Completion: '\w", output, re.MULTILINE)) == 2
+    assert "output tok/s" in output
+
+
+def test_offline_batch_example_answers_every_review(demo_model: str) -> None:
+    assert len(run(str(ROOT / "examples" / "offline_batch.py"), demo_model).splitlines()) == 4
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs" / "architecture.md"]
+    for document in documents:
+        for target in re.findall(r"`make ([a-z-]+)", document.read_text(encoding="utf-8")):
+            assert target in targets, f"{document.name}: make {target}"
