@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nanovllm._core import ModelRunner
 
-from tests.reference.safetensors_io import load_checkpoint
-from tests.reference.transformer import forward
+from reference.safetensors_io import load_checkpoint
+from reference.transformer import forward
 
 GOLDEN = Path(__file__).parent / "golden"
 LENGTHS = {"tiny_qwen3": (1, 5, 17, 255, 256, 257, 300), "tiny_llama": (1, 17, 257)}

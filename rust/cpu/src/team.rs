@@ -1,7 +1,7 @@
 //! A team of threads that work on one call together: the caller is rank 0, a call is one broadcast and one barrier.
 //!
-//! A small layer takes microseconds, less than a futex wake, so members spin between calls and park only when idle for
-//! about a millisecond. Which member does which part of a call may vary; what a part computes may not.
+//! A small layer takes microseconds, less than a futex wake, so members spin between calls, yield after some microseconds
+//! and park only when idle for about a millisecond. Which member does which part of a call may vary; what a part computes may not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -13,8 +13,9 @@ use nanovllm_backend::{Error, Result};
 
 /// How long an idle member spins before it parks.
 const SPIN: Duration = Duration::from_millis(1);
-/// Polls between two looks at the clock, and before a waiting member starts to yield its time slice.
-const POLLS: u32 = 4096;
+/// Polls, about ten microseconds of them, before a waiting member starts to yield its time slice. Within a step nobody waits
+/// longer unless the one waited for has lost its core, and then it may need this one.
+const POLLS: u32 = 512;
 
 /// Keeps a counter on a cache line of its own (two, as x86 prefetches lines in pairs).
 #[repr(align(128))]
@@ -182,28 +183,33 @@ impl Shared {
         }
     }
 
-    /// Spins, then parks, until a call after `seen` begins; returns its number.
+    /// Spins, then yields, then parks, until a call after `seen` begins; returns its number.
     fn next_call(&self, rank: usize, seen: u64) -> u64 {
-        let mut idle_since = None;
-        loop {
-            for _ in 0..POLLS {
-                let epoch = self.epoch.0.load(Ordering::Acquire);
-                if epoch != seen {
-                    return epoch;
-                }
-                std::hint::spin_loop();
+        let epoch = || Some(self.epoch.0.load(Ordering::Acquire)).filter(|&epoch| epoch != seen);
+        for _ in 0..POLLS {
+            if let Some(epoch) = epoch() {
+                return epoch;
             }
-            let idle = *idle_since.get_or_insert_with(Instant::now);
-            if idle.elapsed() < SPIN {
-                continue;
-            }
-            let parked = &self.parked[rank - 1].0;
-            parked.store(true, Ordering::SeqCst);
-            while self.epoch.0.load(Ordering::SeqCst) == seen {
-                std::thread::park();
-            }
-            parked.store(false, Ordering::SeqCst);
+            std::hint::spin_loop();
         }
+        let idle_since = Instant::now();
+        while idle_since.elapsed() < SPIN {
+            if let Some(epoch) = epoch() {
+                return epoch;
+            }
+            std::thread::yield_now();
+        }
+        let parked = &self.parked[rank - 1].0;
+        parked.store(true, Ordering::SeqCst);
+        let epoch = loop {
+            let epoch = self.epoch.0.load(Ordering::SeqCst);
+            if epoch != seen {
+                break epoch;
+            }
+            std::thread::park();
+        };
+        parked.store(false, Ordering::SeqCst);
+        epoch
     }
 
     /// Adds one to `count` and waits until every member has done so in this round, or `give_up` says so.
@@ -217,7 +223,6 @@ impl Shared {
                 polls += 1;
                 std::hint::spin_loop();
             } else {
-                // The one we wait for may need this core.
                 std::thread::yield_now();
             }
         }

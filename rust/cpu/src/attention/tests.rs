@@ -34,7 +34,14 @@ const LAYER: usize = 1;
 
 impl World {
     /// Sequences with the given numbers of tokens; the data of sequence `s` depends on `seeds[s]` alone.
-    fn new(isa: Isa, threads: usize, heads: HeadLayout, block_size: usize, dtype: DType, lens: &[(u64, usize)]) -> Self {
+    fn new(
+        isa: Isa,
+        threads: usize,
+        heads: HeadLayout,
+        block_size: usize,
+        dtype: DType,
+        lens: &[(u64, usize)],
+    ) -> Self {
         let num_blocks = lens.iter().map(|&(_, n)| n.div_ceil(block_size)).sum::<usize>() + 1;
         let HeadLayout { num_kv_heads, head_dim, .. } = heads;
         let spec = KvCacheSpec { num_layers: 2, num_blocks, block_size, num_kv_heads, head_dim, dtype };
@@ -95,7 +102,8 @@ impl World {
         };
         let mut qkv = tensor(&qkv, rows, width);
         let (half, positions_max) = (self.heads.head_dim / 2, *positions.iter().max().unwrap_or(&0) as usize + 1);
-        let identity: Vec<f32> = (0..positions_max * 2 * half).map(|i| f32::from(u8::from(i % (2 * half) < half))).collect();
+        let identity: Vec<f32> =
+            (0..positions_max * 2 * half).map(|i| f32::from(u8::from(i % (2 * half) < half))).collect();
         let rope = tensor(&identity, positions_max, 2 * half);
         let row_kernels = RowKernels::new(self.isa);
         let (team, cache) = (&self.team, &mut self.cache);
@@ -129,7 +137,8 @@ impl World {
             let scores: Vec<f64> = (0..=p)
                 .map(|t| {
                     let k = &rows[t * width + k_at..][..head_dim];
-                    q.iter().zip(k).map(|(&q, &k)| rounded(q, round_queries) * stored(k)).sum::<f64>() / (head_dim as f64).sqrt()
+                    q.iter().zip(k).map(|(&q, &k)| rounded(q, round_queries) * stored(k)).sum::<f64>()
+                        / (head_dim as f64).sqrt()
                 })
                 .collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
@@ -150,8 +159,11 @@ impl World {
 
 fn heads() -> impl Strategy<Value = HeadLayout> {
     let dims = prop::sample::select(vec![2usize, 6, 16, 32, 64, 80, 96, 128, 256]);
-    (1usize..3, prop::sample::select(vec![1usize, 2, 3, 4, 7]), dims)
-        .prop_map(|(kv, group, head_dim)| HeadLayout { num_heads: kv * group, num_kv_heads: kv, head_dim })
+    (1usize..3, prop::sample::select(vec![1usize, 2, 3, 4, 7]), dims).prop_map(|(kv, group, head_dim)| HeadLayout {
+        num_heads: kv * group,
+        num_kv_heads: kv,
+        head_dim,
+    })
 }
 
 fn block_size() -> impl Strategy<Value = usize> {

@@ -123,7 +123,13 @@ fn impossible_caches_are_errors() {
     assert!(matches!(new(KvCacheSpec { head_dim: 0, ..spec }), Err(Error::Shape { .. })));
     assert!(matches!(new(KvCacheSpec { block_size: 0, ..spec }), Err(Error::Shape { .. })));
     for huge in [1 << 40, usize::MAX / 16 * 2, usize::MAX] {
-        assert!(matches!(new(KvCacheSpec { num_blocks: huge, num_layers: 1 << 30, ..spec }), Err(Error::OutOfMemory { .. })));
-        assert!(matches!(new(KvCacheSpec { block_size: huge, num_blocks: 1 << 20, ..spec }), Err(Error::OutOfMemory { .. })));
+        assert!(matches!(
+            new(KvCacheSpec { num_blocks: huge, num_layers: 1 << 30, ..spec }),
+            Err(Error::OutOfMemory { .. })
+        ));
+        assert!(matches!(
+            new(KvCacheSpec { block_size: huge, num_blocks: 1 << 20, ..spec }),
+            Err(Error::OutOfMemory { .. })
+        ));
     }
 }
