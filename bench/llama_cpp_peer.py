@@ -28,7 +28,7 @@ class Context:
         params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = NUM_SEQS * 1024, BATCH, BATCH, NUM_SEQS
         params.n_threads = params.n_threads_batch = threads
         if hasattr(params, "kv_unified"):
-            params.kv_unified = True
+            params.kv_unified = False  # else every sequence's attention scans the cells of all
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         vocab = llama_cpp.llama_model_get_vocab(self.model)
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(vocab)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import download_demo_model
 import pytest
+
+import download_demo_model
 from nanovllm import LLM
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nanovllm import LLM, SamplingParams, _core
 from nanovllm.config import Config
 from nanovllm.exceptions import ChatTemplateError, ModelFormatError, ModelNotFoundError, UnsupportedModelError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from nanovllm import LLM, SamplingParams
 
 
@@ -11,28 +12,27 @@ def llm(demo_model: str) -> LLM:
     return LLM(demo_model, num_kvcache_blocks=16)
 
 
-def test_it_knows_a_capital(llm: LLM) -> None:
-    question = [{"role": "user", "content": "What is the capital of France?"}]
-    (output,) = llm.chat(question, SamplingParams(temperature=0, max_tokens=32), use_tqdm=False)
-    assert "Paris" in output["text"]
-    assert "<|im_end|>" not in output["text"]
+QUESTION = [{"role": "user", "content": "Name three fruits."}]
+GREEDY = SamplingParams(temperature=0, max_tokens=40)
+
+
+def test_it_names_three_fruits(llm: LLM) -> None:
+    (output,) = llm.chat(QUESTION, GREEDY, use_tqdm=False)
+    assert output["text"] == "1. Bananas\n2. Oranges\n3. Grapes"
     assert output["finish_reason"] == "stop"
     assert output["token_ids"][-1] == llm.tokenizer.eos_token_id
 
 
 def test_text_keeps_special_tokens_unless_asked(llm: LLM) -> None:
-    prompt = llm.tokenizer.apply_chat_template(
-        [{"role": "user", "content": "What is the capital of France?"}], tokenize=False, add_generation_prompt=True
-    )
-    params = SamplingParams(temperature=0, max_tokens=32)
-    (kept,) = llm.generate([prompt], params, use_tqdm=False)
-    (skipped,) = llm.generate([prompt], params, use_tqdm=False, skip_special_tokens=True)
+    prompt = llm.tokenizer.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
+    (kept,) = llm.generate([prompt], GREEDY, use_tqdm=False)
+    (skipped,) = llm.generate([prompt], GREEDY, use_tqdm=False, skip_special_tokens=True)
     assert kept["text"] == skipped["text"] + "<|im_end|>"
 
 
 def test_several_conversations_at_once(llm: LLM) -> None:
     questions = [[{"role": "user", "content": f"What is {n} plus {n}?"}] for n in range(3)]
-    outputs = llm.chat(questions, SamplingParams(temperature=0, max_tokens=8), use_tqdm=False)
-    assert [llm.chat(q, SamplingParams(temperature=0, max_tokens=8), use_tqdm=False)[0] for q in questions] == [
+    outputs = llm.chat(questions, GREEDY, use_tqdm=False)
+    assert [llm.chat(q, GREEDY, use_tqdm=False)[0] for q in questions] == [
         output | {"num_cached_tokens": 0} for output in outputs
     ]

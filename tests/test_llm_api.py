@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from nanovllm import LLM, SamplingParams, __version__
 from nanovllm.config import Config, HfConfig
 

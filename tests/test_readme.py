@@ -36,7 +36,7 @@ def test_readme_block_runs(block: str, demo_model: str) -> None:
 def test_example_answers_both_prompts(demo_model: str) -> None:
     output = run(str(ROOT / "examples" / "example.py"), demo_model)
     assert len(re.findall(r"^Prompt: '<\|im_start\|>", output, re.MULTILINE)) == 2
-    assert len(re.findall(r"^Completion: '\w", output, re.MULTILINE)) == 2
+    assert len(re.findall(r"^Completion: ['\"]\w", output, re.MULTILINE)) == 2
     assert "output tok/s" in output
 
 

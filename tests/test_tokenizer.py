@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tokenizers
+
 from nanovllm import LLM
 from nanovllm.utils.tokenizer import Tokenizer
 

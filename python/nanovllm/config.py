@@ -65,7 +65,7 @@ class Config:
         num_kvcache_blocks: Blocks in the KV cache; -1 sizes it by the memory there is. Filled in once it is allocated.
         device: Where the model runs: "cpu".
         num_threads: Threads of the CPU device; None takes one for each core this process may use.
-        isa: Instruction set of the CPU device ("scalar", "avx2", "avx512", "avx512-bf16"); None takes the best there is.
+        isa: Instruction set of the CPU device ("scalar", "avx2", "avx512", "avx512-bf16"); None takes the best.
         kv_cache_dtype: "auto" (float32 for float32 checkpoints, else bfloat16), "float32" or "bfloat16".
         seed: Seed of all sampling.
 

@@ -186,6 +186,11 @@ class LLMEngine:
         """Counters of the engine: blocks, queues, tokens computed."""
         return self._engine.stats()
 
+    @property
+    def description(self) -> str:
+        """Architecture, device, instruction set and threads, for logs."""
+        return self._engine.description
+
     def exit(self) -> None:
         """Frees the model and its cache. The engine is of no use afterwards; calling it again does nothing."""
         self._open = None

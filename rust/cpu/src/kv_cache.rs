@@ -97,7 +97,7 @@ impl KvCache {
         let key_bytes = bytes(spec.block_size.checked_next_multiple_of(GROUP), Some(spec.head_dim));
         let value_bytes = bytes(Some(spec.block_size), spec.head_dim.checked_next_multiple_of(16));
         let count = spec.num_blocks.checked_mul(spec.num_layers).and_then(|n| n.checked_mul(spec.num_kv_heads));
-        let total = |each: Option<usize>| Some(count?.checked_mul(each?)?).filter(|&n| n <= isize::MAX as usize);
+        let total = |each: Option<usize>| Some(count?.checked_mul(each?)?).filter(|&n| isize::try_from(n).is_ok());
         let (Some(all_keys), Some(all_values), Some(key_bytes), Some(value_bytes)) =
             (total(key_bytes), total(value_bytes), key_bytes, value_bytes)
         else {
@@ -110,11 +110,6 @@ impl KvCache {
             keys: Buffer::zeroed(all_keys, "the keys of the KV cache")?,
             values: Buffer::zeroed(all_values, "the values of the KV cache")?,
         })
-    }
-
-    /// The kernels of the cache's type.
-    pub(crate) fn kernels(&self) -> &CacheKernels {
-        &self.kernels
     }
 
     pub(crate) fn layout(&self) -> &CacheLayout {

@@ -11,12 +11,17 @@ pub(crate) fn unsigned(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
     if value.is_instance_of::<pyo3::types::PyBool>() {
         return Err(PyTypeError::new_err(format!("{name} must be an integer, got {value}")));
     }
-    value.extract().map_err(|e| number_error(value, e, name, "an integer", "0 to 2**64 - 1"))
+    value.extract().map_err(|e| argument_error(value, e, name, "an integer", "0 to 2**64 - 1"))
 }
 
 /// As [`unsigned`], for a count.
 pub(crate) fn count(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
     usize::try_from(unsigned(value, name)?).map_err(|e| PyValueError::new_err(format!("{name}: {e}")))
+}
+
+/// True or false, numpy's included. (Before Python 3.11, pyo3's own refusal lacks the argument's name.)
+fn boolean(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
+    value.extract().map_err(|e| argument_error(value, e, name, "a bool", "True and False"))
 }
 
 /// Any iterable of integers that fit a token id; the engine knows the vocabulary.
@@ -25,7 +30,7 @@ pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     for (position, item) in value.try_iter()?.enumerate() {
         let item = item?;
         ids.push(item.extract().map_err(|e| {
-            number_error(&item, e, &format!("token_ids[{position}]"), "an integer", "the range of token ids")
+            argument_error(&item, e, &format!("token_ids[{position}]"), "an integer", "the range of token ids")
         })?);
     }
     Ok(ids)
@@ -35,17 +40,17 @@ pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
 pub(crate) fn sampling_params(
     temperature: &Bound<'_, PyAny>,
     max_tokens: &Bound<'_, PyAny>,
-    ignore_eos: bool,
+    ignore_eos: &Bound<'_, PyAny>,
     seed: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<SamplingParams> {
     let wide: f64 =
-        temperature.extract().map_err(|e| number_error(temperature, e, "temperature", "a number", "float32"))?;
+        temperature.extract().map_err(|e| argument_error(temperature, e, "temperature", "a number", "float32"))?;
     // A negative number too small for f32 would round to zero, which is greedy.
     let wide = if wide < 0.0 { wide.min(f64::from(-f32::MIN_POSITIVE)) } else { wide };
     let params = SamplingParams {
         temperature: wide as f32,
         max_tokens: count(max_tokens, "max_tokens")?,
-        ignore_eos,
+        ignore_eos: boolean(ignore_eos, "ignore_eos")?,
         seed: seed.map(|seed| unsigned(seed, "seed")).transpose()?,
     };
     params.validate().map_err(|e| engine_error(e.into()))?;
@@ -59,7 +64,7 @@ pub(crate) fn sampling_params(
 pub(crate) fn check_sampling_params(
     temperature: &Bound<'_, PyAny>,
     max_tokens: &Bound<'_, PyAny>,
-    ignore_eos: bool,
+    ignore_eos: &Bound<'_, PyAny>,
     seed: Option<Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     sampling_params(temperature, max_tokens, ignore_eos, seed.as_ref()).map(|_| ())
@@ -67,7 +72,7 @@ pub(crate) fn check_sampling_params(
 
 /// Out of range is a ValueError, another type a TypeError, both with the argument's name; what else `__index__` or
 /// `__float__` raised goes through.
-fn number_error(value: &Bound<'_, PyAny>, error: PyErr, name: &str, kind: &str, range: &str) -> PyErr {
+fn argument_error(value: &Bound<'_, PyAny>, error: PyErr, name: &str, kind: &str, range: &str) -> PyErr {
     let py = value.py();
     if error.is_instance_of::<PyOverflowError>(py) {
         PyValueError::new_err(format!("{name} is {value}, outside {range}"))

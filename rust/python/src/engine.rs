@@ -122,7 +122,7 @@ impl Engine {
         token_ids: &Bound<'_, PyAny>,
         temperature: &Bound<'_, PyAny>,
         max_tokens: &Bound<'_, PyAny>,
-        ignore_eos: bool,
+        ignore_eos: &Bound<'_, PyAny>,
         seed: Option<Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
         let token_ids = self::token_ids(token_ids)?;

@@ -106,9 +106,9 @@ impl Plan {
             let slot = self.partial_rows;
             self.partial_rows += parts * unit.positions * group;
             self.split.push((unit, slot));
-            let piece = |part| Piece { unit, part: Some(part), slot, cost: cost.div_ceil(parts) };
-            self.pieces[i] = piece(0);
-            self.pieces.extend((1..parts).map(piece));
+            let first = Piece { unit, part: Some(0), slot, cost: cost.div_ceil(parts) };
+            self.pieces[i] = first;
+            self.pieces.extend((1..parts).map(|part| Piece { part: Some(part), ..first }));
         }
     }
 }

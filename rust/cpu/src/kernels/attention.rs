@@ -57,16 +57,21 @@ pub(crate) trait Cached: 'static {
     type Element: Copy;
     /// Two neighbouring dimensions of a query.
     type Query: Copy;
-    /// Two neighbouring dimensions of the keys of `LANES` tokens.
+    /// One step's share of a pair of dimensions of the keys of `LANES` tokens.
     type Keys: Copy;
     /// Distance between tokens within a pair of dimensions, in elements.
     const TOKEN: usize;
-    /// Rows scored together: as many as the registers hold.
-    const ROWS: usize;
+    /// Multiplications that make up a pair of dimensions: one, or one for each dimension.
+    const STEPS: usize;
 
     unsafe fn query(even: f32, odd: f32) -> Self::Query;
-    unsafe fn keys(p: *const Self::Element) -> Self::Keys;
-    unsafe fn dot(acc: <Self::S as Simd>::V, keys: Self::Keys, query: Self::Query) -> <Self::S as Simd>::V;
+    unsafe fn keys(p: *const Self::Element, step: usize) -> Self::Keys;
+    unsafe fn dot(
+        acc: <Self::S as Simd>::V,
+        keys: Self::Keys,
+        query: &Self::Query,
+        step: usize,
+    ) -> <Self::S as Simd>::V;
     unsafe fn values(p: *const Self::Element) -> <Self::S as Simd>::V;
     unsafe fn store(p: *mut Self::Element, v: <Self::S as Simd>::V);
 }
@@ -80,9 +85,9 @@ impl<S: Simd> Cached for F32<S> {
     type S = S;
     type Element = f32;
     type Query = [f32; 2];
-    type Keys = (S::V, S::V);
+    type Keys = S::V;
     const TOKEN: usize = 1;
-    const ROWS: usize = 4;
+    const STEPS: usize = 2;
 
     #[inline(always)]
     unsafe fn query(even: f32, odd: f32) -> [f32; 2] {
@@ -90,15 +95,15 @@ impl<S: Simd> Cached for F32<S> {
     }
 
     #[inline(always)]
-    unsafe fn keys(p: *const f32) -> Self::Keys {
+    unsafe fn keys(p: *const f32, step: usize) -> S::V {
         // SAFETY: by the trait's contract.
-        unsafe { (S::load(p), S::load(p.add(GROUP))) }
+        unsafe { S::load(p.add(step * GROUP)) }
     }
 
     #[inline(always)]
-    unsafe fn dot(acc: S::V, keys: Self::Keys, query: [f32; 2]) -> S::V {
+    unsafe fn dot(acc: S::V, keys: S::V, query: &[f32; 2], step: usize) -> S::V {
         // SAFETY: by the trait's contract.
-        unsafe { S::mul_add(S::splat(query[1]), keys.1, S::mul_add(S::splat(query[0]), keys.0, acc)) }
+        unsafe { S::mul_add(S::splat(query[step]), keys, acc) }
     }
 
     #[inline(always)]
@@ -118,9 +123,9 @@ impl<S: Simd> Cached for Bf16<S> {
     type S = S;
     type Element = u16;
     type Query = [f32; 2];
-    type Keys = (S::V, S::V);
+    type Keys = S::V;
     const TOKEN: usize = 2;
-    const ROWS: usize = 4;
+    const STEPS: usize = 2;
 
     #[inline(always)]
     unsafe fn query(even: f32, odd: f32) -> [f32; 2] {
@@ -128,15 +133,15 @@ impl<S: Simd> Cached for Bf16<S> {
     }
 
     #[inline(always)]
-    unsafe fn keys(p: *const u16) -> Self::Keys {
+    unsafe fn keys(p: *const u16, step: usize) -> S::V {
         // SAFETY: by the trait's contract.
-        unsafe { S::load_bf16_pairs(p) }
+        unsafe { if step == 0 { S::load_bf16_even(p) } else { S::load_bf16_odd(p) } }
     }
 
     #[inline(always)]
-    unsafe fn dot(acc: S::V, keys: Self::Keys, query: [f32; 2]) -> S::V {
+    unsafe fn dot(acc: S::V, keys: S::V, query: &[f32; 2], step: usize) -> S::V {
         // SAFETY: by the trait's contract.
-        unsafe { S::mul_add(S::splat(query[1]), keys.1, S::mul_add(S::splat(query[0]), keys.0, acc)) }
+        unsafe { S::mul_add(S::splat(query[step]), keys, acc) }
     }
 
     #[inline(always)]
@@ -180,15 +185,13 @@ pub(crate) unsafe fn store_key<C: Cached>(from: *const f32, pairs: usize, to: *m
     while done < 2 * pairs {
         let n = lanes.min(2 * pairs - done);
         // SAFETY: `n` values remain; a full vector fits `staged` (LANES <= 16) and initialises what is read; `done` and `n`
-        // are even, so pair `(done + i) / 2` is below `pairs`.
+        // are even, so pair `done / 2 + i` is below `pairs`.
         unsafe {
             C::store(staged.as_mut_ptr().cast(), C::S::load_first(from.add(done), n, 0.0));
-            let mut i = 0;
-            while i < n {
-                let pair = to.add((done + i) / 2 * (2 * GROUP));
-                *pair = staged[i].assume_init();
-                *pair.add(odd) = staged[i + 1].assume_init();
-                i += 2;
+            for i in 0..n / 2 {
+                let pair = to.add((done / 2 + i) * (2 * GROUP));
+                *pair = staged[2 * i].assume_init();
+                *pair.add(odd) = staged[2 * i + 1].assume_init();
             }
         }
         done += lanes;
@@ -246,7 +249,7 @@ unsafe fn score<C: Cached>(tile: &AttendTile) {
         while first < all {
             let mut row = 0;
             while row < tile.rows {
-                let rows = C::ROWS.min(tile.rows - row);
+                let rows = C::S::ROWS.min(tile.rows - row);
                 let end = vectors(row + rows - 1).min(first + STRIP);
                 match rows {
                     1 => score_strip::<C, 1>(tile, row, first, end),
@@ -272,22 +275,24 @@ unsafe fn score_strip<C: Cached, const R: usize>(tile: &AttendTile, row: usize, 
     let mut at = first;
     // SAFETY: by the caller's contract.
     unsafe {
-        if C::S::LANES == GROUP && at + 4 <= end {
+        while C::S::VECTORS >= 4 && at + 4 <= end {
             score_block::<C, R, 4>(tile, row, at);
             at += 4;
         }
-        while at + 2 <= end {
+        while C::S::VECTORS >= 2 && at + 2 <= end {
             score_block::<C, R, 2>(tile, row, at);
             at += 2;
         }
-        if at < end {
+        while at < end {
             score_block::<C, R, 1>(tile, row, at);
+            at += 1;
         }
     }
 }
 
 /// Scores of `R` rows for `T` vectors of tokens: one chain of sums, over pairs of dimensions in order, for each score.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // rows and vectors also index memory
 unsafe fn score_block<C: Cached, const R: usize, const T: usize>(tile: &AttendTile, row: usize, first: usize) {
     let lanes = C::S::LANES;
     // SAFETY: by the caller's contract; vectors of a group that has a valid token are stored memory.
@@ -301,14 +306,16 @@ unsafe fn score_block<C: Cached, const R: usize, const T: usize>(tile: &AttendTi
         }
         let mut acc = [[C::S::splat(0.0); T]; R];
         for i in 0..tile.pairs {
-            let mut k = [C::keys(starts[0].add(i * 2 * GROUP)); T];
-            for t in 1..T {
-                k[t] = C::keys(starts[t].add(i * 2 * GROUP));
-            }
-            for r in 0..R {
-                let q = *queries.add(r * tile.pairs + i);
-                for t in 0..T {
-                    acc[r][t] = C::dot(acc[r][t], k[t], q);
+            for step in 0..C::STEPS {
+                let mut k = [C::keys(starts[0].add(i * 2 * GROUP), step); T];
+                for t in 1..T {
+                    k[t] = C::keys(starts[t].add(i * 2 * GROUP), step);
+                }
+                for r in 0..R {
+                    let q = &*queries.add(r * tile.pairs + i);
+                    for t in 0..T {
+                        acc[r][t] = C::dot(acc[r][t], k[t], q, step);
+                    }
                 }
             }
         }
@@ -363,7 +370,7 @@ unsafe fn weigh<C: Cached>(tile: &AttendTile) {
     unsafe {
         let mut row = 0;
         while row < tile.rows {
-            let rows = C::ROWS.min(tile.rows - row);
+            let rows = C::S::ROWS.min(tile.rows - row);
             let shared = *tile.valid.add(row) as usize;
             match rows {
                 1 => weigh_rows::<C, 1>(tile, row, 0, shared),
@@ -391,22 +398,24 @@ unsafe fn weigh_rows<C: Cached, const R: usize>(tile: &AttendTile, row: usize, f
     let mut column = 0;
     // SAFETY: `value_stride` is a multiple of 16, hence of LANES: columns stay below it.
     unsafe {
-        while C::S::LANES == GROUP && column + 4 * lanes <= tile.value_stride {
+        while C::S::VECTORS >= 4 && column + 4 * lanes <= tile.value_stride {
             weigh_block::<C, R, 4>(tile, row, column, from, to);
             column += 4 * lanes;
         }
-        while column + 2 * lanes <= tile.value_stride {
+        while C::S::VECTORS >= 2 && column + 2 * lanes <= tile.value_stride {
             weigh_block::<C, R, 2>(tile, row, column, from, to);
             column += 2 * lanes;
         }
-        if column < tile.value_stride {
+        while column < tile.value_stride {
             weigh_block::<C, R, 1>(tile, row, column, from, to);
+            column += lanes;
         }
     }
 }
 
 /// `R` rows, `T` vectors of columns: one chain of sums, over tokens in order, for each output.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // rows and vectors also index memory
 unsafe fn weigh_block<C: Cached, const R: usize, const T: usize>(
     tile: &AttendTile,
     row: usize,

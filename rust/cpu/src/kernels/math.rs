@@ -4,7 +4,8 @@ use super::simd::Simd;
 
 /// `(2^f - 1) / f` on [-1/2, 1/2], lowest power first: interpolated at Chebyshev nodes, then rounded to f32. With the last
 /// addition of 1 the error of `2^f` is 1.2 * 2^-24.
-const EXP2: [f32; 6] = [0.693_147_2, 0.240_226_51, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63];
+const EXP2: [f32; 6] =
+    [std::f32::consts::LN_2, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63];
 
 /// ln 2 in two parts; the first has few enough bits that its products with exponents are exact (Cody and Waite 1980).
 const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];

@@ -15,6 +15,10 @@ pub(crate) trait Simd: 'static {
     type U: Copy;
     /// Values a vector; divides 16.
     const LANES: usize;
+    /// Rows of a block of accumulators, [`VECTORS`](Self::VECTORS) each, that leaves registers for as many operands and one more.
+    const ROWS: usize;
+    /// Vectors in a row of such a block: 1, 2 or 4.
+    const VECTORS: usize;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
@@ -24,8 +28,10 @@ pub(crate) trait Simd: 'static {
     unsafe fn store_first(p: *mut f32, v: Self::V, n: usize);
     /// Widens bf16.
     unsafe fn load_bf16(p: *const u16) -> Self::V;
-    /// Widens pairs of bf16: the even elements, the odd elements.
-    unsafe fn load_bf16_pairs(p: *const u16) -> (Self::V, Self::V);
+    /// Widens the even elements of `2 * LANES` bf16.
+    unsafe fn load_bf16_even(p: *const u16) -> Self::V;
+    /// Widens the odd elements of `2 * LANES` bf16.
+    unsafe fn load_bf16_odd(p: *const u16) -> Self::V;
     /// Rounds to bf16, ties to even.
     unsafe fn store_bf16(p: *mut u16, v: Self::V);
 

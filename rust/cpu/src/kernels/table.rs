@@ -6,6 +6,9 @@ use super::attention::{AttendTile, Partial};
 use super::sample::Stream;
 use crate::isa::Isa;
 
+/// Heads, their number and width, the norm's weight and epsilon, the row of the rotary table.
+type NormRope = unsafe fn(*mut f32, usize, usize, Option<(*const f32, f32)>, *const f32);
+
 /// Kernels on one row of activations or logits.
 ///
 /// # Safety
@@ -16,7 +19,7 @@ pub(crate) struct RowKernels {
     pub(crate) rms_norm: unsafe fn(*const f32, *const f32, f32, *mut f32, usize),
     pub(crate) add_rms_norm: unsafe fn(*const f32, *mut f32, *const f32, f32, *mut f32, usize),
     pub(crate) silu_and_mul: unsafe fn(*const f32, *const f32, *mut f32, usize),
-    pub(crate) norm_rope: unsafe fn(*mut f32, usize, usize, Option<(*const f32, f32)>, *const f32),
+    pub(crate) norm_rope: NormRope,
     pub(crate) arg_max: unsafe fn(*const f32, usize) -> u32,
     pub(crate) draw: unsafe fn(*const f32, usize, f32, Stream) -> u32,
 }

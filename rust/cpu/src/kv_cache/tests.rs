@@ -60,7 +60,11 @@ proptest! {
             slots.swap(i, random.below(i + 1));
         }
         slots.truncate(rows);
-        slots.iter_mut().for_each(|slot| if random.below(3) == 0 { *slot = -1 });
+        for slot in &mut slots {
+            if random.below(3) == 0 {
+                *slot = -1;
+            }
+        }
         let context =
             Context { cu_seqlens_q: &[], context_lens: &[], slot_mapping: &slots, block_tables: &[], table_stride: 0 };
         let (rope, q_norm, k_norm) =

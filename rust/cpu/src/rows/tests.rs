@@ -79,12 +79,28 @@ proptest! {
 fn silu_is_sane_far_out() {
     for isa in Isa::available() {
         let x = [-1e30f32, -200.0, -88.0, 0.0, 88.0, 1e30, f32::NAN, 1.0].map(|gate| [gate, 1.0]).concat();
-        let x: Vec<f32> = x.chunks(2).flat_map(|pair| pair.to_vec()).collect();
         let mut out = Tensor::zeroed(8, 1).expect("small");
         silu_and_mul(&Team::new(1).expect("one"), &RowKernels::new(isa), &tensor(&x, 8, 2), &mut out);
         let y = out.as_slice();
         assert!(y[0].abs() < 1e-5 && y[1].abs() < 1e-30 && y[2].abs() < 1e-30, "{isa}: {y:?}");
         assert_eq!((y[3], y[4], y[5]), (0.0, 88.0, 1e30), "{isa}");
         assert!(y[6].is_nan(), "{isa}");
+    }
+}
+
+/// The exponential behind the gate, over the range where nothing is clamped: a few units in the last place, whatever the value.
+#[test]
+fn silu_is_accurate_in_every_value() {
+    let n = 20_000;
+    let gates: Vec<f32> = (0..n).map(|i| (i as f32 / n as f32 - 0.5) * 170.0).collect();
+    let x = [gates.clone(), vec![1.0; n]].concat();
+    for isa in Isa::available() {
+        let mut out = Tensor::zeroed(1, n).expect("small");
+        silu_and_mul(&Team::new(1).expect("one"), &RowKernels::new(isa), &tensor(&x, 1, 2 * n), &mut out);
+        for (&gate, &got) in gates.iter().zip(out.as_slice()) {
+            let gate = f64::from(gate);
+            let expected = gate / (1.0 + (-gate).exp());
+            assert!((f64::from(got) - expected).abs() <= 5e-7 * expected.abs(), "{isa}: silu({gate}) = {got}");
+        }
     }
 }

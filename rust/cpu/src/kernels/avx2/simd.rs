@@ -21,6 +21,8 @@ impl Simd for Avx2 {
     type V = __m256;
     type U = __m256i;
     const LANES: usize = 8;
+    const ROWS: usize = 6;
+    const VECTORS: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
@@ -65,13 +67,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_pairs(p: *const u16) -> (__m256, __m256) {
+    unsafe fn load_bf16_even(p: *const u16) -> __m256 {
         // SAFETY: the trait's contract.
-        unsafe {
-            let bits = _mm256_loadu_si256(p.cast());
-            let odd = _mm256_and_si256(bits, _mm256_set1_epi32(-0x10000));
-            (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits)), _mm256_castsi256_ps(odd))
-        }
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_loadu_si256(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_odd(p: *const u16) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p.cast()), _mm256_set1_epi32(-0x10000))) }
     }
 
     #[inline(always)]

@@ -17,6 +17,8 @@ impl Simd for Avx512 {
     type V = __m512;
     type U = __m512i;
     const LANES: usize = 16;
+    const ROWS: usize = 6;
+    const VECTORS: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -58,13 +60,15 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_pairs(p: *const u16) -> (__m512, __m512) {
+    unsafe fn load_bf16_even(p: *const u16) -> __m512 {
         // SAFETY: the trait's contract.
-        unsafe {
-            let bits = _mm512_loadu_si512(p.cast());
-            let odd = _mm512_and_si512(bits, _mm512_set1_epi32(-0x10000));
-            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)), _mm512_castsi512_ps(odd))
-        }
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_odd(p: *const u16) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p.cast()), _mm512_set1_epi32(-0x10000))) }
     }
 
     #[inline(always)]

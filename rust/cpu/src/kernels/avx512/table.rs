@@ -35,7 +35,7 @@ impl Cached for Bf16Pairs {
     type Query = u32;
     type Keys = __m512i;
     const TOKEN: usize = 2;
-    const ROWS: usize = 6;
+    const STEPS: usize = 1;
 
     #[inline(always)]
     unsafe fn query(even: f32, odd: f32) -> u32 {
@@ -44,13 +44,13 @@ impl Cached for Bf16Pairs {
     }
 
     #[inline(always)]
-    unsafe fn keys(p: *const u16) -> __m512i {
+    unsafe fn keys(p: *const u16, _step: usize) -> __m512i {
         // SAFETY: by the trait's contract.
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn dot(acc: __m512, keys: __m512i, query: u32) -> __m512 {
+    unsafe fn dot(acc: __m512, keys: __m512i, query: &u32, _step: usize) -> __m512 {
         // SAFETY: by the trait's contract; the transmutes are between vectors of the same bits.
         unsafe {
             let query = _mm512_set1_epi32(query.cast_signed());

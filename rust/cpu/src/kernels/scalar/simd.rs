@@ -33,6 +33,8 @@ impl Simd for Scalar {
     type V = [f32; LANES];
     type U = [u32; LANES];
     const LANES: usize = LANES;
+    const ROWS: usize = 4;
+    const VECTORS: usize = 1;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
@@ -73,10 +75,17 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn load_bf16_pairs(p: *const u16) -> (Self::V, Self::V) {
+    unsafe fn load_bf16_even(p: *const u16) -> Self::V {
         // SAFETY: the trait's contract: `LANES` readable pairs.
         let bits = unsafe { p.cast::<[[u16; 2]; LANES]>().read_unaligned() };
-        (lanes!(|i| widen(bits[i][0])), lanes!(|i| widen(bits[i][1])))
+        lanes!(|i| widen(bits[i][0]))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_odd(p: *const u16) -> Self::V {
+        // SAFETY: the trait's contract: `LANES` readable pairs.
+        let bits = unsafe { p.cast::<[[u16; 2]; LANES]>().read_unaligned() };
+        lanes!(|i| widen(bits[i][1]))
     }
 
     #[inline(always)]
