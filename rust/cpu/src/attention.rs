@@ -11,10 +11,11 @@ mod scratch;
 
 use nanovllm_backend::{Context, HeadLayout};
 
+use crate::claims::Claims;
 use crate::kernels::attention::{AttendTile, GROUP, PARTITION, Partial};
 use crate::kernels::table::CacheKernels;
 use crate::kv_cache::KvCache;
-use crate::team::{Claims, Team};
+use crate::team::Team;
 use crate::tensor::{SharedMut, Tensor};
 use plan::Unit;
 use scratch::{Sizes, ThreadScratch};

@@ -6,13 +6,14 @@ use nanovllm_backend::{Backend, Context, Error, HeadLayout, KvCacheSpec, Result,
 
 use crate::activations::Activations;
 use crate::attention::{self, AttentionKernels, Scratch as AttentionScratch};
+use crate::claims::Claims;
 use crate::isa::Isa;
 use crate::kv_cache::{self, KvCache};
 use crate::matmul::{self, MatmulKernels, Weight};
 use crate::pack::Packed;
 use crate::rows::{self, RowKernels};
 use crate::sample;
-use crate::team::{Claims, Team};
+use crate::team::Team;
 use crate::tensor::Tensor;
 
 /// How to set up the device.

@@ -12,10 +12,11 @@ use half::bf16;
 use nanovllm_backend::{Context, DType, Error, HeadLayout, KvCacheSpec, Result};
 
 use crate::buffer::Buffer;
+use crate::claims::Claims;
 use crate::isa::Isa;
 use crate::kernels::attention::GROUP;
 use crate::kernels::table::{AttentionKernels, CacheKernels, RowKernels};
-use crate::team::{Claims, Team};
+use crate::team::Team;
 use crate::tensor::{SharedMut, Tensor};
 
 /// The keys and values of all layers.

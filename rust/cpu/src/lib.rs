@@ -1,10 +1,12 @@
 //! The CPU device: instruction sets as values, packed weights, a spinning thread team, paged attention.
 #![allow(unsafe_code)] // kernels; every use says why it is sound
+#![allow(clippy::cast_ptr_alignment)] // their loads and stores are the unaligned ones
 
 mod activations;
 mod attention;
 mod backend;
 mod buffer;
+mod claims;
 mod isa;
 mod kernels;
 mod kv_cache;

@@ -7,10 +7,11 @@
 use nanovllm_backend::{Error, Result};
 
 use crate::activations::{Activations, Rows};
+use crate::claims::Shares;
 use crate::isa::Isa;
 use crate::kernels;
 use crate::pack::{Format, Packed};
-use crate::team::{Claims, Member, Team};
+use crate::team::{Member, Team};
 use crate::tensor::{SharedMut, Tensor};
 
 /// Activation bytes to keep in a core's second-level cache while groups of weights go by.
@@ -153,14 +154,20 @@ pub(crate) fn linear(
     assert_eq!(out.cols(), weight.rows(), "outputs of a linear layer");
     out.set_rows(rows);
     let (quantize, pair) = kernels.conversions(&weight.parts);
+    // Tiles of about the same size, of whole runs of the kernel's widest row block.
+    let most = (ROW_TILE_BYTES / cols.max(1)).max(8);
+    let row_tile = rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(8);
     let job = Job {
+        weight,
+        kernels,
         rows: scratch.rows(x),
         num_rows: rows,
-        row_tile: (ROW_TILE_BYTES / cols.max(1)).next_multiple_of(8).clamp(8, rows.max(8)),
+        row_tile,
+        groups: weight.parts.iter().map(Packed::groups).sum(),
         bias: bias.map(Tensor::as_slice),
         out: out.shared(),
     };
-    let claims: Vec<Claims> = weight.parts.iter().map(|p| Claims::new(job.row_tiles() * p.groups())).collect();
+    let shares = Shares::new(rows.div_ceil(row_tile.max(1)) * job.groups, team.size());
     team.run(|me| {
         if quantize.is_some() || pair.is_some() {
             for row in me.share(rows) {
@@ -172,54 +179,59 @@ pub(crate) fn linear(
             }
             me.barrier();
         }
-        let mut column = 0;
-        for (part, claims) in weight.parts.iter().zip(&claims) {
-            job.run_part(me, part, kernels.tile(part.format), claims, column);
-            column += part.rows;
-        }
+        job.run(me, &shares);
     });
 }
 
-/// One matmul as its threads see it.
+/// One matmul as its threads see it. Its pieces are numbered by tile of rows, then by group of outputs over all parts.
 struct Job<'a> {
+    weight: &'a Weight,
+    kernels: &'a MatmulKernels,
     rows: Rows,
     num_rows: usize,
     /// Rows computed together while a group's weights are in cache.
     row_tile: usize,
+    /// Groups of all parts.
+    groups: usize,
     bias: Option<&'a [f32]>,
     out: SharedMut,
 }
 
 impl Job<'_> {
-    fn row_tiles(&self) -> usize {
-        self.num_rows.div_ceil(self.row_tile)
+    /// Computes what this member can claim.
+    fn run(&self, me: &Member<'_>, shares: &Shares) {
+        // Small enough to even out the threads, large enough to stream.
+        let chunk = (self.groups / (me.size() * 8)).clamp(1, 16);
+        while let Some(range) = shares.take(me.rank, chunk) {
+            for piece in range {
+                let (tile, mut group) = (piece / self.groups, piece % self.groups);
+                let mut column = 0;
+                for part in &self.weight.parts {
+                    if group < part.groups() {
+                        self.compute(part, group, column + group * part.lanes, tile * self.row_tile);
+                        break;
+                    }
+                    group -= part.groups();
+                    column += part.rows;
+                }
+            }
+        }
     }
 
-    /// Computes what this member can claim of `part`, whose first output is column `column`.
-    fn run_part(&self, me: &Member<'_>, part: &Packed, kernel: TileKernel, claims: &Claims, column: usize) {
-        let groups = part.groups();
-        // Small enough to even out the threads, large enough to stream.
-        let chunk = (groups * self.row_tiles() / (me.size() * 8)).clamp(1, 16);
-        while let Some(range) = claims.take(chunk) {
-            for index in range {
-                let (tile, group) = (index / groups, index % groups);
-                let first = tile * self.row_tile;
-                let count = self.row_tile.min(self.num_rows - first);
-                let lanes = part.lanes.min(part.rows - group * part.lanes);
-                let column = column + group * part.lanes;
-                // SAFETY: `first` is a row and `column + lanes` within the columns, as the shapes were compared in `linear`;
-                // the rows are converted (barrier), the kernel is for an instruction set of this machine, and one member
-                // claims this tile of outputs.
-                unsafe {
-                    let out = self.out.at(first, column);
-                    let (rows, stride) = (self.rows, self.out.cols());
-                    kernel(&Tile { weight: part.group(group).as_ptr(), rows, first, count, out, stride, lanes });
-                    if let Some(bias) = self.bias {
-                        for row in first..first + count {
-                            let out = std::slice::from_raw_parts_mut(self.out.at(row, column), lanes);
-                            out.iter_mut().zip(&bias[column..]).for_each(|(o, b)| *o += b);
-                        }
-                    }
+    /// Computes a group of `part`, whose outputs begin at `column`, for the tile of rows from `first` on.
+    fn compute(&self, part: &Packed, group: usize, column: usize, first: usize) {
+        let kernel = self.kernels.tile(part.format);
+        let count = self.row_tile.min(self.num_rows - first);
+        let lanes = part.lanes.min(part.rows - group * part.lanes);
+        let (weight, rows, stride) = (part.group(group).as_ptr(), self.rows, self.out.cols());
+        // SAFETY: `first` is a row and `column + lanes` within the columns, as the shapes were compared in `linear`; the rows
+        // are converted (barrier), the kernel is for an instruction set of this machine, and one member claims this tile.
+        unsafe {
+            kernel(&Tile { weight, rows, first, count, out: self.out.at(first, column), stride, lanes });
+            if let Some(bias) = self.bias {
+                for row in first..first + count {
+                    let out = std::slice::from_raw_parts_mut(self.out.at(row, column), lanes);
+                    out.iter_mut().zip(&bias[column..]).for_each(|(o, b)| *o += b);
                 }
             }
         }

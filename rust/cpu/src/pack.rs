@@ -11,7 +11,8 @@ use half::{bf16, f16};
 use nanovllm_backend::{DType, Error, Result, WeightPart};
 
 use crate::buffer::Buffer;
-use crate::team::{Claims, Team};
+use crate::claims::Claims;
+use crate::team::Team;
 
 /// Inputs a quantised block covers.
 pub(crate) const BLOCK: usize = 32;

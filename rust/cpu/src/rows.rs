@@ -1,7 +1,8 @@
 //! Row-wise operations over the team.
 
+use crate::claims::Claims;
 pub(crate) use crate::kernels::table::RowKernels;
-use crate::team::{Claims, Team};
+use crate::team::Team;
 use crate::tensor::Tensor;
 
 /// Values from which waking the team pays: about two microseconds of work.

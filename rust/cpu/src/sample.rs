@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nanovllm_backend::SampleRow;
 
+use crate::claims::Claims;
 use crate::kernels::sample::Stream;
 use crate::kernels::table::RowKernels;
-use crate::team::{Claims, Team};
+use crate::team::Team;
 use crate::tensor::Tensor;
 
 /// Logits from which waking the team pays.

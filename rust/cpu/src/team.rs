@@ -4,7 +4,7 @@
 //! and park only when idle for about a millisecond. Which member does which part of a call may vary; what a part computes may not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const POLLS: u32 = 512;
 
 /// Keeps a counter on a cache line of its own (two, as x86 prefetches lines in pairs).
 #[repr(align(128))]
-struct Line<T>(T);
+pub(crate) struct Line<T>(pub(crate) T);
 
 /// A call, type-erased: the closure's address and a function that knows its type.
 struct Job {
@@ -236,26 +236,10 @@ unsafe fn call<F: Fn(&Member<'_>) + Sync>(data: *const (), member: &Member<'_>) 
     unsafe { (*data.cast::<F>())(member) }
 }
 
-/// Hands out `0..limit` piece by piece to whichever member asks next.
-pub(crate) struct Claims {
-    next: Line<AtomicUsize>,
-    limit: usize,
-}
-
-impl Claims {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { next: Line(AtomicUsize::new(0)), limit }
-    }
-
-    /// The next at most `chunk` items, or `None` when all are taken.
-    pub(crate) fn take(&self, chunk: usize) -> Option<std::ops::Range<usize>> {
-        let start = self.next.0.fetch_add(chunk, Ordering::Relaxed);
-        (start < self.limit).then(|| start..(start + chunk).min(self.limit))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[test]
@@ -286,21 +270,6 @@ mod tests {
             assert_eq!(ran.load(Ordering::Relaxed), 2);
             std::thread::sleep(SPIN * 5);
         }
-    }
-
-    #[test]
-    fn claims_cover_everything_once() {
-        let team = Team::new(3).expect("threads");
-        let hits: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
-        let claims = Claims::new(hits.len());
-        team.run(|_| {
-            while let Some(range) = claims.take(7) {
-                for i in range {
-                    hits[i].fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct Tensor {
 
 impl Tensor {
     pub(crate) fn zeroed(rows: usize, cols: usize) -> Result<Self> {
-        let len = rows.checked_mul(cols).unwrap_or(usize::MAX);
+        let len = rows.saturating_mul(cols);
         Ok(Self { data: Buffer::zeroed(len, "an activation buffer")?, rows, cols, capacity: rows })
     }
 
