@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference.agreement import choice_disagreements, compare
-from reference.gguf_weights import load_gguf
-from reference.transformer import forward
 from tokenizers import Tokenizer
 
 from nanovllm import LLM, SamplingParams
 from nanovllm._core import ModelRunner
+from reference.agreement import choice_disagreements, compare
+from reference.safetensors_io import load_checkpoint
+from reference.transformer import forward
 
 TESTS = Path(__file__).parent
 POSITIONS = 500
@@ -60,8 +60,8 @@ def hf_tokenizer(hf_directory: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def reference(demo_model: str, hf_tokenizer: Tokenizer) -> Reference:
-    weights, config = load_gguf(Path(demo_model))
+def reference(hf_directory: Path, hf_tokenizer: Tokenizer) -> Reference:
+    weights, config = load_checkpoint(hf_directory)
     text = (TESTS / "golden" / "public_domain.txt").read_text(encoding="utf-8")
     ids = hf_tokenizer.encode(text, add_special_tokens=False).ids[:POSITIONS]
     assert len(ids) == POSITIONS

@@ -7,7 +7,7 @@ values from the paged cache, whose blocks `ModelRunner.logits` scatters over the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nanovllm._core import ModelRunner
 
+from nanovllm._core import ModelRunner
 from reference.safetensors_io import load_checkpoint
 from reference.transformer import forward
 
@@ -59,7 +59,7 @@ def golden(name: str, length: int) -> tuple[np.ndarray, np.ndarray]:
         return arrays[f"ids_{length}"], arrays[f"logits_{length}"]
 
 
-def chunk_sizes(length: int, cuts: Iterator[int] | tuple[int, ...] | set[int]) -> list[int]:
+def chunk_sizes(length: int, cuts: Iterable[int]) -> list[int]:
     """Sizes of the chunks between the cuts that fall inside the prompt."""
     return [end - start for start, end in pairwise([0, *sorted(cut for cut in cuts if 0 < cut < length), length])]
 
@@ -108,7 +108,7 @@ def test_chunkings_and_threads_give_the_same_bits(runners: Runners, name: str, l
     length=st.integers(1, 300),
     cuts=st.sets(st.integers(1, 299), max_size=12),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_chunks_of_any_prefix_give_the_same_bits(
     runners: Runners, name: str, threads: int, dtype: str, length: int, cuts: set[int]
 ) -> None:
@@ -124,7 +124,7 @@ def test_slices_of_a_long_step_are_invisible(runners: Runners, dtype: str) -> No
     ids = np.resize(ids, 2 * STEP_SLICE - 1)
     whole = runners["tiny_qwen3", 1, dtype].logits(ids)
     for threads in THREADS:
-        for cuts in [(), (STEP_SLICE - 1, STEP_SLICE), (STEP_SLICE,), (300, 301)]:
+        for cuts in [(STEP_SLICE - 1, STEP_SLICE), (300, 301)]:
             logits = runners["tiny_qwen3", threads, dtype].logits(ids, chunk_sizes(len(ids), cuts))
             assert_same_bits(logits, whole)
     expected = forward(*load_checkpoint(GOLDEN / "tiny_qwen3"), ids)

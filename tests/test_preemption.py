@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nanovllm import LLM, SamplingParams
+from nanovllm._core import ModelRunner
 
 TINY_QWEN3 = Path(__file__).parent / "golden" / "tiny_qwen3"
 VOCAB_SIZE = 320
@@ -154,8 +156,6 @@ def test_draws_follow_the_distribution() -> None:
     params = [SamplingParams(temperature=temperature, max_tokens=1, seed=seed) for seed in range(draws)]
     tokens = [tokens[0] for tokens in answers(llm, [prompt] * draws, params)]
     observed = np.bincount(tokens, minlength=VOCAB_SIZE)
-
-    from nanovllm._core import ModelRunner
 
     logits = ModelRunner(TINY_QWEN3, num_kvcache_blocks=4).logits(prompt)[-1].astype(np.float64) / temperature
     p = np.exp(logits - logits.max())

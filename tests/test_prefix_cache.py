@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nanovllm import LLM, SamplingParams
 
 TINY_QWEN3 = Path(__file__).parent / "golden" / "tiny_qwen3"

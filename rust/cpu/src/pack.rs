@@ -275,7 +275,7 @@ pub(crate) mod tests {
             .map(|_| {
                 state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 let x = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-                if state >> 20 & 63 == 0 { x * 8.0 } else { x }
+                if (state >> 20).is_multiple_of(64) { x * 8.0 } else { x }
             })
             .collect()
     }

@@ -237,6 +237,9 @@ pub(crate) unsafe fn attend<C: Cached>(tile: &AttendTile) {
 }
 
 /// `scores = queries @ keys^T` for every group any row attends to, before scaling.
+///
+/// # Safety
+/// As [`attend`].
 #[inline(always)]
 unsafe fn score<C: Cached>(tile: &AttendTile) {
     let lanes = C::S::LANES;
@@ -270,6 +273,9 @@ unsafe fn score<C: Cached>(tile: &AttendTile) {
 const STRIP: usize = 4;
 
 /// Scores of `R` rows for the token vectors `first..end`, at most [`STRIP`].
+///
+/// # Safety
+/// As [`attend`]; the rows are the tile's, and the last of them has more than `end - 1` vectors of tokens.
 #[inline(always)]
 unsafe fn score_strip<C: Cached, const R: usize>(tile: &AttendTile, row: usize, first: usize, end: usize) {
     let mut at = first;
@@ -291,6 +297,9 @@ unsafe fn score_strip<C: Cached, const R: usize>(tile: &AttendTile, row: usize, 
 }
 
 /// Scores of `R` rows for `T` vectors of tokens: one chain of sums, over pairs of dimensions in order, for each score.
+///
+/// # Safety
+/// As [`score_strip`].
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // rows and vectors also index memory
 unsafe fn score_block<C: Cached, const R: usize, const T: usize>(tile: &AttendTile, row: usize, first: usize) {
@@ -328,6 +337,9 @@ unsafe fn score_block<C: Cached, const R: usize, const T: usize>(tile: &AttendTi
 }
 
 /// Replaces the first `n` scores by `2^((s - max) * scale)`; returns the maximum and the sum.
+///
+/// # Safety
+/// See [`Simd`]; `scores` holds 256 values, and `n` is 1 to 256.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(scores: *mut f32, n: usize, scale: f32) -> (f32, f32) {
     // SAFETY: a row of scores is 256 values, a multiple of LANES, and `n` is at most that.
@@ -364,6 +376,9 @@ unsafe fn softmax<S: Simd>(scores: *mut f32, n: usize, scale: f32) -> (f32, f32)
 }
 
 /// `out = scores @ values`, each row over its own tokens only: what lies beyond may be anything, NaN included.
+///
+/// # Safety
+/// As [`attend`]; the scores are those of [`softmax`].
 #[inline(always)]
 unsafe fn weigh<C: Cached>(tile: &AttendTile) {
     // SAFETY: rows, tokens and columns stay below the tile's; the caller vouches for the rest.
@@ -392,6 +407,9 @@ unsafe fn weigh<C: Cached>(tile: &AttendTile) {
 }
 
 /// Adds the tokens `from..to` to the sums of `R` rows, or starts the sums when `from` is 0.
+///
+/// # Safety
+/// As [`weigh`]; the rows are the tile's, and each has at least `to` tokens.
 #[inline(always)]
 unsafe fn weigh_rows<C: Cached, const R: usize>(tile: &AttendTile, row: usize, from: usize, to: usize) {
     let lanes = C::S::LANES;
@@ -414,6 +432,9 @@ unsafe fn weigh_rows<C: Cached, const R: usize>(tile: &AttendTile, row: usize, f
 }
 
 /// `R` rows, `T` vectors of columns: one chain of sums, over tokens in order, for each output.
+///
+/// # Safety
+/// As [`weigh_rows`]; the columns are below `value_stride`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // rows and vectors also index memory
 unsafe fn weigh_block<C: Cached, const R: usize, const T: usize>(

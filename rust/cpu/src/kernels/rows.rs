@@ -113,6 +113,10 @@ pub(crate) unsafe fn silu_and_mul<S: Simd>(gate: *const f32, up: *const f32, out
     }
 }
 
+/// `gate * sigmoid(gate) * up`.
+///
+/// # Safety
+/// See [`Simd`].
 #[inline(always)]
 unsafe fn gated<S: Simd>(gate: S::V, up: S::V) -> S::V {
     // SAFETY: by the caller's contract.
@@ -163,6 +167,10 @@ pub(crate) unsafe fn norm_rope<S: Simd>(
     }
 }
 
+/// The pairs (`a`, `b`) turned by the angles.
+///
+/// # Safety
+/// See [`Simd`].
 #[inline(always)]
 unsafe fn rotate<S: Simd>(a: S::V, b: S::V, cos: S::V, sin: S::V) -> (S::V, S::V) {
     // SAFETY: by the caller's contract.

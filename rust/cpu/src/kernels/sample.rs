@@ -39,6 +39,9 @@ impl Stream {
     }
 
     /// [`bits`](Self::bits) of `LANES` tokens.
+    ///
+    /// # Safety
+    /// See [`Simd`].
     #[inline(always)]
     unsafe fn bits_of<S: Simd>(self, tokens: S::U) -> S::U {
         // SAFETY: by the caller's contract.

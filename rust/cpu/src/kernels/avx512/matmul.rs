@@ -240,7 +240,7 @@ impl<C: Codes> Kernel for Quantized<C> {
                 let scale = _mm512_cvtph_ps(_mm256_loadu_si256(halves));
                 let min =
                     if C::HAS_MIN { _mm512_cvtph_ps(_mm256_loadu_si256(halves.add(1))) } else { _mm512_setzero_ps() };
-                for m in 0..MR {
+                for (m, sum) in sums.iter_mut().enumerate() {
                     let a = codes.add(m * cols + b * BLOCK).cast::<i32>();
                     let meta = &*meta.add(m * blocks + b);
                     let mut dot = _mm512_set1_epi32(C::start(meta));
@@ -248,9 +248,9 @@ impl<C: Codes> Kernel for Quantized<C> {
                         dot = _mm512_dpbusd_epi32(dot, w, _mm512_set1_epi32(a.add(j).read_unaligned()));
                     }
                     let dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), scale);
-                    sums[m] = _mm512_fmadd_ps(dot, _mm512_set1_ps(meta.scale), sums[m]);
+                    *sum = _mm512_fmadd_ps(dot, _mm512_set1_ps(meta.scale), *sum);
                     if C::HAS_MIN {
-                        sums[m] = _mm512_fmadd_ps(min, _mm512_set1_ps(meta.sum), sums[m]);
+                        *sum = _mm512_fmadd_ps(min, _mm512_set1_ps(meta.sum), *sum);
                     }
                 }
             }

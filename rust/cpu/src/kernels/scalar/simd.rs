@@ -36,6 +36,7 @@ impl Simd for Scalar {
     const ROWS: usize = 4;
     const VECTORS: usize = 1;
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
         [x; LANES]
@@ -95,42 +96,50 @@ impl Simd for Scalar {
         unsafe { p.cast::<[u16; LANES]>().write_unaligned(bits) }
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
         lanes!(|i| a[i] + b[i])
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
         lanes!(|i| a[i] - b[i])
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
         lanes!(|i| a[i] * b[i])
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
         lanes!(|i| a[i] / b[i])
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // Not `f32::mul_add`: without the instruction that is a slow library call.
         lanes!(|i| a[i] * b[i] + c[i])
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
         lanes!(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
         lanes!(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn round(v: Self::V) -> Self::V {
         // Adding 1.5 * 2^23 leaves no bits for a fraction, in any rounding of the addition.
@@ -138,66 +147,79 @@ impl Simd for Scalar {
         lanes!(|i| (v[i] + MAGIC) - MAGIC)
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn scale2(v: Self::V, n: Self::V) -> Self::V {
         lanes!(|i| v[i] * f32::from_bits(((n[i] as i32 + 127) as u32) << 23))
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn zero_below(v: Self::V, x: Self::V, bound: Self::V) -> Self::V {
         lanes!(|i| if x[i] >= bound[i] { v[i] } else { 0.0 })
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn sum(v: Self::V) -> f32 {
         ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn largest(v: Self::V) -> f32 {
         v.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn lane0(v: Self::V) -> f32 {
         v[0]
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn ge_bits(a: Self::V, b: Self::V) -> u32 {
         (0..LANES).fold(0, |bits, i| bits | u32::from(a[i] >= b[i]) << i)
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn iota() -> Self::U {
         lanes!(|i| i as u32)
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn splat_u(x: u32) -> Self::U {
         [x; LANES]
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn add_u(a: Self::U, b: Self::U) -> Self::U {
         lanes!(|i| a[i].wrapping_add(b[i]))
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn xor_u(a: Self::U, b: Self::U) -> Self::U {
         lanes!(|i| a[i] ^ b[i])
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn mul_u(a: Self::U, b: Self::U) -> Self::U {
         lanes!(|i| a[i].wrapping_mul(b[i]))
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn shr_u<const N: u32>(a: Self::U) -> Self::U {
         lanes!(|i| a[i] >> N)
     }
 
+    // SAFETY: arithmetic, no memory.
     #[inline(always)]
     unsafe fn to_f32(a: Self::U) -> Self::V {
         lanes!(|i| a[i] as f32)
