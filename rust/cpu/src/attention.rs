@@ -84,7 +84,7 @@ pub(crate) fn attention(
         if plan.split.is_empty() {
             return;
         }
-        let _ = barrier;
+        barrier();
         while let Some(range) = merges.take(1) {
             for (unit, slot) in &plan.split[range] {
                 call.merge(unit, *slot);
