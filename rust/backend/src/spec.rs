@@ -2,6 +2,16 @@
 
 use crate::DType;
 
+/// How exactly a device must take the inputs of a quantised weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InputPrecision {
+    /// 8 bits will do.
+    #[default]
+    Standard,
+    /// At least 12 bits: the inputs have outliers beside which 8 bits lose the rest, or the outputs are final.
+    High,
+}
+
 /// A stored weight matrix, row-major, one row an output.
 #[derive(Debug, Clone, Copy)]
 pub struct WeightPart<'a> {
@@ -13,6 +23,8 @@ pub struct WeightPart<'a> {
     pub cols: usize,
     /// `rows * cols` elements as stored in the file (little-endian).
     pub data: &'a [u8],
+    /// Of the inputs, where the device quantises them.
+    pub inputs: InputPrecision,
 }
 
 /// The attention heads of one layer on one device.

@@ -1,5 +1,7 @@
 //! Activations in the form a weight's format multiplies with: i8 blocks for quantised weights, bf16 pairs for bf16 ones.
 //!
+//! A wide block has 15-bit codes in two planes, `128 * high + low`, so that the same byte products serve.
+//!
 //! Every row is converted by itself, so its codes do not depend on the batch.
 
 use bytemuck::{Pod, Zeroable};
@@ -24,14 +26,21 @@ pub(crate) struct BlockMeta {
 }
 
 impl BlockMeta {
+    /// For codes of this scale and sum.
     pub(crate) fn new(scale: f32, sum: i32) -> Self {
         Self { scale, sum: scale * sum as f32, start8: -8 * sum, start128: -128 * sum }
     }
 }
 
+/// The largest code of a block, and the high plane's step in wide ones.
+pub(crate) const LARGEST: i32 = 127;
+/// What the high plane of a wide code counts.
+pub(crate) const STEP: i32 = 128;
+
 /// Scratch for the converted rows of one matmul; grows, never shrinks.
 pub(crate) struct Activations {
     codes: Buffer<i8>,
+    low: Buffer<i8>,
     meta: Buffer<BlockMeta>,
     pairs: Buffer<u32>,
 }
@@ -41,8 +50,10 @@ pub(crate) struct Activations {
 pub(crate) struct Rows {
     /// f32, `[rows, cols]`.
     pub(crate) x: *const f32,
-    /// i8 codes in [-127, 127], `[rows, cols]`.
+    /// i8 codes in [-127, 127], the high plane of wide ones, `[rows, cols]`.
     pub(crate) codes: *const i8,
+    /// The low plane of wide codes, in [-64, 63], `[rows, cols]`.
+    pub(crate) low: *const i8,
     /// `[rows, cols / 32]`.
     pub(crate) meta: *const BlockMeta,
     /// bf16 pairs, `[rows, ceil(cols / 2)]`.
@@ -58,12 +69,18 @@ unsafe impl Sync for Rows {}
 impl Activations {
     pub(crate) fn new() -> Result<Self> {
         let what = "activation codes";
-        Ok(Self { codes: Buffer::zeroed(0, what)?, meta: Buffer::zeroed(0, what)?, pairs: Buffer::zeroed(0, what)? })
+        Ok(Self {
+            codes: Buffer::zeroed(0, what)?,
+            low: Buffer::zeroed(0, what)?,
+            meta: Buffer::zeroed(0, what)?,
+            pairs: Buffer::zeroed(0, what)?,
+        })
     }
 
     /// Room for `rows` rows of `cols` values in every form; what is not used is never mapped.
     pub(crate) fn reserve(&mut self, rows: usize, cols: usize) -> Result<()> {
         grow(&mut self.codes, rows.saturating_mul(cols))?;
+        grow(&mut self.low, rows.saturating_mul(cols))?;
         grow(&mut self.meta, rows.saturating_mul(cols.div_ceil(BLOCK)))?;
         grow(&mut self.pairs, rows.saturating_mul(cols.div_ceil(2)))
     }
@@ -74,7 +91,14 @@ impl Activations {
         assert!(rows * cols <= self.codes.len() && rows * cols.div_ceil(2) <= self.pairs.len(), "room for the codes");
         let x = x.as_slice().as_ptr();
         let codes = self.codes.as_mut_ptr().cast_const();
-        Rows { x, codes, meta: self.meta.as_mut_ptr(), pairs: self.pairs.as_mut_ptr(), cols }
+        Rows {
+            x,
+            codes,
+            low: self.low.as_mut_ptr(),
+            meta: self.meta.as_mut_ptr(),
+            pairs: self.pairs.as_mut_ptr(),
+            cols,
+        }
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Shares {
 impl Shares {
     /// Shares of `0..limit` for a team of `members`; `limit` is below 2^32.
     pub(crate) fn new(limit: usize, members: usize) -> Self {
-        debug_assert!(u32::try_from(limit).is_ok());
+        assert!(u32::try_from(limit).is_ok(), "{limit} pieces of work");
         let lanes = members.clamp(1, LANES);
         let at = |lane: usize| (limit * lane.min(lanes) / lanes) as u64;
         Self { left: std::array::from_fn(|lane| Line(AtomicU64::new(at(lane) << 32 | at(lane + 1)))), lanes }

@@ -50,16 +50,17 @@ pub(crate) type ConvertKernel = unsafe fn(rows: &Rows, row: usize);
 pub(crate) struct MatmulKernels {
     /// Rows of a packed group.
     pub(crate) lanes: usize,
-    /// f32 to i8 blocks.
-    pub(crate) quantize: ConvertKernel,
+    /// f32 to i8 blocks, and to wide ones.
+    pub(crate) quantize: [ConvertKernel; 2],
     /// f32 to bf16 pairs, where bf16 weights are multiplied in bf16; otherwise they take f32 rows.
     pub(crate) pair: Option<ConvertKernel>,
     pub(crate) f32: TileKernel,
     pub(crate) f16: TileKernel,
     pub(crate) bf16: TileKernel,
-    pub(crate) q8_0: TileKernel,
-    pub(crate) q4_0: TileKernel,
-    pub(crate) q4_1: TileKernel,
+    /// For i8 blocks of activations, and for wide ones; so too the following.
+    pub(crate) q8_0: [TileKernel; 2],
+    pub(crate) q4_0: [TileKernel; 2],
+    pub(crate) q4_1: [TileKernel; 2],
 }
 
 impl MatmulKernels {
@@ -76,20 +77,22 @@ impl MatmulKernels {
         }
     }
 
-    fn tile(&self, format: Format) -> TileKernel {
-        match format {
+    fn tile(&self, part: &Packed) -> TileKernel {
+        let wide = usize::from(part.wide);
+        match part.format {
             Format::F32 => self.f32,
             Format::F16 => self.f16,
             Format::Bf16 => self.bf16,
-            Format::Q8_0 => self.q8_0,
-            Format::Q4_0 => self.q4_0,
-            Format::Q4_1 => self.q4_1,
+            Format::Q8_0 => self.q8_0[wide],
+            Format::Q4_0 => self.q4_0[wide],
+            Format::Q4_1 => self.q4_1[wide],
         }
     }
 
     /// The conversions the formats of `parts` need.
     fn conversions(&self, parts: &[Packed]) -> (Option<ConvertKernel>, Option<ConvertKernel>) {
-        let quantize = parts.iter().any(|p| p.format.is_quantized()).then_some(self.quantize);
+        let quantized = parts.iter().find(|p| p.format.is_quantized());
+        let quantize = quantized.map(|p| self.quantize[usize::from(p.wide)]);
         let pair = self.pair.filter(|_| parts.iter().any(|p| p.format == Format::Bf16));
         (quantize, pair)
     }
@@ -118,7 +121,12 @@ impl Weight {
 
     /// Stacks `weights` in order.
     pub(crate) fn concat(weights: Vec<Self>) -> Result<Self> {
-        let parts: Vec<Packed> = weights.into_iter().flat_map(|w| w.parts).collect();
+        let mut parts: Vec<Packed> = weights.into_iter().flat_map(|w| w.parts).collect();
+        // The rows are converted once for all parts.
+        let wide = parts.iter().any(|p| p.wide);
+        for part in &mut parts {
+            part.wide = wide && part.format.is_quantized();
+        }
         let Some(first) = parts.first() else {
             return Err(Error::Shape { what: "parts of a weight", expected: 1, got: 0 });
         };
@@ -152,6 +160,7 @@ pub(crate) fn linear(
     let (rows, cols) = (x.rows(), x.cols());
     assert_eq!(cols, weight.cols(), "inputs of a linear layer");
     assert_eq!(out.cols(), weight.rows(), "outputs of a linear layer");
+    assert!(weight.parts.iter().all(|p| p.lanes == kernels.lanes), "a weight packed for this instruction set");
     out.set_rows(rows);
     let (quantize, pair) = kernels.conversions(&weight.parts);
     // Tiles of about the same size, of whole runs of the kernel's widest row block.
@@ -220,7 +229,7 @@ impl Job<'_> {
 
     /// Computes a group of `part`, whose outputs begin at `column`, for the tile of rows from `first` on.
     fn compute(&self, part: &Packed, group: usize, column: usize, first: usize) {
-        let kernel = self.kernels.tile(part.format);
+        let kernel = self.kernels.tile(part);
         let count = self.row_tile.min(self.num_rows - first);
         let lanes = part.lanes.min(part.rows - group * part.lanes);
         let (weight, rows, stride) = (part.group(group).as_ptr(), self.rows, self.out.cols());
@@ -240,7 +249,7 @@ impl Job<'_> {
 
 #[cfg(test)]
 mod tests {
-    use nanovllm_backend::{DType, WeightPart};
+    use nanovllm_backend::{DType, InputPrecision, WeightPart};
     use proptest::prelude::*;
 
     use super::*;
@@ -248,12 +257,21 @@ mod tests {
     use crate::pack::tests::{DTYPES, random, random_weight};
 
     /// A weight of random parts, with its values.
-    fn weight(parts: &[(DType, usize)], cols: usize, seed: u64, lanes: usize, team: &Team) -> (Weight, Vec<f32>) {
+    fn weight(
+        parts: &[(DType, usize)],
+        cols: usize,
+        seed: u64,
+        lanes: usize,
+        inputs: InputPrecision,
+    ) -> (Weight, Vec<f32>) {
+        let team = Team::new(1).expect("one");
         let mut values = Vec::new();
         let mut packed = Vec::new();
         for (i, &(dtype, rows)) in parts.iter().enumerate() {
             let (data, x) = random_weight(dtype, rows, cols, seed ^ i as u64);
-            packed.push(Packed::new(&WeightPart { dtype, rows, cols, data: &data }, lanes, team).expect("packs"));
+            packed.push(
+                Packed::new(&WeightPart { dtype, rows, cols, data: &data, inputs }, lanes, &team).expect("packs"),
+            );
             values.extend(x);
         }
         (Weight { parts: packed }, values)
@@ -289,11 +307,14 @@ mod tests {
         error / norm
     }
 
-    fn threshold(dtype: DType) -> f64 {
-        match dtype {
-            DType::F32 | DType::F16 => 1e-9,
-            DType::Bf16 => 1e-5,
-            _ => 5e-4,
+    const INPUTS: [InputPrecision; 2] = [InputPrecision::Standard, InputPrecision::High];
+
+    fn threshold(dtype: DType, inputs: InputPrecision) -> f64 {
+        match (dtype, inputs) {
+            (DType::F32 | DType::F16, _) => 1e-9,
+            (DType::Bf16, _) => 1e-5,
+            (_, InputPrecision::Standard) => 5e-4,
+            (_, InputPrecision::High) => 2e-8,
         }
     }
 
@@ -304,30 +325,32 @@ mod tests {
         #[test]
         fn agrees_with_the_reference(
             which in 0..DTYPES.len(), n in 1usize..70, blocks in 1usize..9, m in 1usize..20, seed: u64, threads in 1usize..4,
+            high: bool,
         ) {
+            let inputs = INPUTS[usize::from(high)];
             let cols = blocks * BLOCK;
             for isa in Isa::available() {
                 let lanes = MatmulKernels::new(isa).lanes;
-                let team = Team::new(1).expect("one");
-                let (w, values) = weight(&[(DTYPES[which], n)], cols, seed, lanes, &team);
+                let (w, values) = weight(&[(DTYPES[which], n)], cols, seed, lanes, inputs);
                 let x = random(m * cols, !seed);
                 let bias = random(n, seed ^ 7);
                 let got = run(isa, threads, &tensor(m, cols, &x), &w, Some(&tensor(1, n, &bias)));
                 let error = nmse(&x, &values, &bias, cols, &got);
-                prop_assert!(error < threshold(DTYPES[which]), "{isa} {}: {error:e}", DTYPES[which]);
+                prop_assert!(error < threshold(DTYPES[which], inputs), "{isa} {} {inputs:?}: {error:e}", DTYPES[which]);
             }
         }
 
         /// A row's result does not depend on the rows beside it nor on the threads, for weights of mixed types.
         #[test]
-        fn rows_are_independent(m in 1usize..40, n in 1usize..40, blocks in 1usize..5, seed: u64, threads in 1usize..4) {
+        fn rows_are_independent(
+            m in 1usize..40, n in 1usize..40, blocks in 1usize..5, seed: u64, threads in 1usize..4, high: bool,
+        ) {
             let cols = blocks * BLOCK;
             let x = random(m * cols, !seed);
             for isa in Isa::available() {
                 let lanes = MatmulKernels::new(isa).lanes;
-                let team = Team::new(1).expect("one");
                 let parts: Vec<_> = DTYPES.iter().map(|&dtype| (dtype, n)).collect();
-                let (w, _) = weight(&parts, cols, seed, lanes, &team);
+                let (w, _) = weight(&parts, cols, seed, lanes, INPUTS[usize::from(high)]);
                 let together = run(isa, threads, &tensor(m, cols, &x), &w, None);
                 for (x, expected) in x.chunks_exact(cols).zip(together.chunks_exact(w.rows())) {
                     let alone = run(isa, 1, &tensor(1, cols, x), &w, None);
@@ -352,12 +375,12 @@ mod tests {
                 }
                 let mut values = vec![0.0; rows * cols];
                 nanovllm_gguf::dequantize(dtype, &data, &mut values).expect("supported");
-                for sign in [1.0, -1.0] {
+                for (sign, inputs) in [(1.0, INPUTS[0]), (-1.0, INPUTS[0]), (1.0, INPUTS[1]), (-1.0, INPUTS[1])] {
                     let x: Vec<f32> = vec![sign; cols];
                     for isa in Isa::available() {
                         let team = Team::new(1).expect("one");
                         let lanes = MatmulKernels::new(isa).lanes;
-                        let part = WeightPart { dtype, rows, cols, data: &data };
+                        let part = WeightPart { dtype, rows, cols, data: &data, inputs };
                         let w = Weight { parts: vec![Packed::new(&part, lanes, &team).expect("packs")] };
                         let got = run(isa, 1, &tensor(1, cols, &x), &w, None);
                         let error = nmse(&x, &values, &[0.0; 17], cols, &got);
@@ -372,12 +395,11 @@ mod tests {
     fn odd_columns_of_dense_types() {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
             for isa in Isa::available() {
-                let team = Team::new(1).expect("one");
-                let (w, values) = weight(&[(dtype, 19)], 37, 5, MatmulKernels::new(isa).lanes, &team);
+                let (w, values) = weight(&[(dtype, 19)], 37, 5, MatmulKernels::new(isa).lanes, InputPrecision::High);
                 let x = random(3 * 37, 1);
                 let got = run(isa, 2, &tensor(3, 37, &x), &w, None);
                 let error = nmse(&x, &values, &[0.0; 19], 37, &got);
-                assert!(error < threshold(dtype), "{isa} {dtype}: {error:e}");
+                assert!(error < threshold(dtype, InputPrecision::High), "{isa} {dtype}: {error:e}");
             }
         }
     }

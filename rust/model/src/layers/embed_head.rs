@@ -1,8 +1,9 @@
-//! The token embedding and the output projection, which may be one matrix.
+//! The token embedding and the output projection, which may be one matrix. Nothing averages the error of logits out: their
+//! inputs are taken with high precision.
 
 use std::sync::Arc;
 
-use nanovllm_backend::Backend;
+use nanovllm_backend::{Backend, InputPrecision};
 
 use crate::error::Result;
 use crate::weights::Weights;
@@ -14,7 +15,7 @@ pub(crate) struct VocabParallelEmbedding<B: Backend> {
 
 impl<B: Backend> VocabParallelEmbedding<B> {
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
-        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden)?) })
+        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden, InputPrecision::High)?) })
     }
 
     /// `out[i] = weight[ids[i]]`.
@@ -30,7 +31,7 @@ pub(crate) struct ParallelLmHead<B: Backend> {
 
 impl<B: Backend> ParallelLmHead<B> {
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
-        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden)?) })
+        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden, InputPrecision::High)?) })
     }
 
     /// The embedding's own matrix, stored once.

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::activations::{BlockMeta, Rows};
+use crate::activations::{BlockMeta, LARGEST, Rows, STEP};
 use crate::matmul::{MatmulKernels, Tile};
 use crate::pack::BLOCK;
 
@@ -17,30 +17,29 @@ const PREFETCH: usize = 2048;
 pub(crate) fn kernels() -> MatmulKernels {
     MatmulKernels {
         lanes: LANES,
-        quantize,
+        quantize: [quantize::<false>, quantize::<true>],
         pair: None,
         f32: tile::<F32>,
         f16: tile::<F16>,
         bf16: tile::<Bf16>,
-        q8_0: tile::<Quantized<Q8_0>>,
-        q4_0: tile::<Quantized<Q4_0>>,
-        q4_1: tile::<Quantized<Q4_1>>,
+        q8_0: [tile::<Quantized<Q8_0, false>>, tile::<Quantized<Q8_0, true>>],
+        q4_0: [tile::<Quantized<Q4_0, false>>, tile::<Quantized<Q4_0, true>>],
+        q4_1: [tile::<Quantized<Q4_1, false>>, tile::<Quantized<Q4_1, true>>],
     }
 }
 
-/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, ties to even.
+/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
 ///
 /// # Safety
 /// See [`crate::matmul::ConvertKernel`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn quantize(rows: &Rows, row: usize) {
-    let Rows { x, codes, meta, cols, .. } = *rows;
+unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
+    let Rows { x, codes, low, meta, cols, .. } = *rows;
+    let most = if WIDE { LARGEST * STEP } else { LARGEST } as f32;
     let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fff_ffff));
-    // Undoes the lane order that packing 32 to 16 to 8 bits leaves.
-    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    // SAFETY: by the contract, `row` exists in each of the three arrays and is ours; every access is below its end.
+    // SAFETY: by the contract, `row` exists in each of the four arrays and is ours; every access is below its end.
     unsafe {
-        let (x, codes) = (x.add(row * cols), codes.cast_mut().add(row * cols));
+        let (x, codes, low) = (x.add(row * cols), codes.cast_mut().add(row * cols), low.cast_mut().add(row * cols));
         let meta = meta.cast_mut().add(row * (cols / BLOCK));
         for block in 0..cols / BLOCK {
             let mut v = [_mm256_setzero_ps(); 4];
@@ -50,19 +49,34 @@ unsafe fn quantize(rows: &Rows, row: usize) {
                 largest = _mm256_max_ps(largest, _mm256_and_ps(*v, magnitude));
             }
             let largest = reduce_max(largest);
-            let inverse = _mm256_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            let inverse = _mm256_set1_ps(if largest > 0.0 { most / largest } else { 0.0 });
             let mut q = [_mm256_setzero_si256(); 4];
             let mut sum = _mm256_setzero_si256();
             for (q, v) in q.iter_mut().zip(v) {
                 *q = _mm256_cvtps_epi32(_mm256_mul_ps(v, inverse));
                 sum = _mm256_add_epi32(sum, *q);
             }
-            let bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
-            _mm256_storeu_si256(codes.add(block * BLOCK).cast(), bytes);
-            *meta.add(block) = BlockMeta::new(largest / 127.0, reduce_add(sum));
+            if WIDE {
+                let mut rest = q;
+                for (q, rest) in q.iter_mut().zip(&mut rest) {
+                    *q = _mm256_srai_epi32::<7>(_mm256_add_epi32(*q, _mm256_set1_epi32(STEP / 2)));
+                    *rest = _mm256_sub_epi32(*rest, _mm256_slli_epi32::<7>(*q));
+                }
+                _mm256_storeu_si256(low.add(block * BLOCK).cast(), narrow(rest));
+            }
+            _mm256_storeu_si256(codes.add(block * BLOCK).cast(), narrow(q));
+            *meta.add(block) = BlockMeta::new(largest / most, reduce_add(sum));
         }
     }
+}
+
+/// 32 values in [-128, 127] as bytes, in order.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn narrow(q: [__m256i; 4]) -> __m256i {
+    let bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    // Undoes the lane order that packing 32 to 16 to 8 bits leaves.
+    _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }
 
 #[inline]
@@ -133,16 +147,14 @@ trait Codes {
     /// Bytes of a group's block.
     const BYTES: usize = Self::CODE_BYTES + LANES * if Self::HAS_MIN { 4 } else { 2 };
 
-    /// Sums of products, 8 outputs for each of `MR` rows whose codes are `stride` bytes apart; `metas` are those of the block.
+    /// Where the sums start: minus the codes' offset times the sum of the activations.
+    fn start(meta: &BlockMeta) -> i32;
+
+    /// Sums of products, 8 outputs for each of `MR` rows whose codes are `stride` bytes apart.
     ///
     /// # Safety
     /// `weight` points to a block's codes and `activations` to 32 codes of each row; AVX2.
-    unsafe fn dot<const MR: usize>(
-        weight: *const __m256i,
-        activations: *const i8,
-        stride: usize,
-        metas: [&BlockMeta; MR],
-    ) -> [__m256i; MR];
+    unsafe fn dot<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR];
 }
 
 /// Sums of products of nibbles; the low ones of the four vectors go with the first 16 activations.
@@ -178,14 +190,13 @@ unsafe fn dot_nibbles<const MR: usize>(weight: *const __m256i, activations: *con
 struct Q8_0;
 impl Codes for Q8_0 {
     const CODE_BYTES: usize = LANES * BLOCK;
+    #[inline(always)]
+    fn start(_: &BlockMeta) -> i32 {
+        0
+    }
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn dot<const MR: usize>(
-        weight: *const __m256i,
-        activations: *const i8,
-        stride: usize,
-        _: [&BlockMeta; MR],
-    ) -> [__m256i; MR] {
+    unsafe fn dot<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR] {
         let ones = _mm256_set1_epi16(1);
         let mut sums = [_mm256_setzero_si256(); MR];
         for j in 0..8 {
@@ -210,18 +221,13 @@ impl Codes for Q4_0 {
     const CODE_BYTES: usize = LANES * BLOCK / 2;
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn dot<const MR: usize>(
-        weight: *const __m256i,
-        activations: *const i8,
-        stride: usize,
-        metas: [&BlockMeta; MR],
-    ) -> [__m256i; MR] {
+    unsafe fn dot<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR] {
         // SAFETY: passed on.
-        let mut sums = unsafe { dot_nibbles::<MR>(weight, activations, stride) };
-        for (sum, meta) in sums.iter_mut().zip(metas) {
-            *sum = _mm256_add_epi32(*sum, _mm256_set1_epi32(meta.start8));
-        }
-        sums
+        unsafe { dot_nibbles::<MR>(weight, activations, stride) }
+    }
+    #[inline(always)]
+    fn start(meta: &BlockMeta) -> i32 {
+        meta.start8
     }
 }
 
@@ -229,30 +235,29 @@ struct Q4_1;
 impl Codes for Q4_1 {
     const CODE_BYTES: usize = LANES * BLOCK / 2;
     const HAS_MIN: bool = true;
+    #[inline(always)]
+    fn start(_: &BlockMeta) -> i32 {
+        0
+    }
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn dot<const MR: usize>(
-        weight: *const __m256i,
-        activations: *const i8,
-        stride: usize,
-        _: [&BlockMeta; MR],
-    ) -> [__m256i; MR] {
+    unsafe fn dot<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR] {
         // SAFETY: passed on.
         unsafe { dot_nibbles::<MR>(weight, activations, stride) }
     }
 }
 
-struct Quantized<C>(C);
-impl<C: Codes> Kernel for Quantized<C> {
+struct Quantized<C, const WIDE: bool>(C);
+impl<C: Codes, const WIDE: bool> Kernel for Quantized<C, WIDE> {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m256; MR] {
-        let Rows { codes, meta, cols, .. } = tile.rows;
+        let Rows { codes, low, meta, cols, .. } = tile.rows;
         let blocks = cols / BLOCK;
         let mut sums = [_mm256_setzero_ps(); MR];
         // SAFETY: a group has `blocks` blocks, each row `blocks` metas and `cols` codes; prefetching past the end is harmless.
         unsafe {
-            let (codes, meta) = (codes.add(row * cols), meta.add(row * blocks));
+            let (codes, low, meta) = (codes.add(row * cols), low.add(row * cols), meta.add(row * blocks));
             for b in 0..blocks {
                 let block = tile.weight.add(b * C::BYTES);
                 for line in (0..C::BYTES).step_by(64) {
@@ -262,7 +267,16 @@ impl<C: Codes> Kernel for Quantized<C> {
                 for (m, slot) in metas.iter_mut().enumerate() {
                     *slot = &*meta.add(m * blocks + b);
                 }
-                let dots = C::dot::<MR>(block.cast(), codes.add(b * BLOCK), cols, metas);
+                let mut dots = C::dot::<MR>(block.cast(), codes.add(b * BLOCK), cols);
+                if WIDE {
+                    let low = C::dot::<MR>(block.cast(), low.add(b * BLOCK), cols);
+                    for (dot, low) in dots.iter_mut().zip(low) {
+                        *dot = _mm256_add_epi32(_mm256_slli_epi32::<7>(*dot), low);
+                    }
+                }
+                for (dot, meta) in dots.iter_mut().zip(metas) {
+                    *dot = _mm256_add_epi32(*dot, _mm256_set1_epi32(C::start(meta)));
+                }
                 let halves = block.add(C::CODE_BYTES).cast::<__m128i>();
                 let scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
                 for m in 0..MR {

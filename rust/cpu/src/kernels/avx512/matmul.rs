@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::activations::{BlockMeta, Rows};
+use crate::activations::{BlockMeta, LARGEST, Rows, STEP};
 use crate::matmul::{MatmulKernels, Tile};
 use crate::pack::BLOCK;
 
@@ -18,14 +18,14 @@ const PREFETCH: usize = 4096;
 pub(crate) fn kernels() -> MatmulKernels {
     MatmulKernels {
         lanes: LANES,
-        quantize,
+        quantize: [quantize::<false>, quantize::<true>],
         pair: None,
         f32: tile::<F32>,
         f16: tile::<F16>,
         bf16: tile::<Bf16>,
-        q8_0: tile::<Quantized<Q8_0>>,
-        q4_0: tile::<Quantized<Q4_0>>,
-        q4_1: tile::<Quantized<Q4_1>>,
+        q8_0: [tile::<Quantized<Q8_0, false>>, tile::<Quantized<Q8_0, true>>],
+        q4_0: [tile::<Quantized<Q4_0, false>>, tile::<Quantized<Q4_0, true>>],
+        q4_1: [tile::<Quantized<Q4_1, false>>, tile::<Quantized<Q4_1, true>>],
     }
 }
 
@@ -34,28 +34,37 @@ pub(crate) fn kernels_bf16() -> MatmulKernels {
     MatmulKernels { pair: Some(pair), bf16: tile::<Bf16Pairs>, ..kernels() }
 }
 
-/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, ties to even.
+/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
 ///
 /// # Safety
 /// See [`crate::matmul::ConvertKernel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn quantize(rows: &Rows, row: usize) {
-    let Rows { x, codes, meta, cols, .. } = *rows;
-    // SAFETY: by the contract, `row` exists in each of the three arrays and is ours; every access is below its end.
+unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
+    let Rows { x, codes, low: low_plane, meta, cols, .. } = *rows;
+    let most = if WIDE { LARGEST * STEP } else { LARGEST } as f32;
+    // SAFETY: by the contract, `row` exists in each of the four arrays and is ours; every access is below its end.
     unsafe {
-        let (x, codes) = (x.add(row * cols), codes.cast_mut().add(row * cols));
+        let x = x.add(row * cols);
         let meta = meta.cast_mut().add(row * (cols / BLOCK));
         for block in 0..cols / BLOCK {
             let low = _mm512_loadu_ps(x.add(block * BLOCK));
             let high = _mm512_loadu_ps(x.add(block * BLOCK + 16));
             let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-            let inverse = _mm512_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            let inverse = _mm512_set1_ps(if largest > 0.0 { most / largest } else { 0.0 });
             let low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
             let high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
-            _mm_storeu_si128(codes.add(block * BLOCK).cast(), _mm512_cvtsepi32_epi8(low));
-            _mm_storeu_si128(codes.add(block * BLOCK + 16).cast(), _mm512_cvtsepi32_epi8(high));
+            for (half, q) in [low, high].into_iter().enumerate() {
+                let at = row * cols + block * BLOCK + 16 * half;
+                let mut top = q;
+                if WIDE {
+                    top = _mm512_srai_epi32::<7>(_mm512_add_epi32(q, _mm512_set1_epi32(STEP / 2)));
+                    let rest = _mm512_sub_epi32(q, _mm512_slli_epi32::<7>(top));
+                    _mm_storeu_si128(low_plane.cast_mut().add(at).cast(), _mm512_cvtsepi32_epi8(rest));
+                }
+                _mm_storeu_si128(codes.cast_mut().add(at).cast(), _mm512_cvtsepi32_epi8(top));
+            }
             let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
-            *meta.add(block) = BlockMeta::new(largest / 127.0, sum);
+            *meta.add(block) = BlockMeta::new(largest / most, sum);
         }
     }
 }
@@ -219,17 +228,33 @@ impl Codes for Q4_1 {
     }
 }
 
-struct Quantized<C>(C);
-impl<C: Codes> Kernel for Quantized<C> {
+/// `start` plus the products of a block's codes with 32 activation codes.
+///
+/// # Safety
+/// `codes` points to 32 codes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn dot_block(start: __m512i, weight: &[__m512i; 8], codes: *const i8) -> __m512i {
+    let codes = codes.cast::<i32>();
+    let mut dot = start;
+    for (j, &w) in weight.iter().enumerate() {
+        // SAFETY: eight times four codes.
+        dot = _mm512_dpbusd_epi32(dot, w, _mm512_set1_epi32(unsafe { codes.add(j).read_unaligned() }));
+    }
+    dot
+}
+
+struct Quantized<C, const WIDE: bool>(C);
+impl<C: Codes, const WIDE: bool> Kernel for Quantized<C, WIDE> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m512; MR] {
-        let Rows { codes, meta, cols, .. } = tile.rows;
+        let Rows { codes, low, meta, cols, .. } = tile.rows;
         let blocks = cols / BLOCK;
         let mut sums = [_mm512_setzero_ps(); MR];
         // SAFETY: a group has `blocks` blocks, each row `blocks` metas and `cols` codes; prefetching past the end is harmless.
         unsafe {
-            let (codes, meta) = (codes.add(row * cols), meta.add(row * blocks));
+            let (codes, low, meta) = (codes.add(row * cols), low.add(row * cols), meta.add(row * blocks));
             for b in 0..blocks {
                 let block = tile.weight.add(b * C::BYTES);
                 for line in (0..C::BYTES).step_by(64) {
@@ -241,12 +266,15 @@ impl<C: Codes> Kernel for Quantized<C> {
                 let min =
                     if C::HAS_MIN { _mm512_cvtph_ps(_mm256_loadu_si256(halves.add(1))) } else { _mm512_setzero_ps() };
                 for (m, sum) in sums.iter_mut().enumerate() {
-                    let a = codes.add(m * cols + b * BLOCK).cast::<i32>();
+                    let at = m * cols + b * BLOCK;
                     let meta = &*meta.add(m * blocks + b);
-                    let mut dot = _mm512_set1_epi32(C::start(meta));
-                    for (j, &w) in w.iter().enumerate() {
-                        dot = _mm512_dpbusd_epi32(dot, w, _mm512_set1_epi32(a.add(j).read_unaligned()));
-                    }
+                    let start = _mm512_set1_epi32(C::start(meta));
+                    let dot = if WIDE {
+                        let high = dot_block(_mm512_setzero_si512(), &w, codes.add(at));
+                        _mm512_add_epi32(dot_block(start, &w, low.add(at)), _mm512_slli_epi32::<7>(high))
+                    } else {
+                        dot_block(start, &w, codes.add(at))
+                    };
                     let dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), scale);
                     *sum = _mm512_fmadd_ps(dot, _mm512_set1_ps(meta.scale), *sum);
                     if C::HAS_MIN {

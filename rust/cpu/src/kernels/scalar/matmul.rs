@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::activations::{BlockMeta, Rows};
+use crate::activations::{BlockMeta, LARGEST, Rows, STEP};
 use crate::matmul::{MatmulKernels, Tile};
 use crate::pack::{BLOCK, Format};
 
@@ -12,41 +12,47 @@ const LANES: usize = 4;
 pub(crate) fn kernels() -> MatmulKernels {
     MatmulKernels {
         lanes: LANES,
-        quantize,
+        quantize: [quantize::<false>, quantize::<true>],
         pair: None,
         f32: dense::<F32>,
         f16: dense::<F16>,
         bf16: dense_bf16,
-        q8_0: quantized::<Q8_0>,
-        q4_0: quantized::<Q4_0>,
-        q4_1: quantized::<Q4_1>,
+        q8_0: [quantized::<Q8_0, false>, quantized::<Q8_0, true>],
+        q4_0: [quantized::<Q4_0, false>, quantized::<Q4_0, true>],
+        q4_1: [quantized::<Q4_1, false>, quantized::<Q4_1, true>],
     }
 }
 
-/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, ties to even.
+/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
 ///
 /// # Safety
 /// See [`crate::matmul::ConvertKernel`].
-unsafe fn quantize(rows: &Rows, row: usize) {
-    let Rows { x, codes, meta, cols, .. } = *rows;
-    // SAFETY: by the contract, `row` exists in each of the three arrays and is ours.
-    let (x, codes, meta) = unsafe {
+unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
+    let Rows { x, codes, low, meta, cols, .. } = *rows;
+    // SAFETY: by the contract, `row` exists in each of the four arrays and is ours.
+    let (x, codes, low, meta) = unsafe {
         (
             std::slice::from_raw_parts(x.add(row * cols), cols),
             std::slice::from_raw_parts_mut(codes.cast_mut().add(row * cols), cols),
+            std::slice::from_raw_parts_mut(low.cast_mut().add(row * cols), cols),
             std::slice::from_raw_parts_mut(meta.cast_mut().add(row * (cols / BLOCK)), cols / BLOCK),
         )
     };
-    for ((x, codes), meta) in x.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK)).zip(meta) {
+    let most = if WIDE { LARGEST * STEP } else { LARGEST } as f32;
+    for (b, (x, meta)) in x.chunks_exact(BLOCK).zip(meta).enumerate() {
         let largest = x.iter().fold(0f32, |a, v| a.max(v.abs()));
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let inverse = if largest > 0.0 { most / largest } else { 0.0 };
         let mut sum = 0;
-        for (code, v) in codes.iter_mut().zip(x) {
+        for (k, v) in x.iter().enumerate() {
             let q = (v * inverse).round_ties_even() as i32;
-            *code = q as i8;
+            let high = if WIDE { (q + STEP / 2).div_euclid(STEP) } else { q };
+            codes[b * BLOCK + k] = high as i8;
+            if WIDE {
+                low[b * BLOCK + k] = (q - high * STEP) as i8;
+            }
             sum += q;
         }
-        *meta = BlockMeta::new(largest / 127.0, sum);
+        *meta = BlockMeta::new(largest / most, sum);
     }
 }
 
@@ -193,8 +199,8 @@ impl Codes for Q4_1 {
 
 /// # Safety
 /// See [`crate::matmul::TileKernel`].
-unsafe fn quantized<C: Codes>(tile: &Tile) {
-    let Rows { codes, meta, cols, .. } = tile.rows;
+unsafe fn quantized<C: Codes, const WIDE: bool>(tile: &Tile) {
+    let Rows { codes, low, meta, cols, .. } = tile.rows;
     let (blocks, block_bytes) = (cols / BLOCK, C::FORMAT.block_bytes(LANES));
     let code_bytes = C::FORMAT.code_bytes() * LANES;
     // SAFETY: a group holds `blocks` blocks.
@@ -202,20 +208,23 @@ unsafe fn quantized<C: Codes>(tile: &Tile) {
     for i in 0..tile.count {
         let row = tile.first + i;
         // SAFETY: row `first + i` exists and was converted.
-        let (codes, meta) = unsafe {
+        let (codes, low, meta) = unsafe {
             (
                 std::slice::from_raw_parts(codes.add(row * cols), cols),
+                std::slice::from_raw_parts(low.add(row * cols), cols),
                 std::slice::from_raw_parts(meta.add(row * blocks), blocks),
             )
         };
         let mut sums = [0.0; LANES];
-        for ((block, codes), meta) in weight.chunks_exact(block_bytes).zip(codes.chunks_exact(BLOCK)).zip(meta) {
+        for (b, (block, meta)) in weight.chunks_exact(block_bytes).zip(meta).enumerate() {
+            let plane = |plane: &[i8], lane: usize| C::dot(block, lane, &plane[b * BLOCK..(b + 1) * BLOCK]);
             let half = |i: usize, lane: usize| {
                 let at = code_bytes + (i * LANES + lane) * 2;
                 f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
             };
             for (lane, sum) in sums.iter_mut().enumerate() {
-                *sum += C::dot(block, lane, codes) as f32 * half(0, lane) * meta.scale;
+                let dot = if WIDE { plane(codes, lane) * STEP + plane(low, lane) } else { plane(codes, lane) };
+                *sum += dot as f32 * half(0, lane) * meta.scale;
                 if C::HAS_MIN {
                     *sum += half(1, lane) * meta.sum;
                 }
