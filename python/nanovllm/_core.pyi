@@ -59,6 +59,7 @@ class Engine:
         device: str,
         num_threads: int | None,
         isa: str | None,
+        activation_bits: int,
         kv_cache_dtype: str,
         seed: int,
     ) -> Engine: ...
@@ -100,6 +101,7 @@ class ModelRunner:
         device: str = "cpu",
         num_threads: int | None = None,
         isa: str | None = None,
+        activation_bits: int = 16,
         kv_cache_dtype: str = "auto",
     ) -> ModelRunner: ...
     def logits(self, token_ids: Iterable[SupportsIndex], chunk_sizes: list[int] | None = None) -> NDArray[np.float32]:

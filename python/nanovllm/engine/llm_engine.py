@@ -67,6 +67,7 @@ class LLMEngine:
             device=config.device,
             num_threads=config.num_threads,
             isa=config.isa,
+            activation_bits=config.activation_bits,
             kv_cache_dtype=config.kv_cache_dtype,
             seed=config.seed,
         )
@@ -75,7 +76,7 @@ class LLMEngine:
         config.eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
         config.num_kvcache_blocks = engine.stats()["num_kvcache_blocks"]
         # One caller's step may finish another's sequence: of a second thread in generate, or of add_request and step.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._finished: dict[int, FinishedSequence] = {}
         self._claimed: set[int] = set()  # sequences that a running generate will collect
 

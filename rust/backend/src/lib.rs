@@ -14,7 +14,7 @@ pub use error::{Error, Result};
 /// The element type of stored weights and caches: GGUF's own enumeration, dense types included.
 pub use nanovllm_gguf::GgmlType as DType;
 pub use sample::SampleRow;
-pub use spec::{HeadLayout, InputPrecision, KvCacheSpec, WeightPart};
+pub use spec::{HeadLayout, KvCacheSpec, WeightPart};
 
 /// A device that executes a model's operations.
 ///

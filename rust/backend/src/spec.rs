@@ -2,16 +2,6 @@
 
 use crate::DType;
 
-/// How exactly a device must take the inputs of a quantised weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum InputPrecision {
-    /// 8 bits will do.
-    #[default]
-    Standard,
-    /// At least 12 bits: the inputs have outliers beside which 8 bits lose the rest, or the outputs are final.
-    High,
-}
-
 /// A stored weight matrix, row-major, one row an output.
 #[derive(Debug, Clone, Copy)]
 pub struct WeightPart<'a> {
@@ -23,8 +13,6 @@ pub struct WeightPart<'a> {
     pub cols: usize,
     /// `rows * cols` elements as stored in the file (little-endian).
     pub data: &'a [u8],
-    /// Of the inputs, where the device quantises them.
-    pub inputs: InputPrecision,
 }
 
 /// The attention heads of one layer on one device.
@@ -73,8 +61,10 @@ pub struct KvCacheSpec {
 }
 
 impl KvCacheSpec {
-    /// Bytes of one block over all layers, keys and values.
+    /// Bytes of one block over all layers, keys and values, not counting what a device pads.
     pub fn block_bytes(&self) -> usize {
-        2 * self.num_layers * self.block_size * self.num_kv_heads * self.head_dim * self.dtype.type_size()
+        [self.num_layers, self.block_size, self.num_kv_heads, self.head_dim, self.dtype.type_size()]
+            .into_iter()
+            .fold(2usize, usize::saturating_mul)
     }
 }

@@ -11,6 +11,16 @@ use crate::buffer::Buffer;
 use crate::pack::BLOCK;
 use crate::tensor::Tensor;
 
+/// How many bits of an activation a quantised weight is multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ActivationBits {
+    /// One byte, what llama.cpp takes: fast where arithmetic is the limit, at some cost in agreement with float32.
+    Eight,
+    /// Two byte planes holding 15 bits: as good as float32 beside the weights' own quantisation, for twice the byte products.
+    #[default]
+    Sixteen,
+}
+
 /// What goes with 32 i8 codes of an activation row.
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
@@ -28,10 +38,14 @@ pub(crate) struct BlockMeta {
 impl BlockMeta {
     /// For codes of this scale and sum.
     pub(crate) fn new(scale: f32, sum: i32) -> Self {
-        Self { scale, sum: scale * sum as f32, start8: -8 * sum, start128: -128 * sum }
+        // Wrapping: a NaN or an infinity among the activations leaves a sum without meaning.
+        let times = |factor: i32| sum.wrapping_mul(factor);
+        Self { scale, sum: scale * sum as f32, start8: times(-8), start128: times(-128) }
     }
 }
 
+/// Below this a block of activations counts as zero: the inverse of its scale would be infinite.
+pub(crate) const TINY: f32 = 1e-30;
 /// The largest code of a block, and the high plane's step in wide ones.
 pub(crate) const LARGEST: i32 = 127;
 /// What the high plane of a wide code counts.

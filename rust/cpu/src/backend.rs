@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nanovllm_backend::{Backend, Context, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
 
-use crate::activations::Activations;
+use crate::activations::{ActivationBits, Activations};
 use crate::attention::{self, AttentionKernels, Scratch as AttentionScratch};
 use crate::claims::Claims;
 use crate::isa::Isa;
@@ -23,6 +23,8 @@ pub struct CpuOptions {
     pub num_threads: Option<usize>,
     /// Instruction set; the best of the machine when not given.
     pub isa: Option<Isa>,
+    /// Bits of the inputs of quantised weights.
+    pub activation_bits: ActivationBits,
 }
 
 /// The CPU as a [`Backend`].
@@ -52,11 +54,11 @@ impl CpuBackend {
             return Err(Error::Option(format!("this machine does not have the instruction set {isa}")));
         }
         let offered = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let team = Team::new(options.num_threads.unwrap_or_else(offered))?;
+        let team = Team::new(options.num_threads.unwrap_or_else(|| offered().min(1024)))?;
         let attention = AttentionKernels::new(isa);
         Ok(Self {
             isa,
-            matmul: MatmulKernels::new(isa),
+            matmul: MatmulKernels::new(isa, options.activation_bits),
             rows: RowKernels::new(isa),
             attention,
             scratch: Mutex::new(Scratch {

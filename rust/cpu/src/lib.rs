@@ -19,6 +19,7 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
+pub use activations::ActivationBits;
 pub use backend::{CpuBackend, CpuOptions};
 pub use isa::Isa;
 pub use kv_cache::KvCache;

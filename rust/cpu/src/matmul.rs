@@ -6,7 +6,7 @@
 
 use nanovllm_backend::{Error, Result};
 
-use crate::activations::{Activations, Rows};
+use crate::activations::{ActivationBits, Activations, Rows};
 use crate::claims::Shares;
 use crate::isa::Isa;
 use crate::kernels;
@@ -50,6 +50,8 @@ pub(crate) type ConvertKernel = unsafe fn(rows: &Rows, row: usize);
 pub(crate) struct MatmulKernels {
     /// Rows of a packed group.
     pub(crate) lanes: usize,
+    /// Whether quantised weights take wide blocks of activations.
+    pub(crate) wide: bool,
     /// f32 to i8 blocks, and to wide ones.
     pub(crate) quantize: [ConvertKernel; 2],
     /// f32 to bf16 pairs, where bf16 weights are multiplied in bf16; otherwise they take f32 rows.
@@ -64,9 +66,9 @@ pub(crate) struct MatmulKernels {
 }
 
 impl MatmulKernels {
-    /// The kernels of `isa`, which the machine must have.
-    pub(crate) fn new(isa: Isa) -> Self {
-        match isa {
+    /// The kernels of `isa`, which the machine must have, for activations of `bits`.
+    pub(crate) fn new(isa: Isa, bits: ActivationBits) -> Self {
+        let kernels = match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => kernels::avx512::matmul::kernels_bf16(),
             #[cfg(target_arch = "x86_64")]
@@ -74,12 +76,13 @@ impl MatmulKernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => kernels::avx2::matmul::kernels(),
             _ => kernels::scalar::matmul::kernels(),
-        }
+        };
+        Self { wide: bits == ActivationBits::Sixteen, ..kernels }
     }
 
-    fn tile(&self, part: &Packed) -> TileKernel {
-        let wide = usize::from(part.wide);
-        match part.format {
+    fn tile(&self, format: Format) -> TileKernel {
+        let wide = usize::from(self.wide);
+        match format {
             Format::F32 => self.f32,
             Format::F16 => self.f16,
             Format::Bf16 => self.bf16,
@@ -91,8 +94,8 @@ impl MatmulKernels {
 
     /// The conversions the formats of `parts` need.
     fn conversions(&self, parts: &[Packed]) -> (Option<ConvertKernel>, Option<ConvertKernel>) {
-        let quantized = parts.iter().find(|p| p.format.is_quantized());
-        let quantize = quantized.map(|p| self.quantize[usize::from(p.wide)]);
+        let quantized = parts.iter().any(|p| p.format.is_quantized());
+        let quantize = quantized.then_some(self.quantize[usize::from(self.wide)]);
         let pair = self.pair.filter(|_| parts.iter().any(|p| p.format == Format::Bf16));
         (quantize, pair)
     }
@@ -121,12 +124,7 @@ impl Weight {
 
     /// Stacks `weights` in order.
     pub(crate) fn concat(weights: Vec<Self>) -> Result<Self> {
-        let mut parts: Vec<Packed> = weights.into_iter().flat_map(|w| w.parts).collect();
-        // The rows are converted once for all parts.
-        let wide = parts.iter().any(|p| p.wide);
-        for part in &mut parts {
-            part.wide = wide && part.format.is_quantized();
-        }
+        let parts: Vec<Packed> = weights.into_iter().flat_map(|w| w.parts).collect();
         let Some(first) = parts.first() else {
             return Err(Error::Shape { what: "parts of a weight", expected: 1, got: 0 });
         };
@@ -229,7 +227,7 @@ impl Job<'_> {
 
     /// Computes a group of `part`, whose outputs begin at `column`, for the tile of rows from `first` on.
     fn compute(&self, part: &Packed, group: usize, column: usize, first: usize) {
-        let kernel = self.kernels.tile(part);
+        let kernel = self.kernels.tile(part.format);
         let count = self.row_tile.min(self.num_rows - first);
         let lanes = part.lanes.min(part.rows - group * part.lanes);
         let (weight, rows, stride) = (part.group(group).as_ptr(), self.rows, self.out.cols());
@@ -249,7 +247,7 @@ impl Job<'_> {
 
 #[cfg(test)]
 mod tests {
-    use nanovllm_backend::{DType, InputPrecision, WeightPart};
+    use nanovllm_backend::{DType, WeightPart};
     use proptest::prelude::*;
 
     use super::*;
@@ -257,21 +255,13 @@ mod tests {
     use crate::pack::tests::{DTYPES, random, random_weight};
 
     /// A weight of random parts, with its values.
-    fn weight(
-        parts: &[(DType, usize)],
-        cols: usize,
-        seed: u64,
-        lanes: usize,
-        inputs: InputPrecision,
-    ) -> (Weight, Vec<f32>) {
+    fn weight(parts: &[(DType, usize)], cols: usize, seed: u64, lanes: usize) -> (Weight, Vec<f32>) {
         let team = Team::new(1).expect("one");
         let mut values = Vec::new();
         let mut packed = Vec::new();
         for (i, &(dtype, rows)) in parts.iter().enumerate() {
             let (data, x) = random_weight(dtype, rows, cols, seed ^ i as u64);
-            packed.push(
-                Packed::new(&WeightPart { dtype, rows, cols, data: &data, inputs }, lanes, &team).expect("packs"),
-            );
+            packed.push(Packed::new(&WeightPart { dtype, rows, cols, data: &data }, lanes, &team).expect("packs"));
             values.extend(x);
         }
         (Weight { parts: packed }, values)
@@ -283,13 +273,13 @@ mod tests {
         t
     }
 
-    fn run(isa: Isa, threads: usize, x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Vec<f32> {
+    fn run(isa: Isa, bits: ActivationBits, threads: usize, x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Vec<f32> {
         let team = Team::new(threads).expect("threads");
         let mut out = Tensor::zeroed(x.rows(), w.rows()).expect("small");
         out.as_mut_slice().fill(f32::NAN);
         let mut scratch = Activations::new().expect("empty");
         scratch.reserve(x.rows(), x.cols()).expect("small");
-        linear(&team, &MatmulKernels::new(isa), &mut scratch, x, w, bias, &mut out);
+        linear(&team, &MatmulKernels::new(isa, bits), &mut scratch, x, w, bias, &mut out);
         out.as_slice().to_vec()
     }
 
@@ -307,14 +297,14 @@ mod tests {
         error / norm
     }
 
-    const INPUTS: [InputPrecision; 2] = [InputPrecision::Standard, InputPrecision::High];
+    const BITS: [ActivationBits; 2] = [ActivationBits::Eight, ActivationBits::Sixteen];
 
-    fn threshold(dtype: DType, inputs: InputPrecision) -> f64 {
-        match (dtype, inputs) {
+    fn threshold(dtype: DType, bits: ActivationBits) -> f64 {
+        match (dtype, bits) {
             (DType::F32 | DType::F16, _) => 1e-9,
             (DType::Bf16, _) => 1e-5,
-            (_, InputPrecision::Standard) => 5e-4,
-            (_, InputPrecision::High) => 2e-8,
+            (_, ActivationBits::Eight) => 5e-4,
+            (_, ActivationBits::Sixteen) => 2e-8,
         }
     }
 
@@ -327,16 +317,16 @@ mod tests {
             which in 0..DTYPES.len(), n in 1usize..70, blocks in 1usize..9, m in 1usize..20, seed: u64, threads in 1usize..4,
             high: bool,
         ) {
-            let inputs = INPUTS[usize::from(high)];
+            let bits = BITS[usize::from(high)];
             let cols = blocks * BLOCK;
             for isa in Isa::available() {
-                let lanes = MatmulKernels::new(isa).lanes;
-                let (w, values) = weight(&[(DTYPES[which], n)], cols, seed, lanes, inputs);
+                let lanes = MatmulKernels::new(isa, BITS[0]).lanes;
+                let (w, values) = weight(&[(DTYPES[which], n)], cols, seed, lanes);
                 let x = random(m * cols, !seed);
                 let bias = random(n, seed ^ 7);
-                let got = run(isa, threads, &tensor(m, cols, &x), &w, Some(&tensor(1, n, &bias)));
+                let got = run(isa, bits, threads, &tensor(m, cols, &x), &w, Some(&tensor(1, n, &bias)));
                 let error = nmse(&x, &values, &bias, cols, &got);
-                prop_assert!(error < threshold(DTYPES[which], inputs), "{isa} {} {inputs:?}: {error:e}", DTYPES[which]);
+                prop_assert!(error < threshold(DTYPES[which], bits), "{isa} {} {bits:?}: {error:e}", DTYPES[which]);
             }
         }
 
@@ -347,13 +337,14 @@ mod tests {
         ) {
             let cols = blocks * BLOCK;
             let x = random(m * cols, !seed);
+            let bits = BITS[usize::from(high)];
             for isa in Isa::available() {
-                let lanes = MatmulKernels::new(isa).lanes;
+                let lanes = MatmulKernels::new(isa, BITS[0]).lanes;
                 let parts: Vec<_> = DTYPES.iter().map(|&dtype| (dtype, n)).collect();
-                let (w, _) = weight(&parts, cols, seed, lanes, INPUTS[usize::from(high)]);
-                let together = run(isa, threads, &tensor(m, cols, &x), &w, None);
+                let (w, _) = weight(&parts, cols, seed, lanes);
+                let together = run(isa, bits, threads, &tensor(m, cols, &x), &w, None);
                 for (x, expected) in x.chunks_exact(cols).zip(together.chunks_exact(w.rows())) {
-                    let alone = run(isa, 1, &tensor(1, cols, x), &w, None);
+                    let alone = run(isa, bits, 1, &tensor(1, cols, x), &w, None);
                     prop_assert!(alone.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa}");
                 }
             }
@@ -375,14 +366,14 @@ mod tests {
                 }
                 let mut values = vec![0.0; rows * cols];
                 nanovllm_gguf::dequantize(dtype, &data, &mut values).expect("supported");
-                for (sign, inputs) in [(1.0, INPUTS[0]), (-1.0, INPUTS[0]), (1.0, INPUTS[1]), (-1.0, INPUTS[1])] {
+                for (sign, bits) in [(1.0, BITS[0]), (-1.0, BITS[0]), (1.0, BITS[1]), (-1.0, BITS[1])] {
                     let x: Vec<f32> = vec![sign; cols];
                     for isa in Isa::available() {
                         let team = Team::new(1).expect("one");
-                        let lanes = MatmulKernels::new(isa).lanes;
-                        let part = WeightPart { dtype, rows, cols, data: &data, inputs };
+                        let lanes = MatmulKernels::new(isa, BITS[0]).lanes;
+                        let part = WeightPart { dtype, rows, cols, data: &data };
                         let w = Weight { parts: vec![Packed::new(&part, lanes, &team).expect("packs")] };
-                        let got = run(isa, 1, &tensor(1, cols, &x), &w, None);
+                        let got = run(isa, bits, 1, &tensor(1, cols, &x), &w, None);
                         let error = nmse(&x, &values, &[0.0; 17], cols, &got);
                         assert!(error < 1e-9, "{isa} {dtype} {code:#x}: {error:e}");
                     }
@@ -395,11 +386,11 @@ mod tests {
     fn odd_columns_of_dense_types() {
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
             for isa in Isa::available() {
-                let (w, values) = weight(&[(dtype, 19)], 37, 5, MatmulKernels::new(isa).lanes, InputPrecision::High);
+                let (w, values) = weight(&[(dtype, 19)], 37, 5, MatmulKernels::new(isa, BITS[1]).lanes);
                 let x = random(3 * 37, 1);
-                let got = run(isa, 2, &tensor(3, 37, &x), &w, None);
+                let got = run(isa, ActivationBits::Sixteen, 2, &tensor(3, 37, &x), &w, None);
                 let error = nmse(&x, &values, &[0.0; 19], 37, &got);
-                assert!(error < threshold(dtype, InputPrecision::High), "{isa} {dtype}: {error:e}");
+                assert!(error < threshold(dtype, ActivationBits::Sixteen), "{isa} {dtype}: {error:e}");
             }
         }
     }

@@ -8,7 +8,7 @@
 //! with an odd last input paired with zero. Rows past the end are zero.
 
 use half::{bf16, f16};
-use nanovllm_backend::{DType, Error, InputPrecision, Result, WeightPart};
+use nanovllm_backend::{DType, Error, Result, WeightPart};
 
 use crate::buffer::Buffer;
 use crate::claims::Claims;
@@ -82,8 +82,6 @@ pub(crate) struct Packed {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) lanes: usize,
-    /// Whether activations are taken with 15 bits instead of 8.
-    pub(crate) wide: bool,
     data: Buffer<u8>,
 }
 
@@ -96,7 +94,7 @@ unsafe impl Sync for Destination {}
 impl Packed {
     /// Packs `part` into groups of `lanes` rows.
     pub(crate) fn new(part: &WeightPart<'_>, lanes: usize, team: &Team) -> Result<Self> {
-        let WeightPart { dtype, rows, cols, data, inputs } = *part;
+        let WeightPart { dtype, rows, cols, data } = *part;
         let format = Format::of(dtype).ok_or(Error::UnsupportedDType { device: "cpu", what: "a weight", dtype })?;
         let row_bytes = dtype.bytes_for(cols).ok_or(Error::Shape {
             what: "columns of a quantised weight, to be a multiple of its block",
@@ -127,8 +125,7 @@ impl Packed {
                 }
             }
         });
-        let wide = format.is_quantized() && inputs == InputPrecision::High;
-        Ok(Self { format, rows, cols, lanes, wide, data: packed })
+        Ok(Self { format, rows, cols, lanes, data: packed })
     }
 
     /// Groups of rows, the last one padded.
@@ -292,7 +289,7 @@ pub(crate) mod tests {
             let (dtype, cols) = (DTYPES[which], blocks * BLOCK);
             let (bytes, values) = random_weight(dtype, rows, cols, seed);
             let team = Team::new(1).expect("one");
-            let packed = Packed::new(&WeightPart { dtype, rows, cols, data: &bytes, inputs: InputPrecision::Standard }, lanes, &team).expect("packs");
+            let packed = Packed::new(&WeightPart { dtype, rows, cols, data: &bytes }, lanes, &team).expect("packs");
             let mut row = vec![0.0; cols];
             for (i, expected) in values.chunks_exact(cols).enumerate() {
                 packed.unpack_row(i, &mut row);
@@ -306,12 +303,7 @@ pub(crate) mod tests {
         let team = Team::new(2).expect("two");
         for dtype in [DType::F32, DType::F16, DType::Bf16] {
             let (bytes, values) = random_weight(dtype, 5, 7, 3);
-            let packed = Packed::new(
-                &WeightPart { dtype, rows: 5, cols: 7, data: &bytes, inputs: InputPrecision::Standard },
-                4,
-                &team,
-            )
-            .expect("packs");
+            let packed = Packed::new(&WeightPart { dtype, rows: 5, cols: 7, data: &bytes }, 4, &team).expect("packs");
             let mut row = vec![0.0; 7];
             packed.unpack_row(4, &mut row);
             assert_eq!(row[..], values[28..]);
@@ -322,7 +314,7 @@ pub(crate) mod tests {
     fn wrong_sizes_and_types_are_named() {
         let team = Team::new(1).expect("one");
         let pack = |dtype, rows, cols, data: &[u8]| {
-            Packed::new(&WeightPart { dtype, rows, cols, data, inputs: InputPrecision::Standard }, 8, &team)
+            Packed::new(&WeightPart { dtype, rows, cols, data }, 8, &team)
                 .err()
                 .map(|e| e.to_string())
                 .unwrap_or_default()

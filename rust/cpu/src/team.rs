@@ -50,6 +50,8 @@ pub struct Team {
     handles: Vec<JoinHandle<()>>,
     /// One call at a time.
     calls: Mutex<()>,
+    /// The process that has the threads: a forked child does not.
+    process: u32,
 }
 
 /// One thread's part in a call.
@@ -78,7 +80,13 @@ impl Team {
             poisoned: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
         });
-        let mut team = Self { shared, threads: Vec::new(), handles: Vec::new(), calls: Mutex::new(()) };
+        let mut team = Self {
+            shared,
+            threads: Vec::new(),
+            handles: Vec::new(),
+            calls: Mutex::new(()),
+            process: std::process::id(),
+        };
         for rank in 1..size {
             let shared = Arc::clone(&team.shared);
             let handle = std::thread::Builder::new()
@@ -131,6 +139,10 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
+        if self.process != std::process::id() {
+            self.handles.drain(..).for_each(std::mem::forget);
+            return;
+        }
         self.shared.shutdown.store(true, Ordering::SeqCst);
         self.shared.epoch.0.fetch_add(1, Ordering::SeqCst);
         for thread in &self.threads {

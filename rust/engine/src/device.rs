@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nanovllm_cpu::{CpuBackend, CpuOptions};
+use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions};
 use nanovllm_model::{CausalLm, Checkpoint, ModelConfig};
 use nanovllm_tokenizer::Tokenizer;
 
@@ -17,6 +17,8 @@ pub struct LoadOptions {
     pub num_threads: Option<usize>,
     /// Instruction set of the CPU device, by name; the best of the machine when not given.
     pub isa: Option<String>,
+    /// Bits of the activations that quantised weights are multiplied with: 16, or 8 for speed where arithmetic is the limit.
+    pub activation_bits: u64,
     /// Longest sequence that will be asked for, in tokens; the model's own limit holds too.
     pub max_model_len: usize,
 }
@@ -46,7 +48,15 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, EngineError> {
     let model = match options.device.as_str() {
         "cpu" => {
             let isa = options.isa.as_deref().map(str::parse).transpose()?;
-            let backend = CpuBackend::new(CpuOptions { num_threads: options.num_threads, isa })?;
+            let activation_bits = match options.activation_bits {
+                8 => ActivationBits::Eight,
+                16 => ActivationBits::Sixteen,
+                other => {
+                    let got = other.to_string();
+                    return Err(EngineError::Config { field: "activation_bits", expected: "8 or 16", got });
+                }
+            };
+            let backend = CpuBackend::new(CpuOptions { num_threads: options.num_threads, isa, activation_bits })?;
             nanovllm_model::load(backend, &checkpoint, options.max_model_len)?
         }
         other => return Err(EngineError::Config { field: "device", expected: "\"cpu\"", got: format!("{other:?}") }),

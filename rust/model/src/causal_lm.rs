@@ -76,9 +76,14 @@ pub trait CausalLm: Send {
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<u32>, StepError>;
 
-    /// Runs one step and returns the f32 logits of every row, `[rows, vocab_size]`.
+    /// Runs one step and appends the f32 logits of every row to `out`, `[rows, vocab_size]`.
     ///
     /// # Errors
-    /// As [`step`](Self::step).
-    fn logits(&mut self, input: &ModelInput) -> Result<Vec<f32>, StepError>;
+    /// As [`step`](Self::step); `out` then holds the rows of the slices that were done.
+    fn logits(
+        &mut self,
+        input: &ModelInput,
+        out: &mut Vec<f32>,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), StepError>;
 }

@@ -18,6 +18,8 @@ struct Model<B: Backend> {
     backend: B,
     config: ModelConfig,
     kv_dtype: DType,
+    /// Length of the rotary table.
+    positions: usize,
     decoder: Qwen3ForCausalLm<B>,
     rotary: RotaryEmbedding<B>,
     cache: Option<B::KvCache>,
@@ -53,6 +55,7 @@ pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usiz
         buffers: Buffers::new(&backend, &config, SLICE_ROWS)?,
         head: HeadBuffers::new(&backend, &config, HEAD_ROWS)?,
         kv_dtype: if stored == Some(DType::F32) { DType::F32 } else { DType::Bf16 },
+        positions,
         backend,
         config,
         decoder,
@@ -76,6 +79,11 @@ impl<B: Backend> Model<B> {
         let Some(cache) = &mut self.cache else {
             return Err(StepError::Backend(Error::Option("the KV cache is not allocated".into())));
         };
+        let longest = input.context_lens.iter().max().map_or(0, |&n| n as usize);
+        if longest > self.positions {
+            let (what, expected) = ("positions of a sequence", self.positions);
+            return Err(StepError::Backend(Error::Shape { what, expected, got: longest }));
+        }
         let total = input.input_ids.len();
         let mut sequence = 0;
         for start in (0..total).step_by(SLICE_ROWS) {
@@ -154,15 +162,13 @@ impl<B: Backend> CausalLm for Model<B> {
         Ok(tokens)
     }
 
-    fn logits(&mut self, input: &ModelInput) -> std::result::Result<Vec<f32>, StepError> {
+    fn logits(
+        &mut self,
+        input: &ModelInput,
+        out: &mut Vec<f32>,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> std::result::Result<(), StepError> {
         let every_row = SampleRow { temperature: 0.0, key: 0, position: 0 };
-        let mut all = Vec::new();
-        self.run(
-            input,
-            |_, _| Some(every_row),
-            |backend, logits, _| all.extend(backend.download(logits)),
-            &mut || false,
-        )?;
-        Ok(all)
+        self.run(input, |_, _| Some(every_row), |backend, logits, _| out.extend(backend.download(logits)), interrupted)
     }
 }

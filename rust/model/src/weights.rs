@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nanovllm_backend::{Backend, DType, InputPrecision, WeightPart};
+use nanovllm_backend::{Backend, DType, WeightPart};
 
 use crate::checkpoint::{Checkpoint, StoredTensor};
 use crate::error::{LoadError, Result};
@@ -43,24 +43,19 @@ impl<'a, B: Backend> Weights<'a, B> {
 
     /// The matrix `name`, `[rows, cols]`, packed for the device; its pages are released. A missing one is noted and stands
     /// empty until [`finish`](Self::finish) refuses the checkpoint.
-    pub(crate) fn matrix(&mut self, name: &str, rows: usize, cols: usize, inputs: InputPrecision) -> Result<B::Weight> {
+    pub(crate) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Weight> {
         let Some(tensor) = self.take(name, &[rows, cols])? else {
-            return Ok(self.backend.pack(&WeightPart { dtype: DType::F32, rows: 0, cols, data: &[], inputs })?);
+            return Ok(self.backend.pack(&WeightPart { dtype: DType::F32, rows: 0, cols, data: &[] })?);
         };
-        let part = WeightPart { dtype: tensor.dtype, rows, cols, data: &tensor.data, inputs };
+        let part = WeightPart { dtype: tensor.dtype, rows, cols, data: &tensor.data };
         let weight = self.backend.pack(&part).map_err(|e| LoadError::tensor(tensor.name, e))?;
         self.checkpoint.release(&tensor);
         Ok(weight)
     }
 
     /// The matrices `names` stacked by rows.
-    pub(crate) fn stacked(
-        &mut self,
-        names: &[(String, usize)],
-        cols: usize,
-        inputs: InputPrecision,
-    ) -> Result<B::Weight> {
-        let parts = names.iter().map(|(name, rows)| self.matrix(name, *rows, cols, inputs)).collect::<Result<_>>()?;
+    pub(crate) fn stacked(&mut self, names: &[(String, usize)], cols: usize) -> Result<B::Weight> {
+        let parts = names.iter().map(|(name, rows)| self.matrix(name, *rows, cols)).collect::<Result<_>>()?;
         Ok(self.backend.concat(parts)?)
     }
 

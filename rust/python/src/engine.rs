@@ -1,18 +1,18 @@
 //! `Engine`: nanovllm_engine's LlmEngine behind a lock. Every method releases the GIL before it waits for the lock, so
-//! threads that share an engine take turns and never wait for each other crosswise.
+//! threads that share an engine take turns and never wait for each other crosswise (see [`crate::guarded`]).
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use nanovllm_engine::device::{LoadOptions, Loaded};
 use nanovllm_engine::{EngineConfig, EngineError, FinishedOutput, LlmEngine};
 use nanovllm_model::StepError;
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arguments::{sampling_params, token_ids};
 use crate::errors::engine_error;
+use crate::guarded::Guarded;
 use crate::options::{kv_cache_dtype, load};
 use crate::tokenizer::Tokenizer;
 
@@ -41,17 +41,9 @@ impl From<FinishedOutput> for FinishedSequence {
 /// A loaded model with its scheduler and KV cache. Any thread may call any method.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct Engine {
-    inner: Mutex<LlmEngine>,
+    inner: Guarded<LlmEngine>,
     tokenizer: Py<Tokenizer>,
     description: String,
-}
-
-impl Engine {
-    /// Runs `work` on the engine without the GIL.
-    fn with<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut LlmEngine) -> T + Send) -> PyResult<T> {
-        py.detach(|| self.inner.lock().map(|mut engine| work(&mut engine)).map_err(|_| ()))
-            .map_err(|()| PyRuntimeError::new_err("the engine is unusable: an earlier call failed inside it"))
-    }
 }
 
 #[pymethods]
@@ -59,7 +51,7 @@ impl Engine {
     #[new]
     #[pyo3(signature = (
         path, *, max_num_batched_tokens, max_num_seqs, max_model_len, gpu_memory_utilization, kvcache_block_size,
-        num_kvcache_blocks, device, num_threads, isa, kv_cache_dtype, seed
+        num_kvcache_blocks, device, num_threads, isa, activation_bits, kv_cache_dtype, seed
     ))]
     #[allow(clippy::needless_pass_by_value)] // pyo3 extracts paths by value
     fn new(
@@ -74,6 +66,7 @@ impl Engine {
         device: String,
         num_threads: Option<usize>,
         isa: Option<String>,
+        activation_bits: u64,
         kv_cache_dtype: &str,
         seed: u64,
     ) -> PyResult<Self> {
@@ -91,14 +84,14 @@ impl Engine {
         };
         // Before the weights are read: a wrong option should not cost a load.
         config.validate().map_err(engine_error)?;
-        let options = LoadOptions { device, num_threads, isa, max_model_len };
+        let options = LoadOptions { device, num_threads, isa, activation_bits, max_model_len };
         let Loaded { model, tokenizer, config: model_config } = load(py, &path, &options)?;
         config.max_model_len = max_model_len.min(model_config.max_position_embeddings);
         config.eos = tokenizer.eos_token_ids().to_vec();
         let description = model.describe();
         let inner = py.detach(|| LlmEngine::new(model, config)).map_err(engine_error)?;
         let tokenizer = Py::new(py, Tokenizer::new(Arc::new(tokenizer)))?;
-        Ok(Self { inner: Mutex::new(inner), tokenizer, description })
+        Ok(Self { inner: Guarded::new(inner), tokenizer, description })
     }
 
     /// The model's tokenizer.
@@ -127,14 +120,14 @@ impl Engine {
     ) -> PyResult<u64> {
         let token_ids = self::token_ids(token_ids)?;
         let params = sampling_params(temperature, max_tokens, ignore_eos, seed.as_ref())?;
-        self.with(py, |engine| engine.add_request(token_ids, params))?.map_err(engine_error)
+        self.inner.with(py, |engine| engine.add_request(token_ids, params))?.map_err(engine_error)
     }
 
     /// Runs one step: what finished, and the number of prompt tokens computed or minus the number of tokens decoded.
     /// Python's signal handlers run between slices; what they raise ends the step, which is rolled back.
     fn step(&self, py: Python<'_>) -> PyResult<(Vec<FinishedSequence>, i64)> {
         let mut signal = None;
-        let result = self.with(py, |engine| {
+        let result = self.inner.with(py, |engine| {
             engine.step(&mut || {
                 signal = check_signals().err();
                 signal.is_some()
@@ -149,17 +142,17 @@ impl Engine {
 
     /// Whether no sequence waits, runs or is finished but not returned.
     fn is_finished(&self, py: Python<'_>) -> PyResult<bool> {
-        self.with(py, |engine| engine.is_finished())
+        self.inner.with(py, |engine| engine.is_finished())
     }
 
     /// Drops a sequence and frees its cache; False when there is none of that id.
     fn abort(&self, py: Python<'_>, seq_id: u64) -> PyResult<bool> {
-        self.with(py, |engine| engine.abort(seq_id))
+        self.inner.with(py, |engine| engine.abort(seq_id))
     }
 
     /// Counters since the engine was made, and the state of queues and KV cache.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = self.with(py, |engine| engine.stats())?;
+        let stats = self.inner.with(py, |engine| engine.stats())?;
         let dict = PyDict::new(py);
         dict.set_item("num_requests", stats.requests)?;
         dict.set_item("num_steps", stats.steps)?;

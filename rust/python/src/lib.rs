@@ -6,6 +6,7 @@
 mod arguments;
 mod engine;
 mod errors;
+mod guarded;
 mod model_runner;
 mod options;
 mod tokenizer;

@@ -1,24 +1,24 @@
 //! `ModelRunner`: the model and its paged cache without a scheduler, for whoever wants logits: tests, perplexity.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use nanovllm_engine::device::{LoadOptions, Loaded};
 use nanovllm_engine::{EngineConfig, EngineError, Memory};
 use nanovllm_model::ModelInput;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arguments::token_ids;
 use crate::engine::check_signals;
 use crate::errors::engine_error;
+use crate::guarded::Guarded;
 use crate::options::{kv_cache_dtype, load};
 
 /// A loaded model with its KV cache.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct ModelRunner {
-    inner: Mutex<nanovllm_engine::ModelRunner>,
+    inner: Guarded<nanovllm_engine::ModelRunner>,
     max_model_len: usize,
 }
 
@@ -27,9 +27,9 @@ impl ModelRunner {
     #[new]
     #[pyo3(signature = (
         path, *, max_model_len = 4096, kvcache_block_size = 256, num_kvcache_blocks = -1, device = "cpu".to_owned(),
-        num_threads = None, isa = None, kv_cache_dtype = "auto"
+        num_threads = None, isa = None, activation_bits = 16, kv_cache_dtype = "auto"
     ), text_signature = "(path, *, max_model_len=4096, kvcache_block_size=256, num_kvcache_blocks=-1, device='cpu', \
-        num_threads=None, isa=None, kv_cache_dtype='auto')")]
+        num_threads=None, isa=None, activation_bits=16, kv_cache_dtype='auto')")]
     #[allow(clippy::needless_pass_by_value)] // pyo3 extracts paths by value
     fn new(
         py: Python<'_>,
@@ -40,6 +40,7 @@ impl ModelRunner {
         device: String,
         num_threads: Option<usize>,
         isa: Option<String>,
+        activation_bits: u64,
         kv_cache_dtype: &str,
     ) -> PyResult<Self> {
         let mut config = EngineConfig {
@@ -51,12 +52,12 @@ impl ModelRunner {
             ..EngineConfig::default()
         };
         config.validate().map_err(engine_error)?;
-        let options = LoadOptions { device, num_threads, isa, max_model_len };
+        let options = LoadOptions { device, num_threads, isa, activation_bits, max_model_len };
         let Loaded { model, config: model_config, .. } = load(py, &path, &options)?;
         config.max_model_len = max_model_len.min(model_config.max_position_embeddings);
         let runner =
             py.detach(|| nanovllm_engine::ModelRunner::new(model, &config, Memory::detect())).map_err(engine_error)?;
-        Ok(Self { inner: Mutex::new(runner), max_model_len: config.max_model_len })
+        Ok(Self { inner: Guarded::new(runner), max_model_len: config.max_model_len })
     }
 
     /// The logits of every position, float32 `[len(token_ids), vocab_size]`. The prompt runs through the paged cache in
@@ -71,28 +72,38 @@ impl ModelRunner {
         let ids = self::token_ids(token_ids)?;
         let chunks = chunk_sizes.unwrap_or_else(|| vec![ids.len()]);
         let total = chunks.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
-        if chunks.contains(&0) || total != Some(ids.len()) {
+        if ids.is_empty() || chunks.contains(&0) || total != Some(ids.len()) {
             return Err(PyValueError::new_err(format!(
                 "chunk_sizes must be positive and add up to the {} tokens of a prompt that is not empty",
                 ids.len()
             )));
         }
-        let (logits, vocab_size) = py.detach(|| {
-            let mut runner =
-                self.inner.lock().map_err(|_| PyRuntimeError::new_err("an earlier call failed inside the model"))?;
-            self.check(&runner, &ids)?;
+        let (logits, vocab_size) = self.inner.with(py, |runner| {
+            self.check(runner, &ids)?;
+            let vocab_size = runner.model().vocab_size();
+            let mut logits = Vec::new();
+            let wanted = ids.len().saturating_mul(vocab_size);
+            logits
+                .try_reserve_exact(wanted)
+                .map_err(|_| PyMemoryError::new_err(format!("cannot allocate {wanted} float32 logits")))?;
             let spec = *runner.kv_cache_spec();
             let blocks = scattered_blocks(ids.len().div_ceil(spec.block_size), spec.num_blocks);
-            let mut logits = Vec::new();
             let mut start = 0;
             for n in chunks {
                 check_signals()?;
                 let input = chunk_input(&ids, start..start + n, &blocks, spec.block_size);
-                logits.extend(runner.model_mut().logits(&input).map_err(|e| engine_error(e.into()))?);
+                let mut signal = None;
+                let result = runner.model_mut().logits(&input, &mut logits, &mut || {
+                    signal = check_signals().err();
+                    signal.is_some()
+                });
+                if let Err(error) = result {
+                    return Err(signal.unwrap_or_else(|| engine_error(error.into())));
+                }
                 start += n;
             }
-            Ok::<_, PyErr>((logits, runner.model().vocab_size()))
-        })?;
+            Ok::<_, PyErr>((logits, vocab_size))
+        })??;
         PyArray1::from_vec(py, logits).reshape([ids.len(), vocab_size])
     }
 }

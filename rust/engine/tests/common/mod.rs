@@ -108,7 +108,7 @@ impl CausalLm for MockModel {
         Ok(sampling.map(|s| next_token(&self.read(input, s, input.context_lens[s] as usize))).collect())
     }
 
-    fn logits(&mut self, input: &ModelInput) -> Result<Vec<f32>, StepError> {
+    fn logits(&mut self, input: &ModelInput, out: &mut Vec<f32>, _: &mut dyn FnMut() -> bool) -> Result<(), StepError> {
         let mut logits = vec![0.0; input.input_ids.len() * VOCAB_SIZE];
         for s in 0..input.num_seqs() {
             for row in input.cu_seqlens_q[s] as usize..input.cu_seqlens_q[s + 1] as usize {
@@ -116,6 +116,7 @@ impl CausalLm for MockModel {
                 logits[row * VOCAB_SIZE + next_token(&tokens) as usize] = 1.0;
             }
         }
-        Ok(logits)
+        out.extend(logits);
+        Ok(())
     }
 }

@@ -115,7 +115,9 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|e| e == "safetensors") {
+        // Hidden files are none of ours (macOS leaves `._name` beside a copied file).
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|e| e == "safetensors") && path.is_file() {
             paths.push(path);
         }
     }

@@ -68,7 +68,7 @@ impl RopeConfig {
                 Err(LoadError::Config(format!("rope scaling: {name} must be positive, got {value}")))
             }
         };
-        Ok(match &self.scaling {
+        let (inverse, scale): (Vec<f64>, f64) = match &self.scaling {
             RopeScaling::None => (plain.collect(), 1.0),
             RopeScaling::Linear { factor } => {
                 let factor = positive("factor", *factor)?;
@@ -112,6 +112,10 @@ impl RopeConfig {
                 let divided = plain.zip(factors).map(|(f, &by)| Ok(f / positive("a factor", f64::from(by))?));
                 (divided.collect::<Result<_>>()?, 1.0)
             }
-        })
+        };
+        if !scale.is_finite() || inverse.iter().any(|f| !f.is_finite()) {
+            return Err(LoadError::Config(format!("rope: theta {} and its scaling give infinite angles", self.theta)));
+        }
+        Ok((inverse, scale))
     }
 }

@@ -1,9 +1,8 @@
-//! The token embedding and the output projection, which may be one matrix. Nothing averages the error of logits out: their
-//! inputs are taken with high precision.
+//! The token embedding and the output projection, which may be one matrix.
 
 use std::sync::Arc;
 
-use nanovllm_backend::{Backend, InputPrecision};
+use nanovllm_backend::Backend;
 
 use crate::error::Result;
 use crate::weights::Weights;
@@ -15,7 +14,7 @@ pub(crate) struct VocabParallelEmbedding<B: Backend> {
 
 impl<B: Backend> VocabParallelEmbedding<B> {
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
-        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden, InputPrecision::High)?) })
+        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden)?) })
     }
 
     /// `out[i] = weight[ids[i]]`.
@@ -31,7 +30,7 @@ pub(crate) struct ParallelLmHead<B: Backend> {
 
 impl<B: Backend> ParallelLmHead<B> {
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
-        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden, InputPrecision::High)?) })
+        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden)?) })
     }
 
     /// The embedding's own matrix, stored once.

@@ -1,6 +1,6 @@
 //! Linear layers: projections that are stored apart and run as one.
 
-use nanovllm_backend::{Backend, HeadLayout, InputPrecision};
+use nanovllm_backend::{Backend, HeadLayout};
 
 use crate::error::Result;
 use crate::weights::Weights;
@@ -23,7 +23,6 @@ impl<B: Backend> Linear<B> {
         input_size: usize,
         output_sizes: &[usize],
         bias: bool,
-        inputs: InputPrecision,
     ) -> Result<Self> {
         let mut prefixes = vec![prefix.to_owned()];
         for (module, shards) in PACKED_MODULES {
@@ -34,7 +33,7 @@ impl<B: Backend> Linear<B> {
         let names = |kind: &str| -> Vec<(String, usize)> {
             prefixes.iter().map(|p| format!("{p}.{kind}")).zip(output_sizes.iter().copied()).collect()
         };
-        let weight = weights.stacked(&names("weight"), input_size, inputs)?;
+        let weight = weights.stacked(&names("weight"), input_size)?;
         let bias = if bias { Some(weights.stacked_vector(&names("bias"))?) } else { None };
         Ok(Self { weight, bias })
     }
@@ -56,8 +55,7 @@ impl QkvParallelLinear {
         heads: &HeadLayout,
         bias: bool,
     ) -> Result<Linear<B>> {
-        let sizes = [heads.q_size(), heads.kv_size(), heads.kv_size()];
-        Linear::packed(weights, prefix, hidden_size, &sizes, bias, InputPrecision::Standard)
+        Linear::packed(weights, prefix, hidden_size, &[heads.q_size(), heads.kv_size(), heads.kv_size()], bias)
     }
 }
 
@@ -72,7 +70,7 @@ impl MergedColumnParallelLinear {
         output_sizes: &[usize],
         bias: bool,
     ) -> Result<Linear<B>> {
-        Linear::packed(weights, prefix, input_size, output_sizes, bias, InputPrecision::Standard)
+        Linear::packed(weights, prefix, input_size, output_sizes, bias)
     }
 }
 
@@ -86,8 +84,7 @@ impl RowParallelLinear {
         input_size: usize,
         output_size: usize,
         bias: bool,
-        inputs: InputPrecision,
     ) -> Result<Linear<B>> {
-        Linear::packed(weights, prefix, input_size, &[output_size], bias, inputs)
+        Linear::packed(weights, prefix, input_size, &[output_size], bias)
     }
 }

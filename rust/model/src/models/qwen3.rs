@@ -1,7 +1,7 @@
 //! Qwen3, and with it Llama: the same decoder, without the norms on query and key heads and with biases where the
 //! configuration asks for them.
 
-use nanovllm_backend::{Backend, Context, InputPrecision};
+use nanovllm_backend::{Backend, Context};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -70,14 +70,7 @@ impl<B: Backend> Qwen3Attention<B> {
         let o = format!("{prefix}.o_proj");
         Ok(Self {
             qkv_proj: QkvParallelLinear::load(weights, &qkv, hidden, &heads, config.qkv_bias)?,
-            o_proj: RowParallelLinear::load(
-                weights,
-                &o,
-                heads.q_size(),
-                hidden,
-                config.o_bias,
-                InputPrecision::Standard,
-            )?,
+            o_proj: RowParallelLinear::load(weights, &o, heads.q_size(), hidden, config.o_bias)?,
             qk_norm,
             attn: Attention { heads, layer },
         })
@@ -112,9 +105,7 @@ impl<B: Backend> Qwen3Mlp<B> {
         let down = format!("{prefix}.down_proj");
         Ok(Self {
             gate_up_proj: MergedColumnParallelLinear::load(weights, &gate_up, hidden, &[intermediate; 2], bias)?,
-            // Gated activations have spikes (Yang et al. 2024, "Mitigating quantization errors due to activation spikes in
-            // GLU-based LLMs").
-            down_proj: RowParallelLinear::load(weights, &down, intermediate, hidden, bias, InputPrecision::High)?,
+            down_proj: RowParallelLinear::load(weights, &down, intermediate, hidden, bias)?,
         })
     }
 

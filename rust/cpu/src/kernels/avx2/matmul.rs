@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::activations::{BlockMeta, LARGEST, Rows, STEP};
+use crate::activations::{BlockMeta, LARGEST, Rows, STEP, TINY};
 use crate::matmul::{MatmulKernels, Tile};
 use crate::pack::BLOCK;
 
@@ -17,6 +17,7 @@ const PREFETCH: usize = 2048;
 pub(crate) fn kernels() -> MatmulKernels {
     MatmulKernels {
         lanes: LANES,
+        wide: false,
         quantize: [quantize::<false>, quantize::<true>],
         pair: None,
         f32: tile::<F32>,
@@ -49,7 +50,7 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
                 largest = _mm256_max_ps(largest, _mm256_and_ps(*v, magnitude));
             }
             let largest = reduce_max(largest);
-            let inverse = _mm256_set1_ps(if largest > 0.0 { most / largest } else { 0.0 });
+            let inverse = _mm256_set1_ps(if largest > TINY { most / largest } else { 0.0 });
             let mut q = [_mm256_setzero_si256(); 4];
             let mut sum = _mm256_setzero_si256();
             for (q, v) in q.iter_mut().zip(v) {

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::activations::{BlockMeta, LARGEST, Rows, STEP};
+use crate::activations::{BlockMeta, LARGEST, Rows, STEP, TINY};
 use crate::matmul::{MatmulKernels, Tile};
 use crate::pack::BLOCK;
 
@@ -18,6 +18,7 @@ const PREFETCH: usize = 4096;
 pub(crate) fn kernels() -> MatmulKernels {
     MatmulKernels {
         lanes: LANES,
+        wide: false,
         quantize: [quantize::<false>, quantize::<true>],
         pair: None,
         f32: tile::<F32>,
@@ -50,7 +51,7 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
             let low = _mm512_loadu_ps(x.add(block * BLOCK));
             let high = _mm512_loadu_ps(x.add(block * BLOCK + 16));
             let largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-            let inverse = _mm512_set1_ps(if largest > 0.0 { most / largest } else { 0.0 });
+            let inverse = _mm512_set1_ps(if largest > TINY { most / largest } else { 0.0 });
             let low = _mm512_cvtps_epi32(_mm512_mul_ps(low, inverse));
             let high = _mm512_cvtps_epi32(_mm512_mul_ps(high, inverse));
             for (half, q) in [low, high].into_iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::activations::{BlockMeta, LARGEST, Rows, STEP};
+use crate::activations::{BlockMeta, LARGEST, Rows, STEP, TINY};
 use crate::matmul::{MatmulKernels, Tile};
 use crate::pack::{BLOCK, Format};
 
@@ -12,6 +12,7 @@ const LANES: usize = 4;
 pub(crate) fn kernels() -> MatmulKernels {
     MatmulKernels {
         lanes: LANES,
+        wide: false,
         quantize: [quantize::<false>, quantize::<true>],
         pair: None,
         f32: dense::<F32>,
@@ -41,7 +42,7 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
     let most = if WIDE { LARGEST * STEP } else { LARGEST } as f32;
     for (b, (x, meta)) in x.chunks_exact(BLOCK).zip(meta).enumerate() {
         let largest = x.iter().fold(0f32, |a, v| a.max(v.abs()));
-        let inverse = if largest > 0.0 { most / largest } else { 0.0 };
+        let inverse = if largest > TINY { most / largest } else { 0.0 };
         let mut sum = 0;
         for (k, v) in x.iter().enumerate() {
             let q = (v * inverse).round_ties_even() as i32;
@@ -50,7 +51,7 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
             if WIDE {
                 low[b * BLOCK + k] = (q - high * STEP) as i8;
             }
-            sum += q;
+            sum = i32::wrapping_add(sum, q);
         }
         *meta = BlockMeta::new(largest / most, sum);
     }

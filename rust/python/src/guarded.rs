@@ -1,0 +1,42 @@
+//! A value that threads take turns with, never holding the GIL while they wait.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread::ThreadId;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// A value behind a lock. Two ways to wait forever are errors instead: a Python signal handler that comes back to the value in
+/// the middle of a call of its own thread, and a forked process, in which the device's threads do not exist.
+pub(crate) struct Guarded<T> {
+    value: Mutex<T>,
+    holder: Mutex<Option<ThreadId>>,
+    process: u32,
+}
+
+impl<T: Send> Guarded<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: Mutex::new(value), holder: Mutex::new(None), process: std::process::id() }
+    }
+
+    /// Runs `work` on the value without the GIL.
+    pub(crate) fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
+        let me = std::thread::current().id();
+        if *self.holder.lock().unwrap_or_else(PoisonError::into_inner) == Some(me) {
+            let text = "the engine is in the middle of a call on this thread (was this a signal handler?)";
+            return Err(PyRuntimeError::new_err(text));
+        }
+        if std::process::id() != self.process {
+            return Err(PyRuntimeError::new_err("the engine does not survive fork(); load the model in the child"));
+        }
+        py.detach(|| {
+            let mut value =
+                self.value.lock().map_err(|_| "the engine is unusable: an earlier call failed inside it")?;
+            *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(me);
+            let result = work(&mut value);
+            *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            Ok(result)
+        })
+        .map_err(|text: &str| PyRuntimeError::new_err(text))
+    }
+}
