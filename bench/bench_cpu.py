@@ -29,7 +29,7 @@ FIGURES = {
 
 
 def read_bandwidth(threads: int, size: int = 256 << 20) -> float:
-    """GB/s of reading memory with `threads` threads: a reduction over arrays far larger than the caches, the best of five."""
+    """GB/s of reading memory with `threads` threads: a reduction over large arrays, the best of five."""
     arrays = [np.ones(size // 8, dtype=np.uint64) for _ in range(threads)]
     best = 0.0
     for _ in range(5):
@@ -43,9 +43,10 @@ def read_bandwidth(threads: int, size: int = 256 << 20) -> float:
     return best
 
 
-def run(python: str, script: str, model: str, threads: int) -> dict[str, float | str]:
-    """One round of one engine."""
-    command = [python, str(HERE / script), model, str(threads)]
+def run(engine: list[str], model: str, threads: int) -> dict[str, float | str]:
+    """One round of one engine, given as a Python, a script and what follows the common arguments."""
+    python, script, *options = engine
+    command = [python, str(HERE / script), model, str(threads), *options]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, float | str] = json.loads(output.splitlines()[-1])
     return result
@@ -71,18 +72,21 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has llama-cpp-python")
     args = parser.parse_args()
 
-    engines = {"nanovllm-rs": (sys.executable, "ours.py")}
+    engines = {
+        "nanovllm-rs": [sys.executable, "ours.py", "16"],
+        "8-bit act.": [sys.executable, "ours.py", "8"],
+    }
     if has_peer(args.peer_python):
-        engines["llama.cpp"] = (args.peer_python, "llama_cpp_peer.py")
+        engines["llama.cpp"] = [args.peer_python, "llama_cpp_peer.py"]
     else:
         print("llama-cpp-python is not installed: no peer (pip install llama-cpp-python, or --peer-python)")
     bandwidths = []
     rounds: dict[str, list[dict[str, float | str]]] = {name: [] for name in engines}
     for i in range(args.rounds):
         bandwidths.append(read_bandwidth(args.threads))
-        for name, (python, script) in engines.items():
+        for name, engine in engines.items():
             print(f"round {i + 1} of {args.rounds}: {name}", file=sys.stderr)
-            rounds[name].append(run(python, script, args.model, args.threads))
+            rounds[name].append(run(engine, args.model, args.threads))
 
     size = Path(args.model).stat().st_size
     bandwidth = median(bandwidths)
@@ -90,17 +94,18 @@ def main() -> None:
     share = {name: size * m["decode_tok_s"] / 1e9 / bandwidth for name, m in medians.items()}
     ratios = {}
     if "llama.cpp" in medians:
-        pairs = list(zip(rounds["nanovllm-rs"], rounds["llama.cpp"], strict=True))
-        ratios = {f: median(float(a[f]) / float(b[f]) for a, b in pairs) for f in FIGURES}
+        for name in ("nanovllm-rs", "8-bit act."):
+            pairs = list(zip(rounds[name], rounds["llama.cpp"], strict=True))
+            ratios[name] = {f: median(float(a[f]) / float(b[f]) for a, b in pairs) for f in FIGURES}
 
     print(f"\n{processor()}, {args.threads} threads, medians of {args.rounds} rounds")
     for name, results in rounds.items():
         print(f"  {name}: {results[0]['description']}")
     print(f"  {Path(args.model).name}: {size / 1e6:.1f} MB; memory reads at {bandwidth:.1f} GB/s\n")
-    print(f"{'':50}" + "".join(f"{name:>14}" for name in medians) + ("         ratio" if ratios else ""))
+    print(f"{'':50}" + "".join(f"{name:>14}" for name in medians) + "".join(f"{'ratio':>14}" for _ in ratios))
     for figure, label in FIGURES.items():
         row = f"{label:50}" + "".join(f"{m[figure]:14.1f}" for m in medians.values())
-        print(row + (f"{ratios[figure]:14.2f}" if ratios else ""))
+        print(row + "".join(f"{ratio[figure]:14.2f}" for ratio in ratios.values()))
     print(f"{'decode bytes a second / memory bandwidth':50}" + "".join(f"{s:14.0%}" for s in share.values()))
     print(
         json.dumps(

@@ -1,7 +1,7 @@
 """One round of llama.cpp through llama-cpp-python, in a process of its own: prints a line of JSON.
 
-The workload runs as llama.cpp's server runs it: all sequences in one context, prompts in batches of 512, then every running
-sequence decoded in one batch.
+The workload runs as llama.cpp's server runs it: all sequences in one context, prompts in batches of 512, then every
+running sequence decoded in one batch.
 """
 
 import ctypes
@@ -50,6 +50,7 @@ class Context:
         return chosen
 
     def clear(self) -> None:
+        """Empties the KV cache."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
 
     def generate(self, requests: list[tuple[list[int], int]]) -> float:
@@ -82,9 +83,7 @@ def main(model: str, threads: int) -> None:
     context.generate([(prompt(64, vocab, seed=1000), 8)])
     prefill = min(context.generate([(prompt(PREFILL_TOKENS, vocab, seed=2000 + i), 1)]) for i in range(3))
     tokens = prompt(16, vocab, seed=3000)
-    decode = min(
-        context.generate([(tokens, 1 + DECODE_TOKENS)]) - context.generate([(tokens, 1)]) for _ in range(3)
-    )
+    decode = min(context.generate([(tokens, 1 + DECODE_TOKENS)]) - context.generate([(tokens, 1)]) for _ in range(3))
     requests = workload(vocab)
     total = context.generate(requests)
     measured = Measured(

@@ -21,8 +21,8 @@ def generate(llm: LLM, requests: list[tuple[list[int], int]]) -> float:
     return seconds
 
 
-def main(model: str, threads: int) -> None:
-    llm = LLM(model, num_threads=threads, max_model_len=2048)
+def main(model: str, threads: int, activation_bits: int) -> None:
+    llm = LLM(model, num_threads=threads, max_model_len=2048, activation_bits=activation_bits)
     vocab = llm.tokenizer.vocab_size
     generate(llm, [(prompt(64, vocab, seed=1000), 8)])
     prefill = min(generate(llm, [(prompt(PREFILL_TOKENS, vocab, seed=2000 + i), 1)]) for i in range(3))
@@ -41,4 +41,4 @@ def main(model: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

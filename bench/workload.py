@@ -33,16 +33,14 @@ def prompt(length: int, vocab_size: int, seed: int) -> list[int]:
 def workload(vocab_size: int) -> list[tuple[list[int], int]]:
     """Prompts and output lengths, from seed 0."""
     random = Random(0)
-    return [
-        (prompt(random.randint(*LENGTHS), vocab_size, seed=i), random.randint(*LENGTHS)) for i in range(NUM_SEQS)
-    ]
+    return [(prompt(random.randint(*LENGTHS), vocab_size, seed=i), random.randint(*LENGTHS)) for i in range(NUM_SEQS)]
 
 
 def peak_memory_mb() -> float:
     """Peak resident memory of this process, in MB (0 where the system does not tell)."""
     try:
-        import resource  # noqa: PLC0415 - not on Windows
-        import sys  # noqa: PLC0415
+        import resource
+        import sys
     except ImportError:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024

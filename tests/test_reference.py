@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors import safe_open
-
 from tests.reference.agreement import choice_disagreements, compare, kl_divergence, top2_gap
 from tests.reference.gguf_weights import hugging_face_name, permute, unpermute
 from tests.reference.rope import inverse_frequencies, rope_parameters
