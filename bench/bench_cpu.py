@@ -2,8 +2,8 @@
 
     python bench/bench_cpu.py MODEL.gguf [--threads N] [--rounds N] [--peer-python PATH]
 
-Each round runs each engine once in a process of its own, in turn, so that a ratio compares figures of the same minutes. Prints a
-table of medians, the ratios, and one line of JSON last.
+Each round runs each engine once in a process of its own, in turn, so that a ratio compares figures of the same minutes.
+Prints a table of medians, the ratios, and one line of JSON last.
 """
 
 import argparse

@@ -23,7 +23,7 @@ def main() -> None:
     print(f"Loaded {model} in {perf_counter() - start:.2f} s")
 
     sampling_params = SamplingParams(temperature=0.6, max_tokens=256)
-    questions = ["introduce yourself", "list all prime numbers within 100"]
+    questions = ["what is a computer?", "give three tips for staying healthy"]
     prompts = [
         llm.tokenizer.apply_chat_template(
             [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
