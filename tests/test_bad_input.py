@@ -288,6 +288,7 @@ def test_sampling_params_of_another_type(options: dict[str, Any]) -> None:
         ("num_kvcache_blocks", [0, -2, 2.5]),
         ("device", ["cuda", "", None]),
         ("num_threads", [0, -1, "two"]),
+        ("activation_bits", [0, 4, 15, "16", True]),
         ("isa", ["sse9", ""]),
         ("kv_cache_dtype", ["int8", "", None]),
         ("seed", [-1, 2**64, 0.5]),
