@@ -215,6 +215,7 @@ class LLMEngine:
     def _run(self, seq_ids: list[int], use_tqdm: bool) -> list[FinishedSequence]:
         """Steps until the given sequences are finished."""
         done: dict[int, FinishedSequence] = {}
+        wanted = set(seq_ids)
         prefill = decode = shown = 0.0
         with tqdm(total=len(seq_ids), desc="Generating", dynamic_ncols=True, disable=not use_tqdm) as pbar:
             while len(done) < len(seq_ids):
@@ -226,7 +227,7 @@ class LLMEngine:
                     prefill = speed
                 elif num_tokens < 0:
                     decode = speed
-                ready = [seq_id for seq_id in seq_ids if seq_id in self._finished]
+                ready = self._finished.keys() & wanted
                 if idle and not ready:
                     raise RuntimeError("a sequence of this call was aborted by another caller")
                 done.update((seq_id, self._finished.pop(seq_id)) for seq_id in ready)

@@ -11,7 +11,7 @@ pub struct Context<'a> {
     pub cu_seqlens_q: &'a [u32],
     /// Tokens of each sequence in the cache once this slice is stored, `[num_seqs]`.
     pub context_lens: &'a [u32],
-    /// Cache slot of each row (`block * block_size + offset`), `[rows]`; -1 stores nothing.
+    /// Cache slot of each row (`block * block_size + offset`), `[rows]`; -1 stores nothing, the others are distinct.
     pub slot_mapping: &'a [i32],
     /// Blocks of each sequence in order, `[num_seqs, table_stride]`, padded with -1.
     pub block_tables: &'a [i32],

@@ -18,7 +18,7 @@ pub struct ModelInput {
     pub cu_seqlens_q: Vec<u32>,
     /// Tokens in the cache once the step is stored, `[num_seqs]`.
     pub context_lens: Vec<u32>,
-    /// Cache slot of each row, `[rows]`.
+    /// Cache slot of each row, `[rows]`; -1 stores nothing, the others are distinct.
     pub slot_mapping: Vec<i32>,
     /// Blocks of each sequence, `[num_seqs, table_stride]`, padded with -1.
     pub block_tables: Vec<i32>,
