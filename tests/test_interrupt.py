@@ -14,9 +14,12 @@ import pytest
 
 from nanovllm import LLM, SamplingParams
 
+# A shell starts background jobs with SIGINT ignored, and children inherit that: hence the handler set by hand.
 INTERRUPTED = """
 import signal, sys, threading, time
 from nanovllm import LLM, SamplingParams
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 llm = LLM(sys.argv[1], num_kvcache_blocks=64, max_model_len=2048)
 greedy = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
@@ -73,7 +76,8 @@ def test_ctrl_c_returns_within_slices_and_leaves_the_engine_usable(demo_model: s
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_ctrl_c_from_outside_ends_a_script(demo_model: str) -> None:
     script = (
-        "import sys; from nanovllm import LLM, SamplingParams; llm = LLM(sys.argv[1], num_kvcache_blocks=64)\n"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from nanovllm import LLM, SamplingParams; llm = LLM(sys.argv[1], num_kvcache_blocks=64)\n"
         "print('ready', flush=True)\n"
         "llm.generate([[5] * 2000] * 6, SamplingParams(max_tokens=2000, ignore_eos=True))"
     )
