@@ -24,6 +24,7 @@ pub enum ActivationBits {
 /// What goes with 32 i8 codes of an activation row.
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // portable kernels subtract the offset instead
 pub(crate) struct BlockMeta {
     /// Scale: the value is `code * scale`.
     pub(crate) scale: f32,
@@ -61,6 +62,7 @@ pub(crate) struct Activations {
 
 /// The rows of one matmul as kernels read them.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // portable kernels take bf16 rows as f32
 pub(crate) struct Rows {
     /// f32, `[rows, cols]`.
     pub(crate) x: *const f32,
