@@ -12,7 +12,8 @@ mod scratch;
 use nanovllm_backend::{Context, HeadLayout};
 
 use crate::claims::Claims;
-use crate::kernels::attention::{AttendTile, GROUP, PARTITION, Partial};
+use crate::kernels::attention::{AttendTile, PARTITION, Partial};
+use crate::kernels::cached::GROUP;
 use crate::kernels::table::CacheKernels;
 use crate::kv_cache::KvCache;
 use crate::team::Team;

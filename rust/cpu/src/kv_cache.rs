@@ -14,7 +14,7 @@ use nanovllm_backend::{Context, DType, Error, HeadLayout, KvCacheSpec, Result};
 use crate::buffer::Buffer;
 use crate::claims::Claims;
 use crate::isa::Isa;
-use crate::kernels::attention::GROUP;
+use crate::kernels::cached::GROUP;
 use crate::kernels::table::{AttentionKernels, CacheKernels, RowKernels};
 use crate::team::Team;
 use crate::tensor::{SharedMut, Tensor};

@@ -7,6 +7,7 @@ pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 pub(crate) mod attention;
+pub(crate) mod cached;
 mod math;
 pub(crate) mod rows;
 pub(crate) mod sample;

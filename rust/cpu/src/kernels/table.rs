@@ -132,7 +132,8 @@ macro_rules! row_kernels {
 /// The kernels of cache type `$cached` on vectors `$simd`, compiled with `$features`.
 macro_rules! cache_kernels {
     ($features:literal, $simd:ty, $cached:ty) => {{
-        use $crate::kernels::attention::{self, AttendTile, Cached, Partial};
+        use $crate::kernels::attention::{self, AttendTile, Partial};
+        use $crate::kernels::cached::Cached;
         use $crate::kernels::table::compile;
         $crate::kernels::table::CacheKernels {
             query_bytes: size_of::<<$cached as Cached>::Query>(),

@@ -1,7 +1,7 @@
 //! The generic kernels compiled for AVX2.
 
 use super::simd::Avx2;
-use crate::kernels::attention::{Bf16, F32};
+use crate::kernels::cached::{Bf16, F32};
 use crate::kernels::table::{AttentionKernels, RowKernels, cache_kernels, row_kernels};
 
 pub(crate) fn rows() -> RowKernels {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::simd::Avx512;
-use crate::kernels::attention::{Bf16, Cached, F32};
+use crate::kernels::cached::{Bf16, Cached, F32};
 use crate::kernels::simd::Simd;
 use crate::kernels::table::{AttentionKernels, RowKernels, cache_kernels, row_kernels};
 

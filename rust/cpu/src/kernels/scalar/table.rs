@@ -1,7 +1,7 @@
 //! The generic kernels compiled for what every machine of the target has.
 
 use super::simd::Scalar;
-use crate::kernels::attention::{Bf16, F32};
+use crate::kernels::cached::{Bf16, F32};
 use crate::kernels::table::{AttentionKernels, RowKernels, cache_kernels, row_kernels};
 
 // SSE2 is part of x86-64; on other machines the macro names no feature.
