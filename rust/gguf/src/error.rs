@@ -220,6 +220,32 @@ pub enum Error {
         /// The one that begins inside it.
         second: String,
     },
+    /// Data given to a writer for another tensor than the next.
+    #[error("data of tensor {got:?} where {} were expected", expected.as_ref().map_or("none".to_owned(), |name| format!("those of {name:?}")))]
+    WriteOrder {
+        /// The tensor whose turn it is; none when all are complete.
+        expected: Option<String>,
+        /// The tensor given.
+        got: String,
+    },
+    /// More or fewer bytes for a tensor than its shape and type take.
+    #[error("tensor {tensor:?} takes {expected} bytes, got {got}")]
+    WriteSize {
+        /// The tensor.
+        tensor: String,
+        /// The size declared.
+        expected: usize,
+        /// The bytes given in all, the refused ones included.
+        got: usize,
+    },
+    /// A file finished before its data were complete.
+    #[error("the file is not complete: {missing} tensors lack data, the first is {tensor:?}")]
+    Unfinished {
+        /// The first tensor that lacks data.
+        tensor: String,
+        /// How many do.
+        missing: usize,
+    },
     /// A metadata key that is needed and absent.
     #[error("metadata key {key:?} is missing")]
     MissingKey {

@@ -11,7 +11,7 @@ use crate::{Error, Metadata, TensorInfo, TensorView};
 
 /// The most a header may take, in bytes. The largest known (vocabularies of 256k tokens with merges) are under 32 MiB;
 /// the limit keeps a crafted sparse file from being parsed into memory.
-const HEADER_LIMIT: usize = 256 << 20;
+pub(crate) const HEADER_LIMIT: usize = 256 << 20;
 
 /// A GGUF file whose header and tensor table have been checked against its size.
 ///
