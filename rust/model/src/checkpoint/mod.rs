@@ -11,6 +11,7 @@ use nanovllm_backend::DType;
 use nanovllm_gguf::GgufFile;
 
 pub use self::gguf::GgufCheckpoint;
+pub use self::gguf_names::from_hugging_face as gguf_tensor_name;
 pub use self::safetensors::SafeTensorsCheckpoint;
 use crate::config::ModelConfig;
 use crate::error::{LoadError, Result};

@@ -72,22 +72,25 @@ impl SafeTensorsCheckpoint {
         Ok(())
     }
 
-    pub(super) fn config(&self) -> &ModelConfig {
+    /// The hyperparameters.
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
     }
 
-    pub(super) fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
+    /// The tensor with this name.
+    pub fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
         let (name, entry) = self.tensors.get_key_value(name)?;
         let data = Cow::Borrowed(&self.files[entry.file][entry.start..entry.end]);
         Some(StoredTensor { name, dtype: entry.dtype, shape: entry.shape.clone(), data })
     }
 
     /// Tells the system that the pages of the tensor are not needed for now.
-    pub(super) fn release(&self, tensor: &StoredTensor<'_>) {
+    pub fn release(&self, tensor: &StoredTensor<'_>) {
         #[cfg(unix)]
         if let Some(entry) = self.tensors.get(tensor.name) {
             // SAFETY: the mapping is of a file and read-only, so a page dropped is read again when next touched; advice that
