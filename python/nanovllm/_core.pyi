@@ -1,6 +1,6 @@
 """The engine behind the package, in Rust."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from typing import SupportsFloat, SupportsIndex, final
 
@@ -18,6 +18,7 @@ __all__ = [
     "ggml_types",
     "quantize",
     "read_config",
+    "run_command",
 ]
 
 __version__: str
@@ -173,3 +174,11 @@ class Tokenizer:
     @property
     def chat_template(self) -> str | None:
         """The model's chat template."""
+
+def run_command(args: list[str], resolve: Callable[[str], str]) -> int:
+    """Runs the command `nanovllm` with `args`, the program's name first, and gives its exit code.
+
+    Args:
+        args: The command line.
+        resolve: From what the user calls a model to its path; the command reports an `Exception` that it raises.
+    """

@@ -4,6 +4,7 @@
 //! other crates with the GIL released. `python/nanovllm/_core.pyi` is its face; `stubtest` holds the two together.
 
 mod arguments;
+mod cli;
 mod engine;
 mod errors;
 mod guarded;
@@ -17,6 +18,8 @@ mod tokenizer;
 mod _core {
     #[pymodule_export]
     use crate::arguments::check_sampling_params;
+    #[pymodule_export]
+    use crate::cli::run_command;
     #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
     #[pymodule_export]
