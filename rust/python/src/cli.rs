@@ -29,7 +29,7 @@ pub(crate) fn run_command(py: Python<'_>, args: Vec<OsString>, resolve: Bound<'_
             })
         };
         let interrupted = || {
-            let signal = Python::attach(|py| py.check_signals()).err();
+            let signal = Python::attach(Python::check_signals).err();
             signal.map(keep).is_some()
         };
         nanovllm_cli::run(args, &Host { resolve: &resolve, interrupted: &interrupted })
