@@ -5,12 +5,26 @@
 
 mod dense;
 mod half_le;
+mod iq4;
+mod mxfp4;
+mod q2_k;
+mod q3_k;
 mod q4;
+mod q4_k;
+mod q5;
+mod q6_k;
 mod q8;
 
 pub use half_le::LeF16;
+pub use iq4::{BlockIQ4_NL, BlockIQ4_XS, IQ4_VALUES};
+pub use mxfp4::{BlockMXFP4, MXFP4_VALUES};
+pub use q2_k::BlockQ2_K;
+pub use q3_k::BlockQ3_K;
 pub use q4::{BlockQ4_0, BlockQ4_1};
-pub use q8::BlockQ8_0;
+pub use q4_k::{BlockQ4_K, BlockQ5_K, PackedScales};
+pub use q5::{BlockQ5_0, BlockQ5_1};
+pub use q6_k::BlockQ6_K;
+pub use q8::{BlockQ8_0, BlockQ8_1, BlockQ8_K};
 
 use crate::{Error, GgmlType};
 
@@ -21,39 +35,71 @@ trait Block: bytemuck::Pod {
 
     /// Writes the block's elements to `out`, which holds [`GgmlType::block_size`] of them.
     fn dequantize(&self, out: &mut [f32]);
+}
 
+/// A block format that can be written.
+trait Encode: Block {
     /// The block nearest to `x`, which holds [`GgmlType::block_size`] finite elements; `None` if a scale overflows.
     fn quantize(x: &[f32]) -> Option<Self>;
 }
 
 /// How a type is read and written; element counts and sizes have been checked.
 struct Codec {
-    decode: fn(&[u8], &mut [f32]),
-    encode: fn(&[f32], &mut Vec<u8>) -> Result<(), Error>,
+    decode: Decode,
+    encode: Option<EncodeFn>,
 }
+
+type Decode = fn(&[u8], &mut [f32]);
+type EncodeFn = fn(&[f32], &mut Vec<u8>) -> Result<(), Error>;
 
 impl Codec {
     /// The implementation of `dtype`, if there is one.
     const fn of(dtype: GgmlType) -> Option<Self> {
         Some(match dtype {
-            GgmlType::F32 => Self { decode: dense::from_f32, encode: dense::to_f32 },
-            GgmlType::F16 => Self { decode: dense::from_f16, encode: dense::to_f16 },
-            GgmlType::Bf16 => Self { decode: dense::from_bf16, encode: dense::to_bf16 },
-            GgmlType::Q8_0 => Self::blocks::<BlockQ8_0>(),
-            GgmlType::Q4_0 => Self::blocks::<BlockQ4_0>(),
-            GgmlType::Q4_1 => Self::blocks::<BlockQ4_1>(),
+            GgmlType::F32 => Self { decode: dense::from_f32, encode: Some(dense::to_f32) },
+            GgmlType::F16 => Self { decode: dense::from_f16, encode: Some(dense::to_f16) },
+            GgmlType::Bf16 => Self { decode: dense::from_bf16, encode: Some(dense::to_bf16) },
+            GgmlType::Q4_0 => Self::both::<BlockQ4_0>(),
+            GgmlType::Q4_1 => Self::both::<BlockQ4_1>(),
+            GgmlType::Q5_0 => Self::reader::<BlockQ5_0>(),
+            GgmlType::Q5_1 => Self::reader::<BlockQ5_1>(),
+            GgmlType::Q8_0 => Self::both::<BlockQ8_0>(),
+            GgmlType::Q8_1 => Self::reader::<BlockQ8_1>(),
+            GgmlType::Q2_K => Self::reader::<BlockQ2_K>(),
+            GgmlType::Q3_K => Self::reader::<BlockQ3_K>(),
+            GgmlType::Q4_K => Self::reader::<BlockQ4_K>(),
+            GgmlType::Q5_K => Self::reader::<BlockQ5_K>(),
+            GgmlType::Q6_K => Self::reader::<BlockQ6_K>(),
+            GgmlType::Q8_K => Self::reader::<BlockQ8_K>(),
+            GgmlType::IQ4_NL => Self::reader::<BlockIQ4_NL>(),
+            GgmlType::IQ4_XS => Self::reader::<BlockIQ4_XS>(),
+            GgmlType::MXFP4 => Self::reader::<BlockMXFP4>(),
             _ => return None,
         })
     }
 
-    const fn blocks<B: Block>() -> Self {
-        Self { decode: from_blocks::<B>, encode: to_blocks::<B> }
+    /// A format that is only read.
+    const fn reader<B: Block>() -> Self {
+        const {
+            assert!(size_of::<B>() == B::DTYPE.type_size(), "the block's size is the format's");
+            assert!(align_of::<B>() == 1, "a block can be read wherever it lies");
+        }
+        Self { decode: from_blocks::<B>, encode: None }
+    }
+
+    const fn both<B: Encode>() -> Self {
+        Self { encode: Some(to_blocks::<B>), ..Self::reader::<B>() }
     }
 }
 
-/// Whether [`dequantize`] and [`quantize`] know `dtype`.
+/// Whether [`dequantize`] knows `dtype`.
 pub const fn is_supported(dtype: GgmlType) -> bool {
     Codec::of(dtype).is_some()
+}
+
+/// Whether [`quantize`] knows `dtype`.
+pub const fn can_quantize(dtype: GgmlType) -> bool {
+    matches!(Codec::of(dtype), Some(Codec { encode: Some(_), .. }))
 }
 
 /// Decodes `data`, whole blocks of `dtype`, into `out`.
@@ -77,11 +123,12 @@ pub fn dequantize(dtype: GgmlType, data: &[u8], out: &mut [f32]) -> Result<(), E
 /// [`Error::UnsupportedType`]; [`Error::Length`] unless `x` is whole blocks; [`Error::Unquantisable`] where a block
 /// format meets a value that is not finite or a scale past f16. `out` is then as before.
 pub fn quantize(dtype: GgmlType, x: &[f32], out: &mut Vec<u8>) -> Result<(), Error> {
-    let codec = Codec::of(dtype).ok_or(Error::UnsupportedType { what: "quantisation", dtype })?;
+    let encode = Codec::of(dtype).and_then(|codec| codec.encode);
+    let encode = encode.ok_or(Error::UnsupportedType { what: "quantisation", dtype })?;
     let bytes = checked_bytes(dtype, x.len())?;
     out.try_reserve(bytes).map_err(|_| Error::OutOfMemory { what: format!("{dtype} blocks"), bytes })?;
     let before = out.len();
-    (codec.encode)(x, out).inspect_err(|_| out.truncate(before))
+    encode(x, out).inspect_err(|_| out.truncate(before))
 }
 
 /// The bytes of `elements` elements, which must be whole blocks.
@@ -101,7 +148,7 @@ fn from_blocks<B: Block>(data: &[u8], out: &mut [f32]) {
     }
 }
 
-fn to_blocks<B: Block>(x: &[f32], out: &mut Vec<u8>) -> Result<(), Error> {
+fn to_blocks<B: Encode>(x: &[f32], out: &mut Vec<u8>) -> Result<(), Error> {
     for (block, x) in x.chunks_exact(B::DTYPE.block_size()).enumerate() {
         let finite = x.iter().all(|v| v.is_finite());
         let encoded = finite.then(|| B::quantize(x)).flatten();
@@ -114,4 +161,11 @@ fn to_blocks<B: Block>(x: &[f32], out: &mut Vec<u8>) -> Result<(), Error> {
 /// `1 / d`, or 0 where the block is all zeros.
 fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
+/// Group `group` of 16 two-bit fields of a super-block: element `128 * n + 32 * j + l` lies at bit `2 * j` of byte
+/// `32 * n + l`.
+fn crumbs(fields: &[u8; 64], group: usize) -> impl Iterator<Item = u8> {
+    let shift = group % 8 / 2 * 2;
+    fields[group / 8 * 32 + group % 2 * 16..][..16].iter().map(move |byte| byte >> shift & 3)
 }
