@@ -14,6 +14,9 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "check_sampling_params",
+    "dequantize",
+    "ggml_types",
+    "quantize",
     "read_config",
 ]
 
@@ -26,6 +29,26 @@ def check_sampling_params(
 
 def read_config(path: str | PathLike[str]) -> str:
     """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
+
+def ggml_types() -> dict[str, tuple[int, int, int, bool]]:
+    """Tensor types by ggml's name: its number, elements a block, bytes a block, and whether `quantize` writes it."""
+
+def dequantize(dtype: str, data: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The float32 values, one-dimensional, of whole blocks of a type.
+
+    Raises:
+        ValueError: An unknown type, or bytes that are no whole blocks.
+        TypeError: `data` is not bytes-like and no array of uint8.
+    """
+
+def quantize(dtype: str, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The bytes of whole blocks of a type that hold `values`.
+
+    Raises:
+        ValueError: An unknown type or one without a quantiser, elements that are no whole blocks, or a value no block
+            can hold.
+        TypeError: `values` is no array of float32.
+    """
 
 @final
 class FinishedSequence:

@@ -9,6 +9,7 @@ mod errors;
 mod guarded;
 mod model_runner;
 mod options;
+mod quant;
 mod tokenizer;
 
 /// The engine behind the package `nanovllm`.
@@ -22,6 +23,8 @@ mod _core {
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
     use crate::options::read_config;
+    #[pymodule_export]
+    use crate::quant::{dequantize, ggml_types, quantize};
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
 
