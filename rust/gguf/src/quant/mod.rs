@@ -3,8 +3,12 @@
 //! The layouts and the arithmetic are ggml's reference functions (`ggml-quants.c`), bit for bit: codes times f16 scales
 //! widened to f32, each product and sum rounded to f32.
 
+mod codebook;
 mod dense;
 mod half_le;
+mod iq1;
+mod iq2;
+mod iq3;
 mod iq4;
 mod mxfp4;
 mod q2_k;
@@ -14,8 +18,12 @@ mod q4_k;
 mod q5;
 mod q6_k;
 mod q8;
+mod ternary;
 
 pub use half_le::LeF16;
+pub use iq1::{BlockIQ1_M, BlockIQ1_S};
+pub use iq2::{BlockIQ2_S, BlockIQ2_XS, BlockIQ2_XXS};
+pub use iq3::{BlockIQ3_S, BlockIQ3_XXS};
 pub use iq4::{BlockIQ4_NL, BlockIQ4_XS, IQ4_VALUES};
 pub use mxfp4::{BlockMXFP4, MXFP4_VALUES};
 pub use q2_k::BlockQ2_K;
@@ -25,6 +33,7 @@ pub use q4_k::{BlockQ4_K, BlockQ5_K, PackedScales};
 pub use q5::{BlockQ5_0, BlockQ5_1};
 pub use q6_k::BlockQ6_K;
 pub use q8::{BlockQ8_0, BlockQ8_1, BlockQ8_K};
+pub use ternary::{BlockTQ1_0, BlockTQ2_0};
 
 use crate::{Error, GgmlType};
 
@@ -54,6 +63,7 @@ type EncodeFn = fn(&[f32], &mut Vec<u8>) -> Result<(), Error>;
 
 impl Codec {
     /// The implementation of `dtype`, if there is one.
+    #[allow(clippy::unnecessary_wraps)] // ggml adds types: one may be named in files before it is read
     const fn of(dtype: GgmlType) -> Option<Self> {
         Some(match dtype {
             GgmlType::F32 => Self { decode: dense::from_f32, encode: Some(dense::to_f32) },
@@ -74,7 +84,20 @@ impl Codec {
             GgmlType::IQ4_NL => Self::reader::<BlockIQ4_NL>(),
             GgmlType::IQ4_XS => Self::reader::<BlockIQ4_XS>(),
             GgmlType::MXFP4 => Self::reader::<BlockMXFP4>(),
-            _ => return None,
+            GgmlType::IQ2_XXS => Self::reader::<BlockIQ2_XXS>(),
+            GgmlType::IQ2_XS => Self::reader::<BlockIQ2_XS>(),
+            GgmlType::IQ2_S => Self::reader::<BlockIQ2_S>(),
+            GgmlType::IQ3_XXS => Self::reader::<BlockIQ3_XXS>(),
+            GgmlType::IQ3_S => Self::reader::<BlockIQ3_S>(),
+            GgmlType::IQ1_S => Self::reader::<BlockIQ1_S>(),
+            GgmlType::IQ1_M => Self::reader::<BlockIQ1_M>(),
+            GgmlType::TQ1_0 => Self::reader::<BlockTQ1_0>(),
+            GgmlType::TQ2_0 => Self::reader::<BlockTQ2_0>(),
+            GgmlType::I8 => Self { decode: dense::from_i8, encode: None },
+            GgmlType::I16 => Self { decode: dense::from_i16, encode: None },
+            GgmlType::I32 => Self { decode: dense::from_i32, encode: None },
+            GgmlType::I64 => Self { decode: dense::from_i64, encode: None },
+            GgmlType::F64 => Self { decode: dense::from_f64, encode: Some(dense::to_f64) },
         })
     }
 
