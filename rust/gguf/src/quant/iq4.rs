@@ -1,6 +1,7 @@
 //! IQ4_NL and IQ4_XS: 4-bit codes that choose from sixteen unevenly spaced values.
 
-use super::{Block, LeF16, q4};
+use super::search::{NEGLIGIBLE, extreme, nearest};
+use super::{Block, Encode, LeF16, inverse, q4};
 use crate::GgmlType;
 
 /// What the codes of IQ4_NL and IQ4_XS stand for: denser near zero, as weights are.
@@ -64,4 +65,96 @@ impl Block for BlockIQ4_XS {
 
 fn value(q: u8) -> f32 {
     IQ4_VALUES[usize::from(q & 0x0f)] as f32
+}
+
+impl Encode for BlockIQ4_NL {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let scale = search(x);
+        Some(Self { d: LeF16::finite(scale)?, qs: pack(x, scale) })
+    }
+}
+
+impl Encode for BlockIQ4_XS {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let (groups, _) = x.as_chunks::<32>();
+        let mut fits = [0.0; 8];
+        for (fit, x) in fits.iter_mut().zip(groups) {
+            *fit = search(x);
+        }
+        let d = -extreme(&fits) / 32.0;
+        let id = inverse(d);
+        let (mut scales_h, mut scales_l, mut qs) = (0, [0; 4], [[0; 16]; 8]);
+        for (j, (x, fit)) in groups.iter().zip(fits).enumerate() {
+            let scale = nearest(id * fit).clamp(-32.0, 31.0);
+            let bits = (scale + 32.0) as u8;
+            scales_l[j / 2] |= (bits & 0x0f) << (j % 2 * 4);
+            scales_h |= u16::from(bits >> 4) << (2 * j);
+            qs[j] = pack(x, d * scale);
+        }
+        Some(Self { d: LeF16::finite(d)?, scales_h: scales_h.to_le_bytes(), scales_l, qs })
+    }
+}
+
+/// The scale of a group, as ggml's `quantize_row_iq4_nl_impl` finds it: the extreme element is mapped to values about
+/// -127 and to 127, and the scale refitted to the codes of each by squared error weighted by squared magnitude.
+fn search(x: &[f32]) -> f32 {
+    let extreme = extreme(x);
+    if extreme.abs() < NEGLIGIBLE {
+        return 0.0;
+    }
+    let sums = |inverse: f32| {
+        let (mut sum_qx, mut sum_q2) = (0.0, 0.0);
+        for &x in x {
+            let (w, q) = (x * x, value(nearest_code(inverse * x)));
+            sum_qx += w * q * x;
+            sum_q2 += w * q * q;
+        }
+        (sum_qx, sum_q2)
+    };
+    let (sum_qx, sum_q2) = sums(1.0 / (extreme / 127.0));
+    let mut scale = if sum_q2 > 0.0 { sum_qx / sum_q2 } else { 0.0 };
+    // With its best scale, a candidate takes sum_qx^2 / sum_q2 off the error of all zeros.
+    let mut gain = scale * sum_qx;
+    for target in -134..=-120i16 {
+        let (sum_qx, sum_q2) = sums(target as f32 / extreme);
+        if sum_q2 > 0.0 && sum_qx * sum_qx > gain * sum_q2 {
+            scale = sum_qx / sum_q2;
+            gain = scale * sum_qx;
+        }
+    }
+    scale
+}
+
+fn pack(x: &[f32], scale: f32) -> [u8; 16] {
+    let inverse = inverse(scale);
+    q4::pack_codes(|i| nearest_code(inverse * x[i]))
+}
+
+/// The code whose value is nearest to `v`, the upper one of two.
+fn nearest_code(v: f32) -> u8 {
+    const LOWEST: f32 = IQ4_VALUES[0] as f32;
+    const HIGHEST: f32 = IQ4_VALUES[15] as f32;
+    /// The largest code of no larger value, for every integer from the lowest value up.
+    const FLOORS: [u8; 256] = {
+        let (mut floors, mut i, mut code) = ([15; 256], 0, 0);
+        while code < 15 {
+            if IQ4_VALUES[0] as i32 + i as i32 == IQ4_VALUES[code + 1] as i32 {
+                code += 1;
+            }
+            floors[i] = code as u8;
+            i += 1;
+        }
+        floors
+    };
+    /// Where the next code becomes as near.
+    const MIDDLES: [f32; 16] = {
+        let (mut middles, mut code) = ([f32::INFINITY; 16], 0);
+        while code < 15 {
+            middles[code] = f32::midpoint(IQ4_VALUES[code] as f32, IQ4_VALUES[code + 1] as f32);
+            code += 1;
+        }
+        middles
+    };
+    let floor = FLOORS[usize::from((v.clamp(LOWEST, HIGHEST) - LOWEST) as u8)];
+    floor + u8::from(v >= MIDDLES[usize::from(floor & 0x0f)])
 }

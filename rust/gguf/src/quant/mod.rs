@@ -18,6 +18,7 @@ mod q4_k;
 mod q5;
 mod q6_k;
 mod q8;
+mod search;
 mod ternary;
 
 pub use half_le::LeF16;
@@ -71,19 +72,19 @@ impl Codec {
             GgmlType::Bf16 => Self { decode: dense::from_bf16, encode: Some(dense::to_bf16) },
             GgmlType::Q4_0 => Self::both::<BlockQ4_0>(),
             GgmlType::Q4_1 => Self::both::<BlockQ4_1>(),
-            GgmlType::Q5_0 => Self::reader::<BlockQ5_0>(),
-            GgmlType::Q5_1 => Self::reader::<BlockQ5_1>(),
+            GgmlType::Q5_0 => Self::both::<BlockQ5_0>(),
+            GgmlType::Q5_1 => Self::both::<BlockQ5_1>(),
             GgmlType::Q8_0 => Self::both::<BlockQ8_0>(),
-            GgmlType::Q8_1 => Self::reader::<BlockQ8_1>(),
-            GgmlType::Q2_K => Self::reader::<BlockQ2_K>(),
-            GgmlType::Q3_K => Self::reader::<BlockQ3_K>(),
-            GgmlType::Q4_K => Self::reader::<BlockQ4_K>(),
-            GgmlType::Q5_K => Self::reader::<BlockQ5_K>(),
-            GgmlType::Q6_K => Self::reader::<BlockQ6_K>(),
-            GgmlType::Q8_K => Self::reader::<BlockQ8_K>(),
-            GgmlType::IQ4_NL => Self::reader::<BlockIQ4_NL>(),
-            GgmlType::IQ4_XS => Self::reader::<BlockIQ4_XS>(),
-            GgmlType::MXFP4 => Self::reader::<BlockMXFP4>(),
+            GgmlType::Q8_1 => Self::both::<BlockQ8_1>(),
+            GgmlType::Q2_K => Self::both::<BlockQ2_K>(),
+            GgmlType::Q3_K => Self::both::<BlockQ3_K>(),
+            GgmlType::Q4_K => Self::both::<BlockQ4_K>(),
+            GgmlType::Q5_K => Self::both::<BlockQ5_K>(),
+            GgmlType::Q6_K => Self::both::<BlockQ6_K>(),
+            GgmlType::Q8_K => Self::both::<BlockQ8_K>(),
+            GgmlType::IQ4_NL => Self::both::<BlockIQ4_NL>(),
+            GgmlType::IQ4_XS => Self::both::<BlockIQ4_XS>(),
+            GgmlType::MXFP4 => Self::both::<BlockMXFP4>(),
             GgmlType::IQ2_XXS => Self::reader::<BlockIQ2_XXS>(),
             GgmlType::IQ2_XS => Self::reader::<BlockIQ2_XS>(),
             GgmlType::IQ2_S => Self::reader::<BlockIQ2_S>(),
@@ -91,8 +92,8 @@ impl Codec {
             GgmlType::IQ3_S => Self::reader::<BlockIQ3_S>(),
             GgmlType::IQ1_S => Self::reader::<BlockIQ1_S>(),
             GgmlType::IQ1_M => Self::reader::<BlockIQ1_M>(),
-            GgmlType::TQ1_0 => Self::reader::<BlockTQ1_0>(),
-            GgmlType::TQ2_0 => Self::reader::<BlockTQ2_0>(),
+            GgmlType::TQ1_0 => Self::both::<BlockTQ1_0>(),
+            GgmlType::TQ2_0 => Self::both::<BlockTQ2_0>(),
             GgmlType::I8 => Self { decode: dense::from_i8, encode: None },
             GgmlType::I16 => Self { decode: dense::from_i16, encode: None },
             GgmlType::I32 => Self { decode: dense::from_i32, encode: None },
@@ -191,4 +192,12 @@ fn inverse(d: f32) -> f32 {
 fn crumbs(fields: &[u8; 64], group: usize) -> impl Iterator<Item = u8> {
     let shift = group % 8 / 2 * 2;
     fields[group / 8 * 32 + group % 2 * 16..][..16].iter().map(move |byte| byte >> shift & 3)
+}
+
+/// The inverse of [`crumbs`], for all groups.
+fn pack_crumbs(fields: &[u8; 256]) -> [u8; 64] {
+    std::array::from_fn(|byte| {
+        let at = byte / 32 * 128 + byte % 32;
+        fields[at] | fields[at + 32] << 2 | fields[at + 64] << 4 | fields[at + 96] << 6
+    })
 }

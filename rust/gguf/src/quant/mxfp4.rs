@@ -2,7 +2,7 @@
 //!
 //! <https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf>
 
-use super::{Block, q4};
+use super::{Block, Encode, q4};
 use crate::GgmlType;
 
 /// Twice what the E2M1 codes stand for, which makes them integers.
@@ -33,6 +33,37 @@ impl Block for BlockMXFP4 {
         q4::unpack(&self.qs, out, |q| scale * MXFP4_VALUES[usize::from(q & 0x0f)] as f32);
     }
 }
+
+impl Encode for BlockMXFP4 {
+    /// The standard's exponent leaves magnitudes of up to 8 to a code of at most 6. Where that costs more than a
+    /// coarser grid would, the next exponent is taken.
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let most = x.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
+        let e = ((most.to_bits() >> 23) as u8).saturating_sub(2);
+        let ((fine, fine_error), (coarse, coarse_error)) = (with_exponent(x, e), with_exponent(x, e + 1));
+        // Errors are in units of the squared scale.
+        Some(if 4.0 * coarse_error < fine_error { coarse } else { fine })
+    }
+}
+
+/// The nearest block of a given exponent, and its squared error over the squared scale.
+fn with_exponent(x: &[f32], e: u8) -> (BlockMXFP4, f32) {
+    let scale = scale(e);
+    let code = |i: usize| {
+        let v = x[i] / scale;
+        let magnitude = MIDDLES.iter().map(|&middle| u8::from(v.abs() > middle)).sum();
+        if v < 0.0 && magnitude > 0 { magnitude | 8 } else { magnitude }
+    };
+    let codes: [u8; 32] = std::array::from_fn(code);
+    let error = x.iter().zip(codes).fold(0.0, |sum, (x, q)| {
+        let difference = x / scale - MXFP4_VALUES[usize::from(q & 0x0f)] as f32;
+        sum + difference * difference
+    });
+    (BlockMXFP4 { e, qs: q4::pack_codes(|i| codes[i]) }, error)
+}
+
+/// Past which the next larger magnitude is nearer.
+const MIDDLES: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
 
 /// `2^(e - 128)`, subnormal below 2.
 fn scale(e: u8) -> f32 {

@@ -1,6 +1,7 @@
 //! Q2_K: 2-bit codes in super-blocks of 256, with a 4-bit scale and minimum per 16.
 
-use super::{Block, LeF16, crumbs};
+use super::search::{Grid, affine, multiples};
+use super::{Block, Encode, LeF16, crumbs, pack_crumbs};
 use crate::GgmlType;
 
 /// 256 elements: `d * scale * q - dmin * min`, scale and minimum of each 16.
@@ -28,5 +29,21 @@ impl Block for BlockQ2_K {
                 *out = scale * q as f32 - min;
             }
         }
+    }
+}
+
+impl Encode for BlockQ2_K {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        const GRID: Grid = Grid { largest: 3, candidates: 16, first: -0.5 };
+        let groups = x.as_chunks().0.first_chunk::<16>()?;
+        // Absolute differences: with four codes, squares would let outliers rule the group.
+        let (fits, mins, mut codes) = affine(groups, |x: &[f32; 16]| x.map(f32::abs), GRID, f32::abs);
+        let (d, fits) = multiples(&fits, 15)?;
+        let (dmin, mins) = multiples(&mins, 15)?;
+        for (j, (x, codes)) in groups.iter().zip(&mut codes).enumerate() {
+            GRID.requantize(x, d.to_f32() * fits[j] as f32, dmin.to_f32() * mins[j] as f32, codes);
+        }
+        let scales = std::array::from_fn(|j| fits[j] | mins[j] << 4);
+        Some(Self { scales, qs: pack_crumbs(bytemuck::cast_ref(&codes)), d, dmin })
     }
 }

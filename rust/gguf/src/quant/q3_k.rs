@@ -1,6 +1,7 @@
 //! Q3_K: 3-bit codes in super-blocks of 256, with a 6-bit scale per 16.
 
-use super::{Block, LeF16, crumbs};
+use super::search::{descent, extreme, nearest, requantize};
+use super::{Block, Encode, LeF16, crumbs, pack_crumbs};
 use crate::GgmlType;
 
 /// 256 elements: `d * scale * (q - 4)`, scale of each 16.
@@ -43,5 +44,32 @@ impl Block for BlockQ3_K {
                 *out = scale * ((q | third << 2) as f32 - 4.0);
             }
         }
+    }
+}
+
+impl Encode for BlockQ3_K {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let (groups, _) = x.as_chunks::<16>();
+        let (mut fits, mut codes) = ([0.0; 16], [[0; 16]; 16]);
+        for ((x, fit), codes) in groups.iter().zip(&mut fits).zip(&mut codes) {
+            (*fit, *codes) = descent(x, 4);
+        }
+        let widest = extreme(&fits);
+        if widest == 0.0 {
+            return Some(bytemuck::Zeroable::zeroed());
+        }
+        let inverse = -32.0 / widest;
+        let d = LeF16::finite(1.0 / inverse)?;
+        let mut scales = [0; 12];
+        for (j, ((x, fit), codes)) in groups.iter().zip(&fits).zip(&mut codes).enumerate() {
+            let scale = nearest(inverse * fit).clamp(-32.0, 31.0);
+            let bits = (scale + 32.0) as u8;
+            scales[j % 8] |= (bits & 0x0f) << (j / 8 * 4);
+            scales[8 + j % 4] |= bits >> 4 << (j / 4 * 2);
+            requantize(x, 4, d.to_f32() * scale, codes);
+        }
+        let codes: &[u8; 256] = bytemuck::cast_ref(&codes);
+        let hmask = std::array::from_fn(|l| (0..8).fold(0, |bits, j| bits | codes[32 * j + l] >> 2 << j));
+        Some(Self { hmask, qs: pack_crumbs(&codes.map(|q| q & 3)), scales, d })
     }
 }

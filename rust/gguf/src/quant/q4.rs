@@ -2,7 +2,7 @@
 //!
 //! Byte `i` of a block holds element `i` in its low nibble and element `i + 16` in its high one.
 
-use super::{Block, Encode, LeF16, inverse};
+use super::{Block, Encode, LeF16, inverse, search};
 use crate::GgmlType;
 
 /// 32 elements: `d * (q - 8)`.
@@ -38,9 +38,7 @@ impl Block for BlockQ4_0 {
 
 impl Encode for BlockQ4_0 {
     fn quantize(x: &[f32]) -> Option<Self> {
-        // The value of largest magnitude, the first of equals.
-        let extreme = x.iter().fold(0.0, |most: f32, &v| if most.abs() < v.abs() { v } else { most });
-        let d = extreme / -8.0;
+        let d = search::extreme(x) / -8.0;
         let id = inverse(d);
         Some(Self { d: LeF16::finite(d)?, qs: pack(x, |v| v * id + 8.5) })
     }
@@ -76,6 +74,10 @@ pub(super) fn unpack(qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32) 
 
 /// `code` gives the code plus a half, to be truncated.
 fn pack(x: &[f32], code: impl Fn(f32) -> f32) -> [u8; 16] {
-    let nibble = |v: f32| (code(v) as u8).min(15);
-    std::array::from_fn(|i| nibble(x[i]) | nibble(x[i + 16]) << 4)
+    pack_codes(|i| (code(x[i]) as u8).min(15))
+}
+
+/// The codes of 32 elements, 0 to 15, in the order of Q4_0.
+pub(super) fn pack_codes(code: impl Fn(usize) -> u8) -> [u8; 16] {
+    std::array::from_fn(|i| code(i) | code(i + 16) << 4)
 }

@@ -1,6 +1,7 @@
 //! Q4_K and Q5_K: 4- and 5-bit codes in super-blocks of 256, with a 6-bit scale and minimum per 32.
 
-use super::{Block, LeF16};
+use super::search::{Grid, affine, multiples};
+use super::{Block, Encode, LeF16};
 use crate::GgmlType;
 
 /// 256 elements: `d * scale * q - dmin * min`, scale and minimum of each 32.
@@ -53,6 +54,20 @@ impl PackedScales {
     }
 }
 
+impl PackedScales {
+    /// Packs scales and minimums of 0 to 63.
+    fn pack(scales: [u8; 8], mins: [u8; 8]) -> Self {
+        let upper = |six_bits: u8| six_bits >> 4 << 6;
+        let mut bytes = [0; 12];
+        for j in 0..4 {
+            bytes[j] = scales[j] | upper(scales[4 + j]);
+            bytes[4 + j] = mins[j] | upper(mins[4 + j]);
+            bytes[8 + j] = scales[4 + j] & 0x0f | mins[4 + j] << 4;
+        }
+        Self(bytes)
+    }
+}
+
 impl Block for BlockQ4_K {
     const DTYPE: GgmlType = GgmlType::Q4_K;
 
@@ -81,6 +96,45 @@ impl Block for BlockQ5_K {
             }
         }
     }
+}
+
+impl Encode for BlockQ4_K {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let (d, dmin, scales, codes) = super_block(x, Grid { largest: 15, candidates: 21, first: -1.0 })?;
+        Some(Self { d, dmin, scales, qs: pack_nibbles(&codes) })
+    }
+}
+
+impl Encode for BlockQ5_K {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let (d, dmin, scales, codes) = super_block(x, Grid { largest: 31, candidates: 16, first: -0.5 })?;
+        let qh = std::array::from_fn(|l| (0..8).fold(0, |bits, j| bits | codes[j][l] >> 4 << j));
+        Some(Self { d, dmin, scales, qh, qs: pack_nibbles(&codes) })
+    }
+}
+
+/// The scales of scales and minimums, these, and the codes of each 32 elements.
+fn super_block(x: &[f32], grid: Grid) -> Option<(LeF16, LeF16, PackedScales, [[u8; 32]; 8])> {
+    let groups = x.as_chunks().0.first_chunk::<8>()?;
+    let weights = |x: &[f32; 32]| {
+        let root_mean_square = (x.iter().fold(0.0, |sum, x| sum + x * x) / 32.0).sqrt();
+        x.map(|x| root_mean_square + x.abs())
+    };
+    let (fits, mins, mut codes) = affine(groups, weights, grid, |difference| difference * difference);
+    let (d, fits) = multiples(&fits, 63)?;
+    let (dmin, mins) = multiples(&mins, 63)?;
+    for (j, (x, codes)) in groups.iter().zip(&mut codes).enumerate() {
+        grid.requantize(x, d.to_f32() * fits[j] as f32, dmin.to_f32() * mins[j] as f32, codes);
+    }
+    Some((d, dmin, PackedScales::pack(fits, mins), codes))
+}
+
+/// The inverse of [`nibbles`], for all groups.
+fn pack_nibbles(codes: &[[u8; 32]; 8]) -> [u8; 128] {
+    std::array::from_fn(|byte| {
+        let (pair, l) = (byte / 32 * 2, byte % 32);
+        codes[pair][l] & 0x0f | codes[pair + 1][l] << 4
+    })
 }
 
 /// The low four bits of the elements of group `j` of 32.

@@ -2,7 +2,7 @@
 //!
 //! Low four bits lie as in Q4_0; bit `i` of `qh`, read as a little-endian u32, is the fifth bit of element `i`.
 
-use super::{Block, LeF16};
+use super::{Block, Encode, LeF16, inverse, q4, search};
 use crate::GgmlType;
 
 /// 32 elements: `d * (q - 16)`.
@@ -40,12 +40,32 @@ impl Block for BlockQ5_0 {
     }
 }
 
+impl Encode for BlockQ5_0 {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let d = search::extreme(x) / -16.0;
+        let id = inverse(d);
+        let (qh, qs) = pack(x, |v| v * id + 16.5);
+        Some(Self { d: LeF16::finite(d)?, qh, qs })
+    }
+}
+
 impl Block for BlockQ5_1 {
     const DTYPE: GgmlType = GgmlType::Q5_1;
 
     fn dequantize(&self, out: &mut [f32]) {
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
         unpack(self.qh, &self.qs, out, |q| q as f32 * d + m);
+    }
+}
+
+impl Encode for BlockQ5_1 {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let min = x.iter().copied().fold(f32::MAX, f32::min);
+        let max = x.iter().copied().fold(f32::MIN, f32::max);
+        let d = (max - min) / 31.0;
+        let id = inverse(d);
+        let (qh, qs) = pack(x, |v| (v - min) * id + 0.5);
+        Some(Self { d: LeF16::finite(d)?, m: LeF16::finite(min)?, qh, qs })
     }
 }
 
@@ -57,4 +77,11 @@ fn unpack(qh: [u8; 4], qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32
         *low = value(byte & 0x0f | fifth(i));
         *high = value(byte >> 4 | fifth(i + 16));
     }
+}
+
+/// `code` gives the code plus a half, to be truncated.
+fn pack(x: &[f32], code: impl Fn(f32) -> f32) -> ([u8; 4], [u8; 16]) {
+    let code = |i: usize| (code(x[i]) as u8).min(31);
+    let qh = (0..32).fold(0, |bits, i| bits | u32::from(code(i) >> 4) << i);
+    (qh.to_le_bytes(), q4::pack_codes(|i| code(i) & 0x0f))
 }

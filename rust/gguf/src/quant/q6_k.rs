@@ -1,6 +1,7 @@
 //! Q6_K: 6-bit codes in super-blocks of 256, with an 8-bit scale per 16.
 
-use super::{Block, LeF16, crumbs};
+use super::search::{NEGLIGIBLE, extreme, nearest, requantize, symmetric};
+use super::{Block, Encode, LeF16, crumbs, pack_crumbs};
 use crate::GgmlType;
 
 /// 256 elements: `d * scale * (q - 32)`, scale of each 16.
@@ -30,5 +31,31 @@ impl Block for BlockQ6_K {
                 *out = scale * ((low | high << 4) as f32 - 32.0);
             }
         }
+    }
+}
+
+impl Encode for BlockQ6_K {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let (groups, _) = x.as_chunks::<16>();
+        let (mut fits, mut codes) = ([0.0; 16], [[0; 16]; 16]);
+        for ((x, fit), codes) in groups.iter().zip(&mut fits).zip(&mut codes) {
+            (*fit, *codes) = symmetric(x, 32);
+        }
+        let widest = extreme(&fits);
+        if widest.abs() < NEGLIGIBLE {
+            return Some(bytemuck::Zeroable::zeroed());
+        }
+        let inverse = -128.0 / widest;
+        let d = LeF16::finite(1.0 / inverse)?;
+        let scales = fits.map(|fit| nearest(inverse * fit).min(127.0) as i8);
+        for ((x, &scale), codes) in groups.iter().zip(&scales).zip(&mut codes) {
+            requantize(x, 32, d.to_f32() * scale as f32, codes);
+        }
+        let codes: &[u8; 256] = bytemuck::cast_ref(&codes);
+        let ql = std::array::from_fn(|byte| {
+            let at = byte / 64 * 128 + byte % 64;
+            codes[at] & 0x0f | codes[at + 64] << 4
+        });
+        Some(Self { ql, qh: pack_crumbs(&codes.map(|q| q >> 4)), scales, d })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ggml uses the latter two for activations alone; their sums serve dot products with formats that have a minimum.
 
-use super::{Block, Encode, LeF16, inverse};
+use super::{Block, Encode, LeF16, inverse, search};
 use crate::GgmlType;
 
 /// 32 elements: `d * qs[i]`.
@@ -71,12 +71,46 @@ fn scaled(d: f32, qs: &[i8], out: &mut [f32]) {
 
 impl Encode for BlockQ8_0 {
     fn quantize(x: &[f32]) -> Option<Self> {
-        let d = x.iter().fold(0.0, |most: f32, v| most.max(v.abs())) / 127.0;
-        let id = inverse(d);
-        let mut qs = [0; 32];
-        for (q, v) in qs.iter_mut().zip(x) {
-            *q = (v * id).round() as i8; // halves away from zero, as roundf
-        }
+        let (d, qs) = rounded(x);
         Some(Self { d: LeF16::finite(d)?, qs })
     }
+}
+
+impl Encode for BlockQ8_1 {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let (d, qs) = rounded(x);
+        let sum: i32 = qs.iter().map(|&q| i32::from(q)).sum();
+        Some(Self { d: LeF16::finite(d)?, s: LeF16::finite(sum as f32 * d)?, qs })
+    }
+}
+
+impl Encode for BlockQ8_K {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let extreme = search::extreme(x);
+        if extreme == 0.0 {
+            return Some(bytemuck::Zeroable::zeroed());
+        }
+        // Negative, so that the extreme lands on -127.
+        let inverse = -127.0 / extreme;
+        let mut qs = [0; 256];
+        for (q, v) in qs.iter_mut().zip(x) {
+            *q = search::nearest(inverse * v).min(127.0) as i8;
+        }
+        let mut bsums = [[0; 2]; 16];
+        for (sum, qs) in bsums.iter_mut().zip(qs.as_chunks::<16>().0) {
+            *sum = qs.iter().map(|&q| i16::from(q)).sum::<i16>().to_le_bytes();
+        }
+        Some(Self { d: (1.0 / inverse).to_le_bytes(), qs, bsums })
+    }
+}
+
+/// The scale that maps the largest magnitude to 127, and the codes.
+fn rounded(x: &[f32]) -> (f32, [i8; 32]) {
+    let d = x.iter().fold(0.0, |most: f32, v| most.max(v.abs())) / 127.0;
+    let id = inverse(d);
+    let mut qs = [0; 32];
+    for (q, v) in qs.iter_mut().zip(x) {
+        *q = (v * id).round() as i8; // halves away from zero, as roundf
+    }
+    (d, qs)
 }

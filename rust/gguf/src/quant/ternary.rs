@@ -1,6 +1,6 @@
 //! TQ1_0 and TQ2_0: -1, 0 or 1 times a scale per 256, for models trained ternary (BitNet b1.58, TriLM).
 
-use super::{Block, LeF16, crumbs};
+use super::{Block, Encode, LeF16, crumbs, inverse, pack_crumbs};
 use crate::GgmlType;
 
 /// 256 elements: `d * (q - 1)`, five codes a byte.
@@ -57,4 +57,36 @@ impl Block for BlockTQ2_0 {
             }
         }
     }
+}
+
+impl Encode for BlockTQ1_0 {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let (d, digits) = digits(x);
+        // Five digits as a fraction in base 3, rounded up to a multiple of 1/256.
+        let byte = |digits: [u8; 5]| {
+            let number = digits.iter().fold(0, |number, &digit| 3 * number + u16::from(digit));
+            (number * 256).div_ceil(243) as u8
+        };
+        let qs = std::array::from_fn(|m| {
+            let (first, stride) = if m < 32 { (m, 32) } else { (128 + m, 16) };
+            byte(std::array::from_fn(|n| digits[first + n * stride]))
+        });
+        let qh =
+            std::array::from_fn(|m| byte(std::array::from_fn(|n| if n < 4 { digits[240 + 4 * n + m] } else { 0 })));
+        Some(Self { qs, qh, d: LeF16::finite(d)? })
+    }
+}
+
+impl Encode for BlockTQ2_0 {
+    fn quantize(x: &[f32]) -> Option<Self> {
+        let (d, digits) = digits(x);
+        Some(Self { qs: pack_crumbs(&digits), d: LeF16::finite(d)? })
+    }
+}
+
+/// The largest magnitude, and 0, 1 or 2 for what is nearest to minus that, to zero and to it.
+fn digits(x: &[f32]) -> (f32, [u8; 256]) {
+    let d = x.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
+    let id = inverse(d);
+    (d, std::array::from_fn(|i| 1 + u8::from(x[i] * id >= 0.5) - u8::from(x[i] * id <= -0.5)))
 }
