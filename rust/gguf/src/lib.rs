@@ -15,6 +15,7 @@ mod metadata;
 mod quant;
 mod reader;
 mod source;
+mod split;
 mod table;
 mod tensor;
 mod types;
@@ -30,6 +31,7 @@ pub use quant::{
     BlockQ8_0, BlockQ8_1, BlockQ8_K, BlockTQ1_0, BlockTQ2_0, IQ4_VALUES, LeF16, MXFP4_VALUES, PackedScales,
     can_quantize, dequantize, is_supported, quantize,
 };
+pub use source::FileBytes;
 pub use tensor::{TensorInfo, TensorView};
 pub use types::GgmlType;
 pub use value::{Array, Value};

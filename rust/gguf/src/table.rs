@@ -71,7 +71,7 @@ fn entry(r: &mut Reader<'_>, alignment: usize) -> Result<TensorInfo, Error> {
     let Ok(offset) = usize::try_from(offset) else {
         return Err(Error::OutOfFile { tensor: name, offset, bytes: len, available: usize::MAX });
     };
-    Ok(TensorInfo { name, dims, dtype, offset, len })
+    Ok(TensorInfo { name, dims, dtype, shard: 0, offset, len })
 }
 
 /// Refuses a number of dimensions the format does not allow.

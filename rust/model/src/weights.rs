@@ -30,6 +30,7 @@ impl<'a, B: Backend> Weights<'a, B> {
     /// The tensor `name` of this shape; a missing one is noted for [`finish`](Self::finish).
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<StoredTensor<'a>>> {
         self.left.remove(name);
+        self.checkpoint.check(name)?;
         let Some(tensor) = self.checkpoint.tensor(name) else {
             self.missing.push(name.to_owned());
             return Ok(None);
@@ -81,7 +82,7 @@ impl<'a, B: Backend> Weights<'a, B> {
 
     /// Element type of the tensor `name`.
     pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
-        self.checkpoint.tensor(name).map(|t| t.dtype)
+        self.checkpoint.dtype(name)
     }
 
     /// Says that `name`, if stored, is a copy of something else.

@@ -8,10 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 pub use self::pending::PendingFile;
-use crate::{Error, GgmlType, GgufFile, Metadata, table};
-
-/// Keys that describe a shard of a split model; a file that holds the whole model has none.
-const SPLIT_KEYS: [&str; 3] = ["split.no", "split.count", "split.tensors.count"];
+use crate::{Error, GgmlType, GgufFile, Metadata, split, table};
 
 /// A tensor to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,10 +150,10 @@ impl GgufFile {
     /// merged and loses its `split.*` keys.
     ///
     /// # Errors
-    /// What [`GgufWriter::create`] refuses; [`Error::Io`]. Nothing is then left at `path` that was not there before.
+    /// What [`GgufWriter::create`] refuses; [`Error::Shortened`]; [`Error::Io`]. Nothing is then left at `path` that was not there before.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let mut metadata = self.metadata().clone();
-        for key in SPLIT_KEYS {
+        for key in split::KEYS {
             metadata.remove(key);
         }
         let specs: Vec<TensorSpec> = self
@@ -166,6 +163,7 @@ impl GgufFile {
             .collect();
         let mut writer = GgufWriter::create(path, &metadata, &specs)?;
         for spec in &specs {
+            self.check(&spec.name)?;
             if let Some(view) = self.tensor(&spec.name) {
                 writer.tensor(view.name, view.data).map_err(|error| error.in_file(path))?;
                 self.release(&view);

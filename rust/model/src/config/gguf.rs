@@ -29,10 +29,15 @@ impl ModelConfig {
         let hidden_size = keys.usize("embedding_length")?;
         let num_attention_heads = keys.usize("attention.head_count")?;
         let head_dim = keys.opt("attention.key_length")?.unwrap_or(hidden_size / num_attention_heads.max(1));
-        for (key, value) in [
-            ("attention.value_length", keys.opt("attention.value_length")?),
-            ("rope.dimension_count", keys.opt("rope.dimension_count")?),
-        ] {
+        let rotated = keys.opt("rope.dimension_count")?;
+        if let Some(rotated) = rotated.filter(|&n| n > head_dim) {
+            return Err(LoadError::Config(format!(
+                "{name}.rope.dimension_count is {rotated}, more than the {head_dim} dimensions of a head"
+            )));
+        }
+        for (key, value) in
+            [("attention.value_length", keys.opt("attention.value_length")?), ("rope.dimension_count", rotated)]
+        {
             if let Some(value) = value.filter(|&n| n != head_dim) {
                 return Err(LoadError::Unsupported(format!(
                     "{name}.{key} of {value} beside heads of {head_dim}; they must be equal"
@@ -115,6 +120,7 @@ impl Keys<'_> {
         let theta = f64::from(self.metadata.opt_f32(&self.name("rope.freq_base"))?.unwrap_or(10000.0));
         if let Some(factors) = file.tensor("rope_freqs.weight") {
             // Llama 3's scaling, already worked out by whoever converted the model.
+            file.check(factors.name)?;
             let factors = factors.to_f32()?;
             return Ok(RopeConfig { theta, scaling: RopeScaling::Factors(factors) });
         }
