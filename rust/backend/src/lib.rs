@@ -69,6 +69,17 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`].
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
 
+    /// Copies one layer of a cache out as f32: keys and values, each in nano-vLLM's plain layout
+    /// `[num_blocks, block_size, num_kv_heads, head_dim]`. `layer` is in range.
+    fn read_kv_cache(&self, cache: &Self::KvCache, layer: usize) -> (Vec<f32>, Vec<f32>);
+
+    /// Overwrites one layer of a cache with what [`read_kv_cache`](Self::read_kv_cache) gives: rounded once, to the nearest
+    /// value of the cache's type. `layer` is in range.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when either slice has another length; the cache is then unchanged.
+    fn write_kv_cache(&self, cache: &mut Self::KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()>;
+
     /// `out[i] = weight[ids[i]]`. Ids are in range (the engine checks them where they enter).
     fn embedding(&self, weight: &Self::Weight, ids: &[u32], out: &mut Self::Tensor);
 
