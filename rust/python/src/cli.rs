@@ -7,6 +7,8 @@ use nanovllm_cli::Host;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
+use crate::engine::check_signals;
+
 /// Runs the command `nanovllm` with `args`, the program's name first, and returns the exit code. `resolve` turns what the user
 /// calls a model into a path; the command reports an exception it raises. Only what is no `Exception` (KeyboardInterrupt)
 /// is raised again, once the command has cleaned up.
@@ -29,7 +31,7 @@ pub(crate) fn run_command(py: Python<'_>, args: Vec<OsString>, resolve: Bound<'_
             })
         };
         let interrupted = || {
-            let signal = Python::attach(Python::check_signals).err();
+            let signal = check_signals().err();
             signal.map(keep).is_some()
         };
         nanovllm_cli::run(args, &Host { resolve: &resolve, interrupted: &interrupted })
