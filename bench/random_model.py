@@ -2,7 +2,7 @@
 
     python bench/random_model.py TYPE FILE.gguf [--layers N]
 
-Every layer holds the same few matrices, each stored anew, so that memory is read as in a real model while only one layer has to
+Every layer holds the same few matrices, each stored anew: memory is read as in a real model, but only one layer has to
 be quantised.
 """
 
