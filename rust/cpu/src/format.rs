@@ -1,6 +1,6 @@
 //! Which layout a GGUF type is stored in, and what else its kernels must know.
 
-mod lattice;
+mod codebook;
 mod read;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -62,7 +62,7 @@ pub(crate) enum Format {
 impl Format {
     /// How `dtype` is stored; `None` for what is no weight.
     ///
-    /// Each quantised type keeps its values exactly (Q8_K's scale is rounded to f16), and all but the lattices their bits.
+    /// Each quantised type keeps its values exactly (Q8_K's scale is rounded to f16), and all but those with a codebook their bits.
     pub(crate) const fn of(dtype: DType) -> Option<Self> {
         macro_rules! linear {
             ($layout:ident, $block:ty) => {
@@ -93,7 +93,7 @@ impl Format {
             DType::IQ4_NL => table!(Table4Half, IQ4_VALUES, BlockIQ4_NL),
             DType::IQ4_XS => table!(Table4Signed, IQ4_VALUES, BlockIQ4_XS),
             DType::MXFP4 => table!(Table4Exponent, MXFP4_VALUES, BlockMXFP4),
-            _ => match lattice::coding(dtype) {
+            _ => match codebook::coding(dtype) {
                 Some(coding) => coding,
                 None => return None,
             },

@@ -234,9 +234,9 @@ layouts! {
     Q6_K: 6, Values::Offset(32), SignedPairs;
     /// IQ4_NL.
     Table4Half: 4, Values::Table, Half;
-    /// IQ4_XS and the 3-bit lattices.
+    /// IQ4_XS and IQ3.
     Table4Signed: 4, Values::Table, Signed;
-    /// The 1- and 2-bit lattices.
+    /// IQ1 and IQ2.
     Table3Signed: 3, Values::Table, SignedPairs;
     /// MXFP4.
     Table4Exponent: 4, Values::Table, Exponent;

@@ -9,7 +9,7 @@ use crate::testing::Random;
 pub(crate) const DENSE: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::Bf16];
 
 /// Every quantised type a weight may have.
-pub(crate) const QUANTIZED: [DType; 15] = [
+pub(crate) const QUANTIZED: [DType; 24] = [
     DType::Q8_0,
     DType::Q8_1,
     DType::Q8_K,
@@ -25,6 +25,15 @@ pub(crate) const QUANTIZED: [DType; 15] = [
     DType::IQ4_NL,
     DType::IQ4_XS,
     DType::MXFP4,
+    DType::IQ3_S,
+    DType::IQ3_XXS,
+    DType::IQ2_S,
+    DType::IQ2_XS,
+    DType::IQ2_XXS,
+    DType::IQ1_M,
+    DType::IQ1_S,
+    DType::TQ2_0,
+    DType::TQ1_0,
 ];
 
 /// Bytes of the halves in a block of `dtype`, scale first.
@@ -34,7 +43,9 @@ fn halves(dtype: DType) -> &'static [usize] {
         DType::Q3_K => &[108],
         DType::Q6_K => &[208],
         DType::Q4_1 | DType::Q5_1 | DType::Q8_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
-        DType::MXFP4 | DType::Q8_K => &[],
+        DType::TQ1_0 => &[52],
+        DType::TQ2_0 => &[64],
+        DType::MXFP4 | DType::Q8_K | DType::IQ1_M => &[],
         _ => &[0],
     }
 }
@@ -46,6 +57,12 @@ pub(crate) fn set_scales(dtype: DType, block: &mut [u8], scale: f32, min: f32) {
     }
     match dtype {
         DType::Q8_K => block[..4].copy_from_slice(&f16::from_f32(scale).to_f32().to_le_bytes()),
+        DType::IQ1_M => {
+            let bits = f16::from_f32(scale).to_bits();
+            for (i, byte) in block[48..].iter_mut().skip(1).step_by(2).enumerate() {
+                *byte = *byte & 15 | ((bits >> (4 * i) & 15) << 4) as u8;
+            }
+        }
         DType::MXFP4 => block[0] = (scale.abs().log2() + 128.0) as u8,
         _ => {}
     }
@@ -69,12 +86,6 @@ pub(crate) fn random_weight(dtype: DType, rows: usize, cols: usize, seed: u64) -
         }
     }
     let mut values = vec![0.0; rows * cols];
-    if dtype == DType::F64 {
-        for (value, x) in values.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *value = f64::from_le_bytes(*x) as f32;
-        }
-    } else {
-        nanovllm_gguf::dequantize(dtype, &bytes, &mut values).expect("supported");
-    }
+    nanovllm_gguf::dequantize(dtype, &bytes, &mut values).expect("supported");
     (bytes, values)
 }

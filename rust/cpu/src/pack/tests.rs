@@ -55,6 +55,9 @@ fn scales_that_are_not_finite_stay_so() {
     for dtype in QUANTIZED.into_iter().filter(|&dtype| dtype != DType::MXFP4) {
         for scale in [f32::NAN, f32::INFINITY] {
             let mut block = vec![0x5a; dtype.type_size()];
+            if scale.is_infinite() && matches!(dtype, DType::TQ1_0 | DType::TQ2_0) {
+                continue; // stored as a difference
+            }
             set_scales(dtype, &mut block, scale, 0.5);
             let mut values = vec![0.0; dtype.block_size()];
             nanovllm_gguf::dequantize(dtype, &block, &mut values).expect("supported");
