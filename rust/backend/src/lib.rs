@@ -56,6 +56,13 @@ pub trait Backend: Send + Sync + 'static {
     /// the shape; [`Error::OutOfMemory`].
     fn pack(&self, part: &WeightPart<'_>) -> Result<Self::Weight>;
 
+    /// The type [`pack`](Self::pack) stores rows of `cols` values of `dtype` in, where the device has no kernel for `dtype`
+    /// itself; otherwise `dtype`.
+    fn stored_as(&self, dtype: DType, cols: usize) -> DType {
+        let _ = cols;
+        dtype
+    }
+
     /// Stacks weights by rows (outputs) into one, in order; the parts may differ in type, not in columns.
     ///
     /// # Errors

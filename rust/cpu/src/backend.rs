@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nanovllm_backend::{Backend, Context, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
+use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
 
 use crate::activations::{ActivationBits, Activations};
 use crate::attention::{self, AttentionKernels, Scratch as AttentionScratch};
 use crate::claims::Claims;
+use crate::format;
 use crate::isa::Isa;
 use crate::kv_cache::{self, KvCache};
 use crate::matmul::{self, MatmulKernels, Weight};
@@ -116,6 +117,10 @@ impl Backend for CpuBackend {
 
     fn pack(&self, part: &WeightPart<'_>) -> Result<Weight> {
         Ok(Weight { parts: vec![Packed::new(part, self.matmul.lanes, &self.team)?] })
+    }
+
+    fn stored_as(&self, dtype: DType, _cols: usize) -> DType {
+        format::stored_as(dtype)
     }
 
     fn concat(&self, parts: Vec<Weight>) -> Result<Weight> {
