@@ -6,6 +6,7 @@
 mod arguments;
 mod engine;
 mod errors;
+mod files;
 mod guarded;
 mod model_runner;
 mod options;
@@ -18,6 +19,8 @@ mod _core {
     use crate::arguments::check_sampling_params;
     #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
+    #[pymodule_export]
+    use crate::files::{GgufFile, SafeTensors, TensorInfo};
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
