@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from os import PathLike
-from typing import SupportsFloat, SupportsIndex, final
+from typing import Any, SupportsFloat, SupportsIndex, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 __all__ = [
     "Engine",
     "FinishedSequence",
+    "GgufFile",
     "ModelRunner",
+    "SafeTensors",
+    "TensorInfo",
     "Tokenizer",
     "__version__",
     "check_sampling_params",
@@ -182,3 +185,84 @@ def run_command(args: list[str], resolve: Callable[[str], str]) -> int:
         args: The command line.
         resolve: From what the user calls a model to its path; the command reports an `Exception` that it raises.
     """
+@final
+class TensorInfo:
+    """A tensor's entry in its file."""
+
+    @property
+    def name(self) -> str:
+        """The name, unique in the model."""
+    @property
+    def dtype(self) -> str:
+        """The element type as the format writes it: "F32", "Q4_K", "BF16"."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in numpy's order, outermost first (GGUF itself counts from the innermost)."""
+    @property
+    def nbytes(self) -> int:
+        """The size of the stored data in bytes."""
+
+@final
+class GgufFile:
+    """A GGUF model, opened for reading; any shard of a split one (`NAME-00001-of-0000N.gguf`) opens them all.
+
+    The files are mapped and read tensor by tensor; they must not be changed while the object lives.
+
+    Raises:
+        ModelNotFoundError: A file is missing.
+        ModelFormatError: A file is not GGUF, or damaged; the message says what is wrong.
+    """
+
+    def __new__(cls, path: str | PathLike[str]) -> GgufFile: ...
+    @property
+    def version(self) -> int:
+        """The version of the format."""
+    @property
+    def metadata(self) -> dict[str, bool | int | float | str | list[Any]]:
+        """The metadata in file order, a new dict each time; bytes of strings that are not UTF-8 become U+FFFD."""
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The tensors by name in file order, a new dict each time."""
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a tensor, one-dimensional; KeyError if there is none of that name."""
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """A tensor in float32, dequantised where it is quantised.
+
+        Raises:
+            KeyError: There is no tensor of that name.
+            UnsupportedModelError: Its type cannot be dequantised.
+            ModelFormatError: The file has become shorter since it was opened.
+        """
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the model as one file of version 3, which appears when it is complete; a split model is merged."""
+
+@final
+class SafeTensors:
+    """Safetensors files, opened for reading: one, or those of a directory (that its index names, else all).
+
+    The files are mapped and read tensor by tensor; they must not be changed while the object lives.
+
+    Raises:
+        ModelNotFoundError: A file is missing.
+        ModelFormatError: A file or the index is damaged; the message says what is wrong.
+    """
+
+    def __new__(cls, path: str | PathLike[str]) -> SafeTensors: ...
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The free-form metadata, a new dict each time; where two files have a key, the first one's value."""
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The tensors by name in file order, a new dict each time."""
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a tensor, one-dimensional; KeyError if there is none of that name."""
+    def tensor(self, name: str) -> NDArray[Any]:
+        """A tensor in its own type.
+
+        BF16 and the 8-bit floats are those of `ml_dtypes` where that is installed, else their bits as uint16 or uint8.
+
+        Raises:
+            KeyError: There is no tensor of that name.
+            UnsupportedModelError: An element is less than a byte.
+            ModelFormatError: The file has become shorter since it was opened.
+        """

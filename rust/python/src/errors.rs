@@ -15,7 +15,8 @@ mod exceptions {
     pyo3::import_exception!(nanovllm.exceptions, ModelNotFoundError);
     pyo3::import_exception!(nanovllm.exceptions, UnsupportedModelError);
 }
-use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError, UnsupportedModelError};
+pub(crate) use exceptions::UnsupportedModelError;
+use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError};
 
 /// The exception for an error of the engine.
 pub(crate) fn engine_error(error: EngineError) -> PyErr {
@@ -83,10 +84,14 @@ fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
     }
 }
 
-fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
-    match error {
-        nanovllm_gguf::Error::InFile { error, .. } => gguf_error(error, text),
-        nanovllm_gguf::Error::Io(source) => io_error(source, text),
+/// The exception, with this text, for an error of the GGUF format or of a mapped file.
+pub(crate) fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
+    use nanovllm_gguf::Error;
+    match error.kind() {
+        Error::Io(source) => io_error(source, text),
+        Error::MissingShard { .. } => ModelNotFoundError::new_err(text),
+        Error::UnsupportedType { .. } => UnsupportedModelError::new_err(text),
+        Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
         _ => ModelFormatError::new_err(text),
     }
 }

@@ -7,6 +7,7 @@ mod arguments;
 mod cli;
 mod engine;
 mod errors;
+mod files;
 mod guarded;
 mod model_runner;
 mod options;
@@ -22,6 +23,8 @@ mod _core {
     use crate::cli::run_command;
     #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
+    #[pymodule_export]
+    use crate::files::{GgufFile, SafeTensors, TensorInfo};
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
