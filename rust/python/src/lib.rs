@@ -5,13 +5,17 @@
 
 mod arguments;
 mod cli;
+mod block_manager;
 mod engine;
 mod errors;
 mod files;
 mod guarded;
+mod home;
 mod model_runner;
 mod options;
 mod quant;
+mod scheduler;
+mod sequence;
 mod tokenizer;
 
 /// The engine behind the package `nanovllm`.
@@ -21,6 +25,7 @@ mod _core {
     use crate::arguments::check_sampling_params;
     #[pymodule_export]
     use crate::cli::run_command;
+    use crate::block_manager::{PyBlock, PyBlockManager};
     #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
     #[pymodule_export]
@@ -31,6 +36,9 @@ mod _core {
     use crate::options::read_config;
     #[pymodule_export]
     use crate::quant::{dequantize, ggml_types, quantize};
+    use crate::scheduler::PyScheduler;
+    #[pymodule_export]
+    use crate::sequence::PySequence;
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
 
