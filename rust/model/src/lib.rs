@@ -4,7 +4,7 @@ mod causal_lm;
 mod checkpoint;
 mod config;
 mod error;
-mod layers;
+pub mod layers;
 mod model;
 mod models;
 mod slices;

@@ -1,6 +1,6 @@
 //! nano-vLLM's layers, under its names, over any backend.
 
-pub(crate) mod activation;
+pub mod activation;
 pub(crate) mod attention;
 pub(crate) mod embed_head;
 pub(crate) mod layernorm;
