@@ -6,6 +6,7 @@
 
 mod context;
 mod error;
+mod noise;
 mod sample;
 mod spec;
 
@@ -13,6 +14,7 @@ pub use context::Context;
 pub use error::{Error, Result};
 /// The element type of stored weights and caches: GGUF's own enumeration, dense types included.
 pub use nanovllm_gguf::GgmlType as DType;
+pub use noise::NoiseStream;
 pub use sample::SampleRow;
 pub use spec::{HeadLayout, KvCacheSpec, WeightPart};
 
@@ -132,8 +134,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `out[i] = x[rows[i]]`.
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);
 
-    /// Chooses one token a row: the arg-max of `logit / temperature - ln(noise)` with the exponential noise of
-    /// [`SampleRow`], or of the logit alone at temperature 0; the lowest id wins a tie. A NaN logit is never chosen
+    /// Chooses one token a row: the arg-max of `logit / temperature - ln(noise)`, the [score](NoiseStream::score) of its noise, or of the logit alone at temperature 0; the lowest id wins a tie. A NaN logit is never chosen
     /// unless every logit is NaN, which gives 0.
     fn sample(&self, logits: &Self::Tensor, plan: &[SampleRow], out: &mut [u32]);
 }
