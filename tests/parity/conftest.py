@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from parity import counts
+from parity import counts, ours
 from parity.fixture import Reference
 
 settings.register_profile(
@@ -25,6 +26,19 @@ def reference(request: pytest.FixtureRequest) -> Reference:
     """nano-vLLM's modules: modelled, or live where `--nano-vllm` names a checkout."""
     checkout = request.config.getoption("nano_vllm", default=None)
     return Reference(None if checkout is None else Path(checkout).resolve())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A suite's `subject` is our package; beside nano-vLLM itself, the model of it is held to the same."""
+    if "subject" in metafunc.fixturenames:
+        live = metafunc.config.getoption("nano_vllm", default=None) is not None
+        metafunc.parametrize("subject", ["nanovllm", "model"] if live else ["nanovllm"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def subject(request: pytest.FixtureRequest) -> Any:
+    """What is compared with `reference`: the same modules, of our package or of the model."""
+    return Reference(None) if request.param == "model" else ours
 
 
 @pytest.hookimpl(wrapper=True)

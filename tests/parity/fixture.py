@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -27,9 +28,11 @@ class Reference:
             standins.load(checkout)
 
     def __getattr__(self, name: str) -> ModuleType:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return importlib.import_module(f"parity.live.{name}" if self.live else f"reference.nano.{name}")
+        module = f"parity.live.{name}" if self.live else f"reference.nano.{name}"
+        # Asked first, because hypothesis and copy probe for attributes of their own.
+        if name.startswith("_") or importlib.util.find_spec(module) is None:
+            raise AttributeError(f"there is no module {module}")
+        return importlib.import_module(module)
 
     def tolerance(self, kind: str) -> float:
         """The error allowed for results of `kind`: "elementwise", "linear" or "attention"."""
