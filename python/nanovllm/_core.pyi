@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import SupportsFloat, SupportsIndex, final
+from typing import Any, SupportsFloat, SupportsIndex, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ __all__ = [
     "Engine",
     "FinishedSequence",
     "ModelRunner",
+    "SiluAndMul",
     "Tokenizer",
     "__version__",
     "check_sampling_params",
@@ -110,6 +111,14 @@ class ModelRunner:
         The prompt runs through the paged cache in chunks of the given sizes (all at once without them; chunks of 1
         decode), on blocks scattered over the pool.
         """
+
+@final
+class SiluAndMul:
+    """`silu(gate) * up` of rows that hold gate and up side by side."""
+
+    def __new__(cls, *, device: str) -> SiluAndMul: ...
+    def forward(self, x: Any) -> Any:
+        """`[..., 2 n] -> [..., n]`."""
 
 @final
 class Tokenizer:

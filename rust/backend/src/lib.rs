@@ -6,6 +6,7 @@
 
 mod context;
 mod error;
+mod noise;
 mod sample;
 mod spec;
 
@@ -13,6 +14,7 @@ pub use context::Context;
 pub use error::{Error, Result};
 /// The element type of stored weights and caches: GGUF's own enumeration, dense types included.
 pub use nanovllm_gguf::GgmlType as DType;
+pub use noise::NoiseStream;
 pub use sample::SampleRow;
 pub use spec::{HeadLayout, KvCacheSpec, WeightPart};
 
@@ -69,6 +71,17 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`].
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
 
+    /// Copies one layer of a cache out as f32: keys and values, each in nano-vLLM's plain layout
+    /// `[num_blocks, block_size, num_kv_heads, head_dim]`. `layer` is in range.
+    fn read_kv_cache(&self, cache: &Self::KvCache, layer: usize) -> (Vec<f32>, Vec<f32>);
+
+    /// Overwrites one layer of a cache with what [`read_kv_cache`](Self::read_kv_cache) gives: rounded once, to the nearest
+    /// value of the cache's type. `layer` is in range.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when either slice has another length; the cache is then unchanged.
+    fn write_kv_cache(&self, cache: &mut Self::KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()>;
+
     /// `out[i] = weight[ids[i]]`. Ids are in range (the engine checks them where they enter).
     fn embedding(&self, weight: &Self::Weight, ids: &[u32], out: &mut Self::Tensor);
 
@@ -121,8 +134,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `out[i] = x[rows[i]]`.
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);
 
-    /// Chooses one token a row: the arg-max of `logit / temperature - ln(noise)` with the exponential noise of
-    /// [`SampleRow`], or of the logit alone at temperature 0; the lowest id wins a tie. A NaN logit is never chosen
+    /// Chooses one token a row: the arg-max of `logit / temperature - ln(noise)`, the [score](NoiseStream::score) of its noise, or of the logit alone at temperature 0; the lowest id wins a tie. A NaN logit is never chosen
     /// unless every logit is NaN, which gives 0.
     fn sample(&self, logits: &Self::Tensor, plan: &[SampleRow], out: &mut [u32]);
 }

@@ -135,6 +135,14 @@ impl Backend for CpuBackend {
         KvCache::new(spec, self.isa)
     }
 
+    fn read_kv_cache(&self, cache: &KvCache, layer: usize) -> (Vec<f32>, Vec<f32>) {
+        cache.copy_layer(layer)
+    }
+
+    fn write_kv_cache(&self, cache: &mut KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        cache.write_layer(layer, keys, values)
+    }
+
     fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {
         out.set_rows(ids.len());
         let rows = out.shared();

@@ -12,31 +12,46 @@ pub(crate) struct Guarded<T> {
     value: Mutex<T>,
     holder: Mutex<Option<ThreadId>>,
     process: u32,
+    /// What the value is to whom reads an error.
+    name: &'static str,
 }
 
 impl<T: Send> Guarded<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { value: Mutex::new(value), holder: Mutex::new(None), process: std::process::id() }
+        Self::named("the engine", value)
+    }
+
+    /// A value that errors call `name`.
+    pub(crate) fn named(name: &'static str, value: T) -> Self {
+        Self { value: Mutex::new(value), holder: Mutex::new(None), process: std::process::id(), name }
+    }
+
+    /// Whether it was made in this process, and not in one that has forked since.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        std::process::id() == self.process
     }
 
     /// Runs `work` on the value without the GIL.
     pub(crate) fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
         let me = std::thread::current().id();
         if *self.holder.lock().unwrap_or_else(PoisonError::into_inner) == Some(me) {
-            let text = "the engine is in the middle of a call on this thread (was this a signal handler?)";
-            return Err(PyRuntimeError::new_err(text));
+            let text = "is in the middle of a call on this thread (was this a signal handler?)";
+            return Err(self.error(text));
         }
-        if std::process::id() != self.process {
-            return Err(PyRuntimeError::new_err("the engine does not survive fork(); load the model in the child"));
+        if !self.is_of_this_process() {
+            return Err(self.error("does not survive fork(); make what uses it in the child"));
         }
         py.detach(|| {
-            let mut value =
-                self.value.lock().map_err(|_| "the engine is unusable: an earlier call failed inside it")?;
+            let mut value = self.value.lock().map_err(|_| "is unusable: an earlier call failed inside it")?;
             *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = Some(me);
             let result = work(&mut value);
             *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
             Ok(result)
         })
-        .map_err(|text: &str| PyRuntimeError::new_err(text))
+        .map_err(|text: &str| self.error(text))
+    }
+
+    fn error(&self, text: &str) -> PyErr {
+        PyRuntimeError::new_err(format!("{} {text}", self.name))
     }
 }

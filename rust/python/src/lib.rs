@@ -4,9 +4,12 @@
 //! other crates with the GIL released. `python/nanovllm/_core.pyi` is its face; `stubtest` holds the two together.
 
 mod arguments;
+mod arrays;
+mod device;
 mod engine;
 mod errors;
 mod guarded;
+mod layers;
 mod model_runner;
 mod options;
 mod tokenizer;
@@ -18,6 +21,8 @@ mod _core {
     use crate::arguments::check_sampling_params;
     #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
+    #[pymodule_export]
+    use crate::layers::activation::SiluAndMul;
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
