@@ -1,6 +1,6 @@
 """The engine behind the package, in Rust."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, SupportsFloat, SupportsIndex, final
 
@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 __all__ = [
     "Engine",
     "FinishedSequence",
+    "Linear",
     "ModelRunner",
+    "Parameter",
     "SiluAndMul",
     "Tokenizer",
+    "VocabParallel",
     "__version__",
     "check_sampling_params",
+    "divide",
     "read_config",
 ]
 
@@ -24,6 +28,9 @@ def check_sampling_params(
     temperature: SupportsFloat, max_tokens: SupportsIndex, ignore_eos: bool, seed: SupportsIndex | None
 ) -> None:
     """Raises what `Engine.add_request` would for these options."""
+
+def divide(numerator: SupportsIndex, denominator: SupportsIndex) -> int:
+    """`numerator / denominator`, which must be exact."""
 
 def read_config(path: str | PathLike[str]) -> str:
     """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
@@ -159,3 +166,60 @@ class Tokenizer:
     @property
     def chat_template(self) -> str | None:
         """The model's chat template."""
+
+class Parameter:
+    """One rank's parameter: a matrix `[outputs, inputs]` or a vector `[outputs]`, made of one or more stored tensors."""
+
+    def __new__(
+        cls,
+        outputs: Sequence[SupportsIndex],
+        inputs: SupportsIndex | None,
+        *,
+        tp_dim: int | None,
+        tp_rank: SupportsIndex,
+        tp_size: SupportsIndex,
+    ) -> Parameter:
+        """`outputs` are the sizes of the tensors it stacks and `inputs` their columns (None for vectors), both over all ranks.
+
+        `tp_dim` 0 splits outputs, 1 inputs (of a matrix; a vector is then whole on every rank), None nothing.
+        """
+    def load(self, loaded: Any, shard: SupportsIndex) -> None:
+        """Copies in this rank's part of the whole stored tensor `shard`."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The rank's own shape."""
+    @property
+    def unloaded(self) -> list[int]:
+        """Numbers of the tensors it is made of that were not loaded."""
+    @property
+    def data(self) -> NDArray[Any]:
+        """A read-only copy of all elements, in the type they were loaded in; float32 where types differ.
+
+        What was not loaded is zero. bfloat16 is ml_dtypes', and float32 where that is not installed.
+        """
+    @data.setter
+    def data(self, data: Any) -> None: ...
+
+@final
+class Linear:
+    """`y = x @ weight.T (+ bias)`."""
+
+    def __new__(cls, *, device: str) -> Linear: ...
+    def forward(self, x: Any, weight: Parameter, bias: Parameter | None) -> Any:
+        """`[..., inputs] -> [..., outputs]`."""
+
+@final
+class VocabParallel:
+    """The rows of a matrix that a rank has a part of, by token id; and the product with it."""
+
+    def __new__(cls, *, device: str) -> VocabParallel: ...
+    def embed(self, ids: Any, weight: Parameter, start: int, vocab_size: int) -> Any:
+        """Rows of the tokens `ids`, `[n] -> [n, width]`, of a vocabulary of `vocab_size`.
+
+        The rank's own start at token `start`, and those of other ranks are zero.
+        """
+    def logits(self, x: Any, weight: Parameter, cu_seqlens_q: Any | None) -> Any:
+        """Logits of the rank's tokens, `[rows, width] -> [rows, tokens]`.
+
+        Of the last row of each sequence where `cu_seqlens_q`, the offsets of their rows, is given.
+        """

@@ -24,6 +24,12 @@ mod _core {
     #[pymodule_export]
     use crate::layers::activation::SiluAndMul;
     #[pymodule_export]
+    use crate::layers::embed_head::VocabParallel;
+    #[pymodule_export]
+    use crate::layers::linear::Linear;
+    #[pymodule_export]
+    use crate::layers::parameter::{Parameter, divide};
+    #[pymodule_export]
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
     use crate::options::read_config;

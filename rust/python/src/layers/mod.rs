@@ -1,3 +1,6 @@
 //! nano-vLLM's layers for Python: arrays in and out, the work done by [`nanovllm_model::layers`] on a [`crate::device`].
 
 pub(crate) mod activation;
+pub(crate) mod embed_head;
+pub(crate) mod linear;
+pub(crate) mod parameter;
