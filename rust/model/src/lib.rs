@@ -6,7 +6,9 @@ mod config;
 mod error;
 pub mod layers;
 mod model;
-mod models;
+pub mod models;
+mod parameter;
+mod sharding;
 mod slices;
 mod weights;
 
@@ -15,3 +17,5 @@ pub use checkpoint::{Checkpoint, GgufCheckpoint, SafeTensorsCheckpoint, StoredTe
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use error::LoadError;
 pub use model::load;
+pub use parameter::{Parameter, ParameterError};
+pub use sharding::{Layout, Shard, ShardError, TpRank, divide};

@@ -55,8 +55,8 @@ impl GgufCheckpoint {
         })
     }
 
-    pub(super) fn release(&self, tensor: &StoredTensor<'_>) {
-        if let Some(view) = self.file.tensor(tensor.name) {
+    pub(super) fn release(&self, name: &str) {
+        if let Some(view) = self.file.tensor(name) {
             self.file.release(&view);
         }
     }

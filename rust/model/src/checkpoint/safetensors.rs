@@ -86,10 +86,10 @@ impl SafeTensorsCheckpoint {
         Some(StoredTensor { name, dtype: entry.dtype, shape: entry.shape.clone(), data })
     }
 
-    /// Tells the system that the pages of the tensor are not needed for now.
-    pub(super) fn release(&self, tensor: &StoredTensor<'_>) {
+    /// Tells the system that the pages of the tensor `name` are not needed for now.
+    pub(super) fn release(&self, name: &str) {
         #[cfg(unix)]
-        if let Some(entry) = self.tensors.get(tensor.name) {
+        if let Some(entry) = self.tensors.get(name) {
             // SAFETY: the mapping is of a file and read-only, so a page dropped is read again when next touched; advice that
             // the system does not take changes nothing.
             #[allow(unsafe_code)]
@@ -99,7 +99,7 @@ impl SafeTensorsCheckpoint {
             };
         }
         #[cfg(not(unix))]
-        let _ = tensor;
+        let _ = name;
     }
 }
 

@@ -6,14 +6,16 @@ use super::layernorm::RmsNorm;
 use super::rotary_embedding::RotaryEmbedding;
 
 /// One layer's attention: norms and rotates queries and keys, stores keys and values, attends.
-pub(crate) struct Attention {
-    pub(crate) heads: HeadLayout,
-    pub(crate) layer: usize,
+pub struct Attention {
+    /// The heads.
+    pub heads: HeadLayout,
+    /// The layer of the cache it uses.
+    pub layer: usize,
 }
 
 impl Attention {
     /// `qkv` is `[rows, q + k + v]`, `out` `[rows, q]`.
-    pub(crate) fn forward<B: Backend>(
+    pub fn forward<B: Backend>(
         &self,
         backend: &B,
         qkv: &mut B::Tensor,

@@ -6,13 +6,17 @@ use crate::config::RopeConfig;
 use crate::error::Result;
 
 /// `[max_position, head_dim]`: cosines of the position times each inverse frequency, then sines.
-pub(crate) struct RotaryEmbedding<B: Backend> {
-    pub(crate) cos_sin_cache: B::Tensor,
+pub struct RotaryEmbedding<B: Backend> {
+    /// The table.
+    pub cos_sin_cache: B::Tensor,
 }
 
 impl<B: Backend> RotaryEmbedding<B> {
     /// The table for positions below `max_position`. Angles are worked out in f64: in f32 those of far positions lose digits.
-    pub(crate) fn new(backend: &B, config: &RopeConfig, head_dim: usize, max_position: usize) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`crate::LoadError::Config`] for a scaling that gives no angles; [`crate::LoadError::Backend`] when memory is short.
+    pub fn new(backend: &B, config: &RopeConfig, head_dim: usize, max_position: usize) -> Result<Self> {
         let (inverse, scale) = config.inverse_frequencies(head_dim)?;
         let (what, len) = ("the rotary table", max_position.saturating_mul(head_dim));
         let mut table = Vec::new();
