@@ -8,18 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Attention",
     "Engine",
     "FinishedSequence",
     "Linear",
     "ModelRunner",
     "Parameter",
+    "RMSNorm",
+    "RotaryEmbedding",
     "SiluAndMul",
     "Tokenizer",
     "VocabParallel",
     "__version__",
+    "apply_rotary_emb",
     "check_sampling_params",
     "divide",
+    "exponential_noise",
+    "memory",
     "read_config",
+    "sample",
+    "store_kvcache",
 ]
 
 __version__: str
@@ -34,6 +42,31 @@ def divide(numerator: SupportsIndex, denominator: SupportsIndex) -> int:
 
 def read_config(path: str | PathLike[str]) -> str:
     """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
+
+def memory(*, device: str) -> tuple[int, int, int]:
+    """Memory of the device in bytes: all there is, what is taken, and what can still be had.
+
+    Of the CPU it is what this process may use, which a control group may limit.
+    """
+
+def store_kvcache(key: Any, value: Any, k_cache: Any, v_cache: Any, slot_mapping: Any, *, device: str) -> None:
+    """Stores rows of keys and values, `[n, num_kv_heads, head_dim]`, into the caller's paged caches.
+
+    Caches are `[num_blocks, block_size, num_kv_heads, head_dim]`. Row `i` goes to slot `slot_mapping[i]`, which is
+    `block * block_size + offset`, or nowhere if it is -1.
+    """
+
+def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str) -> Any:
+    """Rotates each row of `x`, `[..., n]`, by cosines and sines that broadcast to `[..., n / 2]`."""
+
+def sample(logits: Any, temperatures: Any, key: SupportsIndex, position: SupportsIndex, *, device: str) -> Any:
+    """One token a row of `logits [n, vocab]`, at the row's temperature, 0 being greedy.
+
+    Row `i` draws from the random stream (`key`, `position + i`).
+    """
+
+def exponential_noise(key: SupportsIndex, position: SupportsIndex, n: SupportsIndex) -> NDArray[np.float64]:
+    """The exponential noise of the tokens `0..n` in the random stream (`key`, `position`): what `sample` draws by."""
 
 @final
 class FinishedSequence:
@@ -117,6 +150,48 @@ class ModelRunner:
 
         The prompt runs through the paged cache in chunks of the given sizes (all at once without them; chunks of 1
         decode), on blocks scattered over the pool.
+        """
+
+@final
+class RMSNorm:
+    """A norm over the last dimension, its weight on a device."""
+
+    weight: NDArray[np.float32]
+    """The weight, copied out in float32: `[hidden_size]`."""
+    def __new__(cls, hidden_size: int, eps: float, *, device: str) -> RMSNorm: ...
+    def forward(self, x: Any) -> Any:
+        """The norm of each row of `x`, `[..., hidden_size]`."""
+    def add_forward(self, x: Any, residual: Any) -> tuple[Any, Any]:
+        """`(norm(x + residual), x + residual)`, both of the type of `x`; neither argument is written to."""
+
+@final
+class RotaryEmbedding:
+    """A table of cosines and sines on a device."""
+
+    def __new__(
+        cls, head_size: int, max_position: int, base: float, rope_scaling: str, *, device: str
+    ) -> RotaryEmbedding: ...
+    @property
+    def cos_sin_cache(self) -> NDArray[np.float32]:
+        """The table in float32, `[max_position, 1, head_size]`: cosines, then sines."""
+    def forward(self, positions: Any, query: Any, key: Any) -> tuple[Any, Any]:
+        """Query and key heads `[n, heads, head_size]`, rotated by their `positions [n]`."""
+
+@final
+class Attention:
+    """Causal attention of grouped query heads."""
+
+    def __new__(cls, num_heads: int, head_dim: int, scale: float, num_kv_heads: int, *, device: str) -> Attention: ...
+    def varlen(self, q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any) -> Any:
+        """Ragged sequences: rows `cu_seqlens_q[s]` of `q` and `cu_seqlens_k[s]` of `k` and `v` begin sequence `s`.
+
+        `q` is `[n, num_heads, head_dim]`, `k` and `v` are `[m, num_kv_heads, head_dim]`. The last query of a sequence
+        sees all its keys, each one before it one less.
+        """
+    def paged(self, q: Any, k_cache: Any, v_cache: Any, cu_seqlens_q: Any, context_lens: Any, block_tables: Any) -> Any:
+        """As `varlen`, keys and values lying in paged caches `[num_blocks, block_size, num_kv_heads, head_dim]`.
+
+        Sequence `s` has `context_lens[s]` tokens, in the blocks that row `s` of `block_tables` names in order.
         """
 
 @final

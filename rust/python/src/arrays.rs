@@ -46,6 +46,12 @@ impl Array {
         Ok(Self { values, shape, kind })
     }
 
+    /// As [`read`](Self::read), of `value[indices]`; indices of the first dimension are in range.
+    pub(crate) fn read_indexed(value: &Bound<'_, PyAny>, name: &str, indices: &[i64]) -> PyResult<Self> {
+        let indices = Kind::of(value, name)?.integers(value.py(), indices.to_vec(), &[indices.len()])?;
+        Self::read(&value.get_item(indices)?, name)
+    }
+
     /// The size of the last dimension.
     pub(crate) fn width(&self) -> usize {
         self.shape.last().copied().unwrap_or(0)
@@ -54,6 +60,30 @@ impl Array {
     /// The number of rows, a row being what the last dimension runs over.
     pub(crate) fn rows(&self) -> usize {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
+    }
+
+    /// The values repeated to `shape` by numpy's rule: dimensions are matched from the last, and one of size 1 repeats. Errors
+    /// call the array `name`.
+    ///
+    /// # Errors
+    /// ValueError where they do not match; MemoryError.
+    pub(crate) fn broadcast(&self, name: &str, shape: &[usize]) -> PyResult<Vec<f32>> {
+        let matches = |(&own, &wanted): (&usize, &usize)| own == wanted || own == 1;
+        if self.shape.len() > shape.len() || !self.shape.iter().rev().zip(shape.iter().rev()).all(matches) {
+            let own = &self.shape;
+            return Err(PyValueError::new_err(format!("{name} of shape {own:?} does not broadcast to {shape:?}")));
+        }
+        let len = shape.iter().try_fold(1usize, |len, &n| len.checked_mul(n)).unwrap_or(usize::MAX);
+        let mut out = reserved(len)?;
+        for mut i in 0..len {
+            let (mut at, mut stride) = (0, 1);
+            for (&own, &wanted) in self.shape.iter().rev().zip(shape.iter().rev()) {
+                at += if own == 1 { 0 } else { i % wanted * stride };
+                (i, stride) = (i / wanted, stride * own);
+            }
+            out.push(self.values[at]);
+        }
+        Ok(out)
     }
 
     /// Checks the number of dimensions and the sizes of those that are given.
@@ -72,7 +102,11 @@ impl Array {
 }
 
 impl Kind {
-    fn of(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
+    /// The kind of an array or tensor. Errors call it `name`.
+    ///
+    /// # Errors
+    /// TypeError unless it is a numpy array or a torch tensor of float32, float16 or bfloat16.
+    pub(crate) fn of(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
         let is_torch = is_tensor(value)?;
         if !is_torch && !value.is_instance_of::<PyUntypedArray>() {
             let type_name = value.get_type().name()?;
@@ -163,6 +197,34 @@ impl<T: TryFrom<i64>> Integers<T> {
         }
         Ok(Self { values, shape })
     }
+}
+
+/// The shape of an array or tensor. Errors call it `name`.
+///
+/// # Errors
+/// TypeError where it has none.
+pub(crate) fn shape_of(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<usize>> {
+    Kind::of(value, name)?;
+    value.getattr("shape")?.extract()
+}
+
+/// Writes rows into the caller's own array or tensor: `target[i[0], i[1]] = row` for each `row`, `[indices, ...]`, and its
+/// pair of indices, which are in range. Values are rounded to the target's type. Errors call it `name`.
+///
+/// # Errors
+/// Whatever the library raises, for one where the memory is read-only.
+pub(crate) fn scatter(
+    target: &Bound<'_, PyAny>,
+    name: &str,
+    indices: [Vec<i64>; 2],
+    rows: Vec<f32>,
+    row_shape: &[usize],
+) -> PyResult<()> {
+    let (py, kind, count) = (target.py(), Kind::of(target, name)?, indices[0].len());
+    let rows = kind.floats(py, rows, &[&[count], row_shape].concat())?;
+    let [first, second] = indices.map(|index| kind.integers(py, index, &[count]));
+    let target = if kind.is_torch { target.call_method0("detach")? } else { target.clone() };
+    target.set_item((first?, second?), rows)
 }
 
 /// An empty vector with room for `len` values.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nanovllm_backend::Backend;
 use nanovllm_cpu::{CpuBackend, CpuOptions};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::errors::backend_error;
@@ -37,6 +37,20 @@ impl Device {
         match name {
             "cpu" => CPU.get_or_make(|| CpuBackend::new(CpuOptions::default())).map(Self::Cpu),
             _ => Err(PyValueError::new_err(format!("device must be \"cpu\", got {name:?}"))),
+        }
+    }
+}
+
+/// Memory of the device in bytes: all there is, what is taken, and what can still be had. Of the CPU it is what this process
+/// may use, which a control group may limit.
+#[pyfunction]
+#[pyo3(signature = (*, device))]
+pub(crate) fn memory(device: &str) -> PyResult<(u64, u64, u64)> {
+    match Device::named(device)? {
+        Device::Cpu(_) => {
+            let memory = nanovllm_engine::Memory::detect()
+                .ok_or_else(|| PyRuntimeError::new_err("the system does not say how much memory there is"))?;
+            Ok((memory.limit, memory.limit - memory.available(), memory.available()))
         }
     }
 }

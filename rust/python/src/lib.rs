@@ -20,6 +20,8 @@ mod _core {
     #[pymodule_export]
     use crate::arguments::check_sampling_params;
     #[pymodule_export]
+    use crate::device::memory;
+    #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
     #[pymodule_export]
     use crate::layers::activation::SiluAndMul;
@@ -29,6 +31,13 @@ mod _core {
     use crate::layers::linear::Linear;
     #[pymodule_export]
     use crate::layers::parameter::{Parameter, divide};
+    use crate::layers::attention::{Attention, store_kvcache};
+    #[pymodule_export]
+    use crate::layers::layernorm::RMSNorm;
+    #[pymodule_export]
+    use crate::layers::rotary_embedding::{RotaryEmbedding, apply_rotary_emb};
+    #[pymodule_export]
+    use crate::layers::sampler::{exponential_noise, sample};
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
