@@ -1,6 +1,6 @@
 """The engine behind the package, in Rust."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any, SupportsFloat, SupportsIndex, final
 
@@ -11,14 +11,18 @@ __all__ = [
     "Attention",
     "Engine",
     "FinishedSequence",
+    "Linear",
     "ModelRunner",
+    "Parameter",
     "RMSNorm",
     "RotaryEmbedding",
     "SiluAndMul",
     "Tokenizer",
+    "VocabParallel",
     "__version__",
     "apply_rotary_emb",
     "check_sampling_params",
+    "divide",
     "exponential_noise",
     "memory",
     "read_config",
@@ -32,6 +36,9 @@ def check_sampling_params(
     temperature: SupportsFloat, max_tokens: SupportsIndex, ignore_eos: bool, seed: SupportsIndex | None
 ) -> None:
     """Raises what `Engine.add_request` would for these options."""
+
+def divide(numerator: SupportsIndex, denominator: SupportsIndex) -> int:
+    """`numerator / denominator`, which must be exact."""
 
 def read_config(path: str | PathLike[str]) -> str:
     """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
@@ -147,14 +154,12 @@ class ModelRunner:
 
 @final
 class RMSNorm:
-    """A norm over the last dimension, its weight on a device."""
+    """A norm over the last dimension."""
 
-    weight: NDArray[np.float32]
-    """The weight, copied out in float32: `[hidden_size]`."""
-    def __new__(cls, hidden_size: int, eps: float, *, device: str) -> RMSNorm: ...
-    def forward(self, x: Any) -> Any:
-        """The norm of each row of `x`, `[..., hidden_size]`."""
-    def add_forward(self, x: Any, residual: Any) -> tuple[Any, Any]:
+    def __new__(cls, eps: float, *, device: str) -> RMSNorm: ...
+    def forward(self, x: Any, weight: Parameter) -> Any:
+        """The norm of each row of `x`, as wide as `weight`."""
+    def add_forward(self, x: Any, residual: Any, weight: Parameter) -> tuple[Any, Any]:
         """`(norm(x + residual), x + residual)`, both of the type of `x`; neither argument is written to."""
 
 @final
@@ -162,7 +167,7 @@ class RotaryEmbedding:
     """A table of cosines and sines on a device."""
 
     def __new__(
-        cls, head_size: int, max_position: int, base: float, rope_scaling: str, *, device: str
+        cls, head_size: SupportsIndex, max_position: SupportsIndex, base: float, rope_scaling: str, *, device: str
     ) -> RotaryEmbedding: ...
     @property
     def cos_sin_cache(self) -> NDArray[np.float32]:
@@ -174,7 +179,15 @@ class RotaryEmbedding:
 class Attention:
     """Causal attention of grouped query heads."""
 
-    def __new__(cls, num_heads: int, head_dim: int, scale: float, num_kv_heads: int, *, device: str) -> Attention: ...
+    def __new__(
+        cls,
+        num_heads: SupportsIndex,
+        head_dim: SupportsIndex,
+        scale: float,
+        num_kv_heads: SupportsIndex,
+        *,
+        device: str,
+    ) -> Attention: ...
     def varlen(self, q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any) -> Any:
         """Ragged sequences: rows `cu_seqlens_q[s]` of `q` and `cu_seqlens_k[s]` of `k` and `v` begin sequence `s`.
 
@@ -234,3 +247,60 @@ class Tokenizer:
     @property
     def chat_template(self) -> str | None:
         """The model's chat template."""
+
+class Parameter:
+    """One rank's parameter: a matrix `[outputs, inputs]` or a vector `[outputs]`, made of one or more stored tensors."""
+
+    def __new__(
+        cls,
+        outputs: Sequence[SupportsIndex],
+        inputs: SupportsIndex | None,
+        *,
+        tp_dim: int | None,
+        tp_rank: SupportsIndex,
+        tp_size: SupportsIndex,
+    ) -> Parameter:
+        """`outputs` are the sizes of the tensors it stacks and `inputs` their columns (None for vectors), both over all ranks.
+
+        `tp_dim` 0 splits outputs, 1 inputs (of a matrix; a vector is then whole on every rank), None nothing.
+        """
+    def load(self, loaded: Any, shard: SupportsIndex) -> None:
+        """Copies in this rank's part of the whole stored tensor `shard`."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The rank's own shape."""
+    @property
+    def unloaded(self) -> list[int]:
+        """Numbers of the tensors it is made of that were not loaded."""
+    @property
+    def data(self) -> NDArray[Any]:
+        """A read-only copy of all elements, in the type they were loaded in; float32 where types differ.
+
+        What was not loaded is zero. bfloat16 is ml_dtypes', and float32 where that is not installed.
+        """
+    @data.setter
+    def data(self, data: Any) -> None: ...
+
+@final
+class Linear:
+    """`y = x @ weight.T (+ bias)`."""
+
+    def __new__(cls, *, device: str) -> Linear: ...
+    def forward(self, x: Any, weight: Parameter, bias: Parameter | None) -> Any:
+        """`[..., inputs] -> [..., outputs]`."""
+
+@final
+class VocabParallel:
+    """The rows of a matrix that a rank has a part of, by token id; and the product with it."""
+
+    def __new__(cls, *, device: str) -> VocabParallel: ...
+    def embed(self, ids: Any, weight: Parameter, start: int, vocab_size: int) -> Any:
+        """Rows of the tokens `ids`, `[n] -> [n, width]`, of a vocabulary of `vocab_size`.
+
+        The rank's own start at token `start`, and those of other ranks are zero.
+        """
+    def logits(self, x: Any, weight: Parameter, cu_seqlens_q: Any | None) -> Any:
+        """Logits of the rank's tokens, `[rows, width] -> [rows, tokens]`.
+
+        Of the last row of each sequence where `cu_seqlens_q`, the offsets of their rows, is given.
+        """

@@ -88,9 +88,9 @@ impl<'a> Parameter<'a> {
         &self.layout
     }
 
-    /// The first stored tensor that was not loaded; None when all were.
-    pub fn unloaded(&self) -> Option<usize> {
-        self.pieces.iter().position(Option::is_none)
+    /// The stored tensors that were not loaded.
+    pub fn unloaded(&self) -> impl Iterator<Item = usize> {
+        self.pieces.iter().enumerate().filter_map(|(i, piece)| piece.is_none().then_some(i))
     }
 
     /// The element type; None where nothing is loaded. Tensors of several types count as F32, which [`to_f32`](Self::to_f32)
@@ -187,7 +187,7 @@ impl<'a> Parameter<'a> {
     }
 
     fn check_loaded(&self) -> Result<(), ParameterError> {
-        match self.unloaded() {
+        match self.unloaded().next() {
             Some(index) => Err(ParameterError::NotLoaded { index, count: self.pieces.len() }),
             None => Ok(()),
         }
@@ -257,12 +257,12 @@ mod tests {
     fn shards_of_different_types_in_any_order() {
         let layout = Layout::by_rows(&[4, 2], Some(2), TpRank::new(1, 2).unwrap()).unwrap();
         let mut parameter = Parameter::new(layout);
-        assert_eq!((parameter.dtype(), parameter.unloaded()), (None, Some(0)));
+        assert_eq!((parameter.dtype(), parameter.unloaded().next()), (None, Some(0)));
         parameter.load(1, tensor(DType::Bf16, &[2, 2], &count(20, 4))).unwrap();
-        assert_eq!((parameter.dtype(), parameter.unloaded()), (Some(DType::Bf16), Some(0)));
+        assert_eq!((parameter.dtype(), parameter.unloaded().next()), (Some(DType::Bf16), Some(0)));
         assert_eq!(parameter.to_f32().unwrap(), [0.0, 0.0, 0.0, 0.0, 22.0, 23.0]);
         parameter.load(0, tensor(DType::F16, &[4, 2], &count(0, 8))).unwrap();
-        assert_eq!((parameter.dtype(), parameter.unloaded()), (Some(DType::F32), None));
+        assert_eq!((parameter.dtype(), parameter.unloaded().next()), (Some(DType::F32), None));
         assert_eq!(parameter.to_f32().unwrap(), [4.0, 5.0, 6.0, 7.0, 22.0, 23.0]);
     }
 

@@ -68,7 +68,7 @@ impl<'a, B: Backend> Weights<'a, B> {
                 parameter.load(index, tensor).map_err(|e| LoadError::parameter(name, e))?;
             }
         }
-        let values = match parameter.unloaded() {
+        let values = match parameter.unloaded().next() {
             None => parameter.to_f32().map_err(|e| LoadError::parameter(&names.join(", "), e))?,
             Some(_) => Vec::new(),
         };

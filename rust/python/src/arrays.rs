@@ -238,7 +238,7 @@ pub(crate) fn reserved<T>(len: usize) -> PyResult<Vec<T>> {
 }
 
 /// Whether it is a torch tensor, by what it can do.
-fn is_tensor(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(crate) fn is_tensor(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     for method in ["detach", "cpu", "numpy"] {
         if !value.hasattr(method)? {
             return Ok(false);

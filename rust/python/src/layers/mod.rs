@@ -2,19 +2,10 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod embed_head;
 pub(crate) mod layernorm;
+pub(crate) mod linear;
 mod paged;
+pub(crate) mod parameter;
 pub(crate) mod rotary_embedding;
 pub(crate) mod sampler;
-
-use std::sync::Arc;
-
-use nanovllm_backend::Backend;
-
-use crate::guarded::Guarded;
-
-/// A layer with the device that holds its parameters.
-struct Placed<B: Backend, L> {
-    device: Arc<Guarded<B>>,
-    layer: L,
-}
