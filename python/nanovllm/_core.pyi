@@ -154,14 +154,12 @@ class ModelRunner:
 
 @final
 class RMSNorm:
-    """A norm over the last dimension, its weight on a device."""
+    """A norm over the last dimension."""
 
-    weight: NDArray[np.float32]
-    """The weight, copied out in float32: `[hidden_size]`."""
-    def __new__(cls, hidden_size: int, eps: float, *, device: str) -> RMSNorm: ...
-    def forward(self, x: Any) -> Any:
-        """The norm of each row of `x`, `[..., hidden_size]`."""
-    def add_forward(self, x: Any, residual: Any) -> tuple[Any, Any]:
+    def __new__(cls, eps: float, *, device: str) -> RMSNorm: ...
+    def forward(self, x: Any, weight: Parameter) -> Any:
+        """The norm of each row of `x`, as wide as `weight`."""
+    def add_forward(self, x: Any, residual: Any, weight: Parameter) -> tuple[Any, Any]:
         """`(norm(x + residual), x + residual)`, both of the type of `x`; neither argument is written to."""
 
 @final
@@ -169,7 +167,7 @@ class RotaryEmbedding:
     """A table of cosines and sines on a device."""
 
     def __new__(
-        cls, head_size: int, max_position: int, base: float, rope_scaling: str, *, device: str
+        cls, head_size: SupportsIndex, max_position: SupportsIndex, base: float, rope_scaling: str, *, device: str
     ) -> RotaryEmbedding: ...
     @property
     def cos_sin_cache(self) -> NDArray[np.float32]:
@@ -181,7 +179,15 @@ class RotaryEmbedding:
 class Attention:
     """Causal attention of grouped query heads."""
 
-    def __new__(cls, num_heads: int, head_dim: int, scale: float, num_kv_heads: int, *, device: str) -> Attention: ...
+    def __new__(
+        cls,
+        num_heads: SupportsIndex,
+        head_dim: SupportsIndex,
+        scale: float,
+        num_kv_heads: SupportsIndex,
+        *,
+        device: str,
+    ) -> Attention: ...
     def varlen(self, q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any) -> Any:
         """Ragged sequences: rows `cu_seqlens_q[s]` of `q` and `cu_seqlens_k[s]` of `k` and `v` begin sequence `s`.
 

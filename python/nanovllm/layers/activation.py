@@ -3,9 +3,10 @@
 from typing import Any
 
 from nanovllm import _core
+from nanovllm.layers.module import Module
 
 
-class SiluAndMul:
+class SiluAndMul(Module):
     """`silu(gate) * up`, gate and up side by side in the last dimension."""
 
     def __init__(self, *, device: str = "cpu") -> None:
@@ -14,5 +15,3 @@ class SiluAndMul:
     def forward(self, x: Any) -> Any:
         """`x [..., 2 n]` to `[..., n]`. Raises ValueError where the last dimension is odd."""
         return self._core.forward(x)
-
-    __call__ = forward

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nanovllm import _core
+from nanovllm.layers.module import Module
 from nanovllm.utils.context import get_context
 
 
@@ -20,7 +21,7 @@ def store_kvcache(key: Any, value: Any, k_cache: Any, v_cache: Any, slot_mapping
     _core.store_kvcache(key, value, k_cache, v_cache, slot_mapping, device=device)
 
 
-class Attention:
+class Attention(Module):
     """Causal attention with grouped query heads; what it attends to is in `nanovllm.utils.context`.
 
     `k_cache` and `v_cache` are empty at first. Once set to arrays `[num_blocks, block_size, num_kv_heads, head_dim]`,
@@ -56,5 +57,3 @@ class Attention:
             return self._core.varlen(q, k, v, context.cu_seqlens_q, context.cu_seqlens_k)
         context_lens = context.cu_seqlens_k[1:] - context.cu_seqlens_k[:-1]
         return self._core.paged(q, k_cache, v_cache, context.cu_seqlens_q, context_lens, context.block_tables)
-
-    __call__ = forward

@@ -124,9 +124,7 @@ class MergedColumnParallelLinear(ColumnParallelLinear):
         ranks = {"tp_rank": tp_rank, "tp_size": tp_size}
         super().__init__(input_size, sum(output_sizes), bias, shards=output_sizes, device=device, **ranks)
 
-    def weight_loader(
-        self, param: _core.Parameter, loaded_weight: Any, loaded_shard_id: int | None = None
-    ) -> None:
+    def weight_loader(self, param: _core.Parameter, loaded_weight: Any, loaded_shard_id: int | None = None) -> None:
         """Copies the rank's part of projection number `loaded_shard_id`, a whole stored weight or bias.
 
         Raises ValueError for a number there is no projection of, and where the shape is another.
@@ -156,13 +154,9 @@ class QKVParallelLinear(ColumnParallelLinear):
         self.num_heads = divide(total_num_heads, tp_size)
         self.num_kv_heads = divide(total_num_kv_heads, tp_size)
         shards = [heads * head_size for heads in (total_num_heads, total_num_kv_heads, total_num_kv_heads)]
-        super().__init__(
-            hidden_size, sum(shards), bias, shards=shards, tp_rank=tp_rank, tp_size=tp_size, device=device
-        )
+        super().__init__(hidden_size, sum(shards), bias, shards=shards, tp_rank=tp_rank, tp_size=tp_size, device=device)
 
-    def weight_loader(
-        self, param: _core.Parameter, loaded_weight: Any, loaded_shard_id: str | None = None
-    ) -> None:
+    def weight_loader(self, param: _core.Parameter, loaded_weight: Any, loaded_shard_id: str | None = None) -> None:
         """Copies the rank's heads of the projection "q", "k" or "v", a whole stored weight or bias.
 
         Raises ValueError for another name, and where the shape is another.

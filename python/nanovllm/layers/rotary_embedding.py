@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanovllm import _core
+from nanovllm.layers.module import Module
 
 
 def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str = "cpu") -> Any:
@@ -17,7 +18,7 @@ def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str = "cpu") -> Any:
     return _core.apply_rotary_emb(x, cos, sin, device=device)
 
 
-class RotaryEmbedding:
+class RotaryEmbedding(Module):
     """A table of cosines and sines that rotates queries and keys by their positions."""
 
     def __init__(
@@ -43,10 +44,8 @@ class RotaryEmbedding:
         return self._core.cos_sin_cache
 
     def forward(self, positions: Any, query: Any, key: Any) -> tuple[Any, Any]:
-        """`query` and `key`, each `[n, heads, head_size]`, rotated by `positions [n]`; new arrays of their own types."""
+        """`query` and `key`, each `[n, heads, head_size]`, rotated by `positions [n]`: new arrays of their types."""
         return self._core.forward(positions, query, key)
-
-    __call__ = forward
 
 
 def get_rope(

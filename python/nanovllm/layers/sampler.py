@@ -6,13 +6,14 @@ import secrets
 from typing import Any
 
 from nanovllm import _core
+from nanovllm.layers.module import Module
 
 
-class Sampler:
+class Sampler(Module):
     """Draws a token a row from the softmax of its logits over its temperature; temperature 0 takes the likeliest.
 
     As in nano-vLLM, the token is the one with the largest probability over an exponential variate. Here a variate is a
-    function of the seed, the number of rows drawn before and the token (`nanovllm._core.exponential_noise`), so samplers
+    function of the seed, the number of rows drawn before and the token (`nanovllm._core.exponential_noise`): samplers
     of the same seed draw the same tokens. Without a seed, the system gives one.
     """
 
@@ -30,5 +31,3 @@ class Sampler:
         tokens = _core.sample(logits, temperatures, self.seed, self._rows, device=self._device)
         self._rows += len(tokens)
         return tokens
-
-    __call__ = forward

@@ -26,14 +26,15 @@ mod _core {
     #[pymodule_export]
     use crate::layers::activation::SiluAndMul;
     #[pymodule_export]
+    use crate::layers::attention::{Attention, store_kvcache};
+    #[pymodule_export]
     use crate::layers::embed_head::VocabParallel;
+    #[pymodule_export]
+    use crate::layers::layernorm::RMSNorm;
     #[pymodule_export]
     use crate::layers::linear::Linear;
     #[pymodule_export]
     use crate::layers::parameter::{Parameter, divide};
-    use crate::layers::attention::{Attention, store_kvcache};
-    #[pymodule_export]
-    use crate::layers::layernorm::RMSNorm;
     #[pymodule_export]
     use crate::layers::rotary_embedding::{RotaryEmbedding, apply_rotary_emb};
     #[pymodule_export]

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::paged::{self, Batch, Tables};
+use crate::arguments::count;
 use crate::arrays::{Array, Integers, Kind, scatter, shape_of};
 use crate::device::{Device, on_device};
 use crate::errors::backend_error;
@@ -24,10 +25,20 @@ pub(crate) struct Attention {
 impl Attention {
     #[new]
     #[pyo3(signature = (num_heads, head_dim, scale, num_kv_heads, *, device))]
-    fn new(num_heads: usize, head_dim: usize, scale: f64, num_kv_heads: usize, device: &str) -> PyResult<Self> {
-        let heads = HeadLayout { num_heads, num_kv_heads, head_dim };
+    fn new(
+        num_heads: &Bound<'_, PyAny>,
+        head_dim: &Bound<'_, PyAny>,
+        scale: f64,
+        num_kv_heads: &Bound<'_, PyAny>,
+        device: &str,
+    ) -> PyResult<Self> {
+        let heads = HeadLayout {
+            num_heads: count(num_heads, "num_heads")?,
+            num_kv_heads: count(num_kv_heads, "num_kv_heads")?,
+            head_dim: count(head_dim, "head_dim")?,
+        };
         check_heads(heads)?;
-        let factor = (scale * (head_dim as f64).sqrt()) as f32;
+        let factor = (scale * (heads.head_dim as f64).sqrt()) as f32;
         if !factor.is_finite() {
             return Err(PyValueError::new_err(format!("scale must be finite, got {scale}")));
         }

@@ -129,5 +129,7 @@ fn answer<'py>(
         DType::Bf16 => "bfloat16",
         _ => "float32",
     };
-    torch.call_method1("from_numpy", (floats(py, values, shape, DType::F32)?,))?.call_method1("to", (torch.getattr(name)?,))
+    torch
+        .call_method1("from_numpy", (floats(py, values, shape, DType::F32)?,))?
+        .call_method1("to", (torch.getattr(name)?,))
 }

@@ -54,7 +54,9 @@ impl Parameter {
             (Some(0), ..) => Layout::by_rows(&outputs, inputs, tp),
             (Some(1), Some(inputs), &[rows]) => Layout::by_cols(rows, inputs, tp),
             (None | Some(1), ..) => Layout::by_rows(&outputs, inputs, TpRank::SINGLE),
-            (Some(other), ..) => return Err(PyValueError::new_err(format!("tp_dim must be 0, 1 or None, got {other}"))),
+            (Some(other), ..) => {
+                return Err(PyValueError::new_err(format!("tp_dim must be 0, 1 or None, got {other}")));
+            }
         };
         let stored = nanovllm_model::Parameter::new(layout.map_err(|e| shard_error(&e))?);
         Ok(Self { state: Mutex::new(State { stored, packed: None }) })
@@ -84,11 +86,12 @@ impl Parameter {
     /// loaded. bfloat16 is ml_dtypes', and float32 where that is not installed.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (values, shape, dtype) = py.detach(|| {
-            let state = self.state();
-            state.stored.to_f32().map(|values| (values, state.stored.layout().shape(), state.stored.dtype()))
-        })
-        .map_err(|e| parameter_error(&e))?;
+        let (values, shape, dtype) = py
+            .detach(|| {
+                let state = self.state();
+                state.stored.to_f32().map(|values| (values, state.stored.layout().shape(), state.stored.dtype()))
+            })
+            .map_err(|e| parameter_error(&e))?;
         let array = floats(py, values, &shape, dtype.unwrap_or(DType::F32))?;
         array.getattr("flags")?.setattr("writeable", false)?;
         Ok(array)

@@ -1,5 +1,7 @@
 //! Rotary position embedding for Python.
 
+use std::sync::Arc;
+
 use nanovllm_backend::{Backend, Error};
 use nanovllm_model::RopeConfig;
 use nanovllm_model::layers::rotary_embedding;
@@ -8,10 +10,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
-use super::Placed;
+use crate::arguments::count;
 use crate::arrays::{Array, Integers};
 use crate::device::{Device, on_device};
 use crate::errors::{backend_error, load_error};
+use crate::guarded::Guarded;
 
 /// A table of cosines and sines on a device.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -28,12 +31,13 @@ impl RotaryEmbedding {
     #[pyo3(signature = (head_size, max_position, base, rope_scaling, *, device))]
     fn new(
         py: Python<'_>,
-        head_size: usize,
-        max_position: usize,
+        head_size: &Bound<'_, PyAny>,
+        max_position: &Bound<'_, PyAny>,
         base: f64,
         rope_scaling: &str,
         device: &str,
     ) -> PyResult<Self> {
+        let (head_size, max_position) = (count(head_size, "head_size")?, count(max_position, "max_position")?);
         check_head_size(head_size)?;
         if !(base.is_finite() && base > 0.0) {
             return Err(PyValueError::new_err(format!("base must be finite and positive, got {base}")));
@@ -134,7 +138,13 @@ trait Rotate: Send + Sync {
     fn rotate(&self, py: Python<'_>, x: &[f32], heads: usize, size: usize, positions: &[u32]) -> PyResult<Vec<f32>>;
 }
 
-impl<B: Backend> Rotate for Placed<B, rotary_embedding::RotaryEmbedding<B>> {
+/// The embedding with the device that holds its table.
+struct Placed<B: Backend> {
+    device: Arc<Guarded<B>>,
+    layer: rotary_embedding::RotaryEmbedding<B>,
+}
+
+impl<B: Backend> Rotate for Placed<B> {
     fn table(&self, py: Python<'_>) -> PyResult<Vec<f32>> {
         self.device.with(py, |backend| backend.download(&self.layer.cos_sin_cache))
     }

@@ -5,6 +5,7 @@ use numpy::PyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::arguments::{count, unsigned};
 use crate::arrays::{Array, reserved};
 use crate::device::{Device, on_device};
 use crate::errors::backend_error;
@@ -17,10 +18,11 @@ pub(crate) fn sample<'py>(
     py: Python<'py>,
     logits: &Bound<'py, PyAny>,
     temperatures: &Bound<'py, PyAny>,
-    key: u64,
-    position: u64,
+    key: &Bound<'py, PyAny>,
+    position: &Bound<'py, PyAny>,
     device: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let (key, position) = (unsigned(key, "key")?, unsigned(position, "position")?);
     let logits = Array::read(logits, "logits")?;
     logits.expect_shape("logits", &[None, None])?;
     let (rows, vocab) = (logits.rows(), logits.width());
@@ -58,9 +60,16 @@ fn choose<B: Backend>(
 
 /// The exponential noise of the tokens `0..n` in the random stream (`key`, `position`), float64: what `sample` draws by.
 #[pyfunction]
-pub(crate) fn exponential_noise(py: Python<'_>, key: u64, position: u64, n: u32) -> PyResult<Bound<'_, PyArray1<f64>>> {
-    let stream = NoiseStream::new(key, position);
-    let mut noise = reserved(n as usize)?;
-    noise.extend((0..n).map(|token| stream.exponential(token)));
+pub(crate) fn exponential_noise<'py>(
+    py: Python<'py>,
+    key: &Bound<'py, PyAny>,
+    position: &Bound<'py, PyAny>,
+    n: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let stream = NoiseStream::new(unsigned(key, "key")?, unsigned(position, "position")?);
+    let n = count(n, "n")?;
+    let end = u32::try_from(n).map_err(|_| PyValueError::new_err(format!("n must be below 2**32, got {n}")))?;
+    let mut noise = reserved(n)?;
+    noise.extend((0..end).map(|token| stream.exponential(token)));
     Ok(PyArray1::from_vec(py, noise))
 }
