@@ -37,11 +37,16 @@ impl NoiseStream {
         x ^ (x >> 14)
     }
 
-    /// `logit / temperature - ln(E)`. In f64: as f32, uniform variates near 1 would become 1 and their `E` infinite.
-    pub fn score(self, token: u32, logit: f32, temperature: f32) -> f64 {
+    /// The exponential variate `E` of a token, at least [`LEAST`](Self::LEAST). In f64: as f32, uniform variates near 1 would
+    /// become 1 and their `E` infinite.
+    pub fn exponential(self, token: u32) -> f64 {
         let uniform = (f64::from(self.bits(token)) + 0.5) * 2f64.powi(-32);
-        let exponential = (-(-uniform).ln_1p()).max(Self::LEAST);
-        f64::from(logit / temperature) - exponential.ln()
+        (-(-uniform).ln_1p()).max(Self::LEAST)
+    }
+
+    /// `logit / temperature - ln(E)`.
+    pub fn score(self, token: u32, logit: f32, temperature: f32) -> f64 {
+        f64::from(logit / temperature) - self.exponential(token).ln()
     }
 }
 

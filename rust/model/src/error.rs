@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use nanovllm_backend::DType;
 
+use crate::parameter::ParameterError;
+use crate::sharding::ShardError;
+
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -93,12 +96,32 @@ pub enum LoadError {
         /// The type's name.
         dtype: String,
     },
+    /// A stored tensor does not fit its parameter.
+    #[error("tensor {name:?}: {error}")]
+    Parameter {
+        /// Its name, as stored.
+        name: String,
+        /// What does not fit.
+        error: ParameterError,
+    },
+    /// The configuration asks for a parameter that cannot be.
+    #[error("model configuration: {0}")]
+    Shard(#[from] ShardError),
     /// The device failed.
     #[error(transparent)]
     Backend(#[from] nanovllm_backend::Error),
 }
 
 impl LoadError {
+    /// An error about the stored tensor `name`, from its parameter's.
+    pub(crate) fn parameter(name: &str, error: ParameterError) -> Self {
+        let name = name.to_owned();
+        match error {
+            ParameterError::Shape { expected, got } => Self::Shape { name, expected, got },
+            error => Self::Parameter { name, error },
+        }
+    }
+
     /// An error about the stored tensor `name` of element type `dtype`, from the device's.
     pub(crate) fn tensor(name: &str, error: nanovllm_backend::Error) -> Self {
         match error {

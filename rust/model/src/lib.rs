@@ -4,9 +4,11 @@ mod causal_lm;
 mod checkpoint;
 mod config;
 mod error;
-mod layers;
+pub mod layers;
 mod model;
-mod models;
+pub mod models;
+mod parameter;
+mod sharding;
 mod slices;
 mod weights;
 
@@ -17,3 +19,5 @@ pub use checkpoint::{
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use error::LoadError;
 pub use model::load;
+pub use parameter::{Parameter, ParameterError};
+pub use sharding::{Layout, Shard, ShardError, TpRank, divide};

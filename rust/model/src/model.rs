@@ -7,7 +7,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{LoadError, Result};
 use crate::layers::rotary_embedding::RotaryEmbedding;
-use crate::models::qwen3::{Buffers, HeadBuffers, Qwen3ForCausalLm};
+use crate::models::qwen3::Qwen3ForCausalLm;
+use crate::models::{Buffers, HeadBuffers};
 use crate::slices::{SLICE_ROWS, Slicer};
 use crate::weights::Weights;
 
@@ -52,8 +53,8 @@ pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usiz
     let positions = max_model_len.min(config.max_position_embeddings);
     Ok(Box::new(Model {
         rotary: RotaryEmbedding::new(&backend, &config.rope, config.head_dim, positions)?,
-        buffers: Buffers::new(&backend, &config, SLICE_ROWS)?,
-        head: HeadBuffers::new(&backend, &config, HEAD_ROWS)?,
+        buffers: Buffers::new(&backend, config.hidden_size, config.intermediate_size, &config.heads(), SLICE_ROWS)?,
+        head: HeadBuffers::new(&backend, config.hidden_size, config.vocab_size, HEAD_ROWS)?,
         kv_dtype: if stored == Some(DType::F32) { DType::F32 } else { DType::Bf16 },
         positions,
         backend,
@@ -92,7 +93,7 @@ impl<B: Backend> Model<B> {
             }
             let end = (start + SLICE_ROWS).min(total);
             let slice = self.slicer.slice(input, start, end);
-            self.decoder.forward(&self.backend, &self.rotary, &slice, cache, &mut self.buffers);
+            self.decoder.model.forward(&self.backend, &self.rotary, &slice, cache, &mut self.buffers);
             self.rows.clear();
             self.plan.clear();
             for row in start..end {

@@ -85,7 +85,8 @@ pub(crate) fn tokenizer_error(error: &nanovllm_tokenizer::Error) -> PyErr {
     }
 }
 
-fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
+/// The exception for an error of a device.
+pub(crate) fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
     use nanovllm_backend::Error;
     let text = error.to_string();
     match error {

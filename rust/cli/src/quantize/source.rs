@@ -114,7 +114,7 @@ impl Source {
                 let tensor = names.get(i).and_then(|name| checkpoint.tensor(name)).ok_or_else(gone)?;
                 let data: Cow<'_, [u8]> = hugging_face::arrange(checkpoint.config(), &tensor);
                 let result = with(&data);
-                checkpoint.release(&tensor);
+                checkpoint.release(tensor.name);
                 result
             }
         }

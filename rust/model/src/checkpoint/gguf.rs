@@ -64,8 +64,8 @@ impl GgufCheckpoint {
         gguf_names::from_hugging_face(name).map_or(Ok(()), |name| Ok(self.file.check(&name)?))
     }
 
-    pub(super) fn release(&self, tensor: &StoredTensor<'_>) {
-        if let Some(view) = self.file.tensor(tensor.name) {
+    pub(super) fn release(&self, name: &str) {
+        if let Some(view) = self.file.tensor(name) {
             self.file.release(&view);
         }
     }

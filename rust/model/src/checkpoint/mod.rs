@@ -32,14 +32,21 @@ pub struct StoredTensor<'a> {
 }
 
 impl StoredTensor<'_> {
+    /// Refuses an element type that cannot be widened to f32.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        if nanovllm_gguf::is_supported(self.dtype) {
+            Ok(())
+        } else {
+            Err(LoadError::unsupported_dtype(self.name, self.dtype))
+        }
+    }
+
     /// All elements as f32.
     ///
     /// # Errors
     /// [`LoadError::UnsupportedDType`]; [`LoadError::Gguf`] when memory is short.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
-        if !nanovllm_gguf::is_supported(self.dtype) {
-            return Err(LoadError::unsupported_dtype(self.name, self.dtype));
-        }
+        self.check_readable()?;
         let mut out = vec![0.0; self.shape.iter().product()];
         nanovllm_gguf::dequantize(self.dtype, &self.data, &mut out)?;
         Ok(out)
@@ -119,11 +126,11 @@ impl Checkpoint {
         }
     }
 
-    /// Tells the system that the pages of the tensor are not needed for now.
-    pub(crate) fn release(&self, tensor: &StoredTensor<'_>) {
+    /// Tells the system that the pages of the tensor stored as `name` are not needed for now.
+    pub(crate) fn release(&self, name: &str) {
         match self {
-            Self::SafeTensors(c) => c.release(tensor),
-            Self::Gguf(c) => c.release(tensor),
+            Self::SafeTensors(c) => c.release(name),
+            Self::Gguf(c) => c.release(name),
         }
     }
 }

@@ -58,9 +58,9 @@ impl SafeTensorsCheckpoint {
         self.files.info(name).map_or(Ok(()), |info| self.files.check(info))
     }
 
-    /// Tells the system that the pages of the tensor are not needed for now.
-    pub fn release(&self, tensor: &StoredTensor<'_>) {
-        if let Some(info) = self.files.info(tensor.name) {
+    /// Tells the system that the pages of the tensor `name` are not needed for now.
+    pub fn release(&self, name: &str) {
+        if let Some(info) = self.files.info(name) {
             self.files.release(info);
         }
     }

@@ -1,0 +1,84 @@
+"""Two engines beside each other: each is asked the same, and must answer the same."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from parity.programs import MAX_STEPS, Program, Request
+from parity.snapshots import block_tokens, describe_blocks, describe_queues, describe_seq
+
+
+class Engine:
+    """A scheduler and the modules around it, driven by a program one step at a time.
+
+    `modules` has `sequence`, `scheduler`, `sampling_params` and `model_runner`, as the fixture `reference` has.
+    """
+
+    def __init__(self, modules: Any, program: Program) -> None:
+        self.modules, self.program = modules, program
+        self._in_this_pool()
+        modules.sequence.Sequence.counter = itertools.count()
+        self.scheduler = modules.scheduler.Scheduler(program.config())
+        self.seqs: list[Any] = []
+
+    def _in_this_pool(self) -> None:
+        self.modules.sequence.Sequence.block_size = self.program.block_size
+
+    def add(self, request: Request) -> None:
+        """Queues a request."""
+        params = self.modules.sampling_params.SamplingParams(
+            temperature=request.temperature, max_tokens=request.max_tokens, ignore_eos=request.ignore_eos
+        )
+        seq = self.modules.sequence.Sequence(request.token_ids, params)
+        self.scheduler.add(seq)
+        self.seqs.append(seq)
+
+    def step(self) -> dict[str, Any]:
+        """One step; everything that can be seen of it. AssertionError where nothing can be scheduled."""
+        seqs, is_prefill = self.scheduler.schedule()
+        runner = self.modules.model_runner
+        prepare = runner.prepare_prefill if is_prefill else runner.prepare_decode
+        seen = {
+            "prefill": is_prefill,
+            "scheduled": [describe_seq(seq) for seq in seqs],
+            "inputs": prepare(seqs, self.program.block_size),
+            "temperatures": runner.prepare_sample(seqs),
+        }
+        sampled = [self.program.sample(seq.seq_id, seq.num_tokens) for seq in seqs]
+        self.scheduler.postprocess(seqs, sampled, is_prefill)
+        return seen | {"after": [describe_seq(seq) for seq in seqs]} | self.state()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that can be seen between steps."""
+        manager = self.scheduler.block_manager
+        return describe_queues(self.scheduler) | {
+            "blocks": describe_blocks(manager),
+            "known": block_tokens(manager),
+            "seqs": [describe_seq(seq) | {"tokens": list(seq.token_ids)} for seq in self.seqs],
+        }
+
+
+def compare(subject: Engine, reference: Engine) -> int:
+    """Runs a program on both and compares everything after each step; returns the number of steps.
+
+    Raises AssertionError only for a difference: where nothing can be scheduled the program ends.
+    """
+    program = reference.program
+    requests = list(program.requests)
+    for step in range(MAX_STEPS):
+        while requests and requests[0].at <= step:
+            request = requests.pop(0)
+            reference.add(request)
+            subject.add(request)
+        if reference.scheduler.is_finished():
+            assert subject.scheduler.is_finished()
+            if not requests:
+                return step
+            continue
+        try:
+            expected = reference.step()
+        except AssertionError:
+            return step
+        assert subject.step() == expected, f"step {step}"
+    return MAX_STEPS
