@@ -34,8 +34,11 @@ class Engine:
         self.scheduler.add(seq)
         self.seqs.append(seq)
 
-    def step(self) -> dict[str, Any]:
-        """One step; everything that can be seen of it. AssertionError where nothing can be scheduled."""
+    def step(self, sampled: list[int] | None = None) -> dict[str, Any]:
+        """One step; everything that can be seen of it. AssertionError where nothing can be scheduled.
+
+        The tokens are the program's, or those given.
+        """
         seqs, is_prefill = self.scheduler.schedule()
         runner = self.modules.model_runner
         prepare = runner.prepare_prefill if is_prefill else runner.prepare_decode
@@ -45,7 +48,8 @@ class Engine:
             "inputs": prepare(seqs, self.program.block_size),
             "temperatures": runner.prepare_sample(seqs),
         }
-        sampled = [self.program.sample(seq.seq_id, seq.num_tokens) for seq in seqs]
+        if sampled is None:
+            sampled = [self.program.sample(seq.seq_id, seq.num_tokens) for seq in seqs]
         self.scheduler.postprocess(seqs, sampled, is_prefill)
         return seen | {"after": [describe_seq(seq) for seq in seqs]} | self.state()
 
