@@ -71,19 +71,20 @@ def test_fields_begin_with_theirs(reference: Any) -> None:
     assert {field.name: field.default for field in fields if field.name in OPTIONS} == reference.config.DEFAULTS
 
 
+@pytest.fixture(scope="module")
+def own_model(tmp_path_factory: pytest.TempPathFactory, tiny_qwen3: str) -> Path:
+    """A copy of the model, to change."""
+    return Path(shutil.copytree(tiny_qwen3, tmp_path_factory.mktemp("model") / "qwen3"))
+
+
 @counts.examples(0.3)
 @given(max_model_len=st.integers(1, 3000), limit=st.integers(1, 3000))
-def test_the_model_limits_the_length(
-    reference: Any, tmp_path_factory: pytest.TempPathFactory, tiny_qwen3: str, max_model_len: int, limit: int
-) -> None:
-    model = tmp_path_factory.mktemp("model")
-    values = json.loads((Path(tiny_qwen3) / "config.json").read_text())
-    (model / "model.safetensors").touch()
-    (model / "config.json").write_text(json.dumps(values | {"max_position_embeddings": limit}))
-    ours = Config(str(model), max_model_len=max_model_len)
-    theirs = reference.config.make(str(model), max_model_len=max_model_len)
+def test_the_model_limits_the_length(reference: Any, own_model: Path, max_model_len: int, limit: int) -> None:
+    values = json.loads((own_model / "config.json").read_text())
+    (own_model / "config.json").write_text(json.dumps(values | {"max_position_embeddings": limit}))
+    ours = Config(str(own_model), max_model_len=max_model_len)
+    theirs = reference.config.make(str(own_model), max_model_len=max_model_len)
     assert ours.max_model_len == theirs.max_model_len == min(max_model_len, limit)
-    shutil.rmtree(model)  # hundreds of them otherwise
 
 
 @counts.examples(0.3)
