@@ -28,6 +28,16 @@ def reference(request: pytest.FixtureRequest) -> Reference:
     return Reference(None if checkout is None else Path(checkout).resolve())
 
 
+@pytest.fixture(scope="session")
+def nano_vllm(reference: Reference) -> Any:
+    """nano-vLLM's own modules, for what no model of it can show; skipped without a checkout."""
+    if not reference.live:
+        pytest.skip("needs --nano-vllm")
+    from parity import standins
+
+    return standins.loaded()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A suite's `subject` is our package; beside nano-vLLM itself, the model of it is held to the same."""
     if "subject" in metafunc.fixturenames:

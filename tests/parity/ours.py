@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pickle
 from types import SimpleNamespace
-from typing import Any
+
+from nanovllm.engine.sequence import Sequence, SequenceStatus
 
 from nanovllm import sampling_params
 from nanovllm.engine import block_manager, scheduler
-from nanovllm.engine.sequence import Sequence, SequenceStatus
 
-__all__ = ["block_manager", "model_runner", "sampling_params", "scheduler", "sequence"]
+__all__ = ["block_manager", "sampling_params", "scheduler", "sequence"]
 
 
 def _through_pickle(seq: Sequence) -> Sequence:

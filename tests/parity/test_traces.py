@@ -30,6 +30,7 @@ class Recorded:
     """What an engine needs of a program."""
 
     options: dict[str, int]
+    requests: list[Request]
 
     @property
     def block_size(self) -> int:
@@ -57,9 +58,7 @@ def in_words_of_the_recording(seen: dict[str, Any]) -> dict[str, Any]:
 
 def replay(engine: Engine, trace: dict[str, Any]) -> None:
     for number, step in enumerate(trace["steps"]):
-        for request in trace["requests"]:
-            if request["at"] == number:
-                engine.add(request_of(request))
+        engine.arrive(number)
         if step is None:
             assert engine.scheduler.is_finished()
             continue
@@ -69,7 +68,7 @@ def replay(engine: Engine, trace: dict[str, Any]) -> None:
 
 def test_programs(side: Any, recording: dict[str, Any]) -> None:
     for trace in recording["traces"]:
-        engine = Engine(side, Recorded(trace["config"]))
+        engine = Engine(side, Recorded(trace["config"], [request_of(request) for request in trace["requests"]]))
         replay(engine, trace)
         counts.add("traces", examples=1, steps=len(trace["steps"]))
         if trace["error"] is None:
