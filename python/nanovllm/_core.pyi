@@ -1,16 +1,25 @@
 """The engine behind the package, in Rust."""
 
+from collections import deque
 from collections.abc import Iterable
 from os import PathLike
-from typing import SupportsFloat, SupportsIndex, final
+from typing import Any, SupportsFloat, SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+import nanovllm.engine.scheduler
+import nanovllm.engine.sequence
 
 __all__ = [
+    "Block",
+    "BlockManager",
     "Engine",
     "FinishedSequence",
     "ModelRunner",
+    "Scheduler",
+    "Sequence",
     "Tokenizer",
     "__version__",
     "check_sampling_params",
@@ -26,6 +35,189 @@ def check_sampling_params(
 
 def read_config(path: str | PathLike[str]) -> str:
     """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
+
+_State = tuple[int, int, int, int, list[int], list[int] | int]
+
+@disjoint_base
+class Sequence:
+    """The base of `nanovllm.engine.sequence.Sequence`."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Sequence: ...
+    def _init(
+        self,
+        seq_id: SupportsIndex,
+        token_ids: Iterable[SupportsIndex],
+        temperature: SupportsFloat,
+        max_tokens: SupportsIndex,
+        ignore_eos: bool,
+        seed: SupportsIndex | None,
+        block_size: SupportsIndex,
+    ) -> None:
+        """Makes the sequence."""
+    seq_id: int
+    """Number in the order of making; what `step` returns."""
+    _status: int
+    """1, 2 or 3: waiting, running, finished."""
+    num_cached_tokens: int
+    """Tokens whose keys and values are in the cache."""
+    num_scheduled_tokens: int
+    """Tokens that the step under way computes."""
+    is_prefill: bool
+    """False once it has been scheduled for decoding, until it is preempted."""
+    block_table: list[int]
+    """Its blocks in order: a copy, which can be assigned back."""
+    temperature: float
+    """Divides the logits; 0 is greedy."""
+    max_tokens: int
+    """Tokens to generate at most."""
+    ignore_eos: bool
+    """Whether it goes on past an end-of-sequence token."""
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is done."""
+    @property
+    def finish_reason(self) -> str | None:
+        """`stop` or `length` once it is finished."""
+    @property
+    def token_ids(self) -> list[int]:
+        """Prompt and completion: a copy."""
+    @property
+    def prompt_token_ids(self) -> list[int]:
+        """The prompt: a copy."""
+    @property
+    def completion_token_ids(self) -> list[int]:
+        """The tokens generated so far: a copy."""
+    @property
+    def last_token(self) -> int:
+        """The newest token."""
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in prompt and completion."""
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens in the prompt."""
+    @property
+    def num_completion_tokens(self) -> int:
+        """Tokens generated so far."""
+    @property
+    def num_blocks(self) -> int:
+        """Blocks its tokens fill, the last perhaps in part."""
+    @property
+    def last_block_num_tokens(self) -> int:
+        """Tokens in the last block."""
+    def block(self, i: int) -> list[int]:
+        """The tokens of block `i`."""
+    def append_token(self, token_id: SupportsIndex) -> None:
+        """Appends a generated token."""
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, key: int, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> list[int]: ...
+    def __getstate__(self) -> _State: ...
+    def __setstate__(self, state: _State) -> None: ...
+
+@final
+class Block:
+    """A block of a pool: a view, whose attributes are what the pool says now."""
+
+    def __new__(cls, block_id: SupportsIndex) -> Block: ...
+    @property
+    def block_id(self) -> int: ...
+    @property
+    def ref_count(self) -> int:
+        """Block tables that hold it; 0 is free."""
+    @property
+    def hash(self) -> int:
+        """Chained hash of its contents once it is full, else -1."""
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens the hash was computed from. A copy."""
+
+@disjoint_base
+class BlockManager:
+    """Allocates blocks to sequences, sharing those whose prefix is already computed.
+
+    Sequences in a scheduler keep theirs: `allocate`, `deallocate`, `may_append` and `hash_blocks` are for sequences
+    that the caller looks after. Attributes are copies, and a block is a view. A call that the sequence or the pool is
+    not in the state for raises `PreconditionError`, which is both a `ValueError` and nano-vLLM's `AssertionError`.
+    """
+
+    def __new__(cls, num_blocks: SupportsIndex, block_size: SupportsIndex) -> BlockManager: ...
+    @classmethod
+    def compute_hash(cls, token_ids: Iterable[SupportsIndex], prefix: int = -1) -> int:
+        """xxh64 of the prefix's hash, unless that is -1, and the token ids."""
+    def can_allocate(self, seq: Sequence) -> int:
+        """How many leading blocks the prefix cache has, or -1 if the pool cannot take the sequence now."""
+    def allocate(self, seq: Sequence, num_cached_blocks: SupportsIndex) -> None:
+        """Gives the sequence its blocks, the first `num_cached_blocks` from the prefix cache."""
+    def deallocate(self, seq: Sequence) -> None:
+        """Takes the sequence's blocks back, the last one first."""
+    def can_append(self, seq: Sequence) -> bool:
+        """Whether the pool has the block that the sequence's newest token may need."""
+    def may_append(self, seq: Sequence) -> None:
+        """Gives the sequence another block if its newest token opens one."""
+    def hash_blocks(self, seq: Sequence) -> None:
+        """Enters the blocks that the scheduled tokens fill into the prefix cache."""
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def blocks(self) -> list[Block]:
+        """Every block, by id."""
+    @property
+    def hash_to_block_id(self) -> dict[int, int]:
+        """The prefix cache: hash to block id. A copy."""
+    @property
+    def free_block_ids(self) -> deque[int]:
+        """Ids of the free blocks, the next to be handed out first. A copy."""
+    @property
+    def used_block_ids(self) -> set[int]:
+        """Ids of the blocks in use. A copy."""
+
+@disjoint_base
+class Scheduler:
+    """Decides which sequences the next step computes.
+
+    It owns the sequences that are added until they finish; the objects that were added stay the handles to them.
+    `config` is any object with `max_num_seqs`, `max_num_batched_tokens`, `eos` (an id, several, or -1),
+    `kvcache_block_size` and `num_kvcache_blocks`, perhaps with `max_model_len` and `scheduling_policy` ("nano-vllm",
+    the default here, or "default"); or a running engine, whose scheduler this then is.
+    """
+
+    def __new__(cls, config: object) -> Scheduler: ...
+    def is_finished(self) -> bool:
+        """Whether no sequence waits or runs."""
+    def add(self, seq: Sequence) -> None:
+        """Queues a sequence, which is the scheduler's until it finishes."""
+    def schedule(self) -> tuple[list[nanovllm.engine.sequence.Sequence], bool]:
+        """Decides the next step: its sequences, and whether it is a prefill.
+
+        A step that was not answered with `postprocess` is taken back first. Empty when nothing is left to do.
+        """
+    def postprocess(self, seqs: Iterable[Sequence], token_ids: Iterable[SupportsIndex], is_prefill: bool) -> None:
+        """Books the step's tokens: the sequences that `schedule` returned, and one token for each.
+
+        That of a sequence whose prompt is not finished is ignored.
+        """
+    def preempt(self, seq: Sequence) -> None:
+        """Takes a sequence's blocks and puts it at the head of the waiting queue."""
+    @property
+    def waiting(self) -> nanovllm.engine.scheduler.QueueSnapshot:
+        """The waiting queue: a copy, of the sequences themselves."""
+    @property
+    def running(self) -> nanovllm.engine.scheduler.QueueSnapshot:
+        """The running queue: a copy, of the sequences themselves."""
+    @property
+    def block_manager(self) -> BlockManager:
+        """The KV pool's books."""
+    @property
+    def block_size(self) -> int: ...
+    eos: Any
+    """The id that ends a sequence, -1 for none; a list where there are several."""
+    max_num_seqs: int
+    """Sequences of one step at most."""
+    max_num_batched_tokens: int
+    """Tokens of one prefill step at most."""
 
 @final
 class FinishedSequence:
@@ -84,6 +276,8 @@ class Engine:
         """Whether no sequence waits, runs or is finished but not returned."""
     def abort(self, seq_id: int) -> bool:
         """Drops a sequence and frees its cache; False when there is none of that id."""
+    def close(self) -> None:
+        """Frees the model and its cache; every later call is refused. Queued sequences go back to their handles."""
     def stats(self) -> dict[str, int]:
         """Counters since the engine was made, and the state of queues and KV cache."""
 

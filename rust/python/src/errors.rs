@@ -13,9 +13,15 @@ mod exceptions {
     pyo3::import_exception!(nanovllm.exceptions, ChatTemplateError);
     pyo3::import_exception!(nanovllm.exceptions, ModelFormatError);
     pyo3::import_exception!(nanovllm.exceptions, ModelNotFoundError);
+    pyo3::import_exception!(nanovllm.exceptions, PreconditionError);
     pyo3::import_exception!(nanovllm.exceptions, UnsupportedModelError);
 }
-use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError, UnsupportedModelError};
+use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError, PreconditionError, UnsupportedModelError};
+
+/// The exception for a call that is wrong now, where nano-vLLM asserts or breaks.
+pub(crate) fn precondition(text: &'static str) -> PyErr {
+    PreconditionError::new_err(text)
+}
 
 /// The exception for an error of the engine.
 pub(crate) fn engine_error(error: EngineError) -> PyErr {
@@ -25,8 +31,14 @@ pub(crate) fn engine_error(error: EngineError) -> PyErr {
         EngineError::Tokenizer(error) => tokenizer_error(&error),
         EngineError::Backend(error) | EngineError::Step(StepError::Backend(error)) => backend_error(&error),
         EngineError::NoRoomForKvCache { .. } | EngineError::BlockTablesTooLarge { .. } => PyMemoryError::new_err(text),
+        EngineError::Precondition { .. }
+        | EngineError::BlockSizeMismatch { .. }
+        | EngineError::DuplicateSeqId(_)
+        | EngineError::UnknownSeqId(_)
+        | EngineError::TokenCount { .. } => PreconditionError::new_err(text),
         EngineError::Step(_) => PyInterruptedError::new_err(text),
         EngineError::Config { .. }
+        | EngineError::SequenceState { .. }
         | EngineError::SamplingParams(_)
         | EngineError::EmptyPrompt
         | EngineError::TokenOutOfRange { .. }

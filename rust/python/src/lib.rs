@@ -4,11 +4,15 @@
 //! other crates with the GIL released. `python/nanovllm/_core.pyi` is its face; `stubtest` holds the two together.
 
 mod arguments;
+mod block_manager;
 mod engine;
 mod errors;
 mod guarded;
+mod home;
 mod model_runner;
 mod options;
+mod scheduler;
+mod sequence;
 mod tokenizer;
 
 /// The engine behind the package `nanovllm`.
@@ -17,11 +21,17 @@ mod _core {
     #[pymodule_export]
     use crate::arguments::check_sampling_params;
     #[pymodule_export]
+    use crate::block_manager::{PyBlock, PyBlockManager};
+    #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
     use crate::options::read_config;
+    #[pymodule_export]
+    use crate::scheduler::PyScheduler;
+    #[pymodule_export]
+    use crate::sequence::PySequence;
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
 
