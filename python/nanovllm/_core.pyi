@@ -224,6 +224,9 @@ class Engine:
     @property
     def description(self) -> str:
         """Architecture, device, instruction set and threads, for logs."""
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the weights were loaded, one line each."""
     def add_request(
         self,
         token_ids: Iterable[SupportsIndex],

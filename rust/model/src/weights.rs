@@ -1,6 +1,6 @@
 //! Hands each stored tensor to the one parameter it belongs to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nanovllm_backend::{Backend, DType};
@@ -17,12 +17,14 @@ pub(crate) struct Weights<'a, B: Backend> {
     /// Names nobody has taken.
     left: BTreeSet<String>,
     missing: Vec<String>,
+    /// How many tensors of a type the device stores as another.
+    restored: BTreeMap<(DType, DType), usize>,
 }
 
 impl<'a, B: Backend> Weights<'a, B> {
     pub(crate) fn new(backend: &'a B, checkpoint: &'a Checkpoint) -> Self {
         let left = checkpoint.names().into_iter().collect();
-        Self { backend, checkpoint, left, missing: Vec::new() }
+        Self { backend, checkpoint, left, missing: Vec::new(), restored: BTreeMap::new() }
     }
 
     /// Tensors nobody has taken yet.
@@ -48,10 +50,15 @@ impl<'a, B: Backend> Weights<'a, B> {
         let mut parts = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             let Some(tensor) = self.take(name)? else { continue };
-            let stored = tensor.name;
+            let (stored, dtype) = (tensor.name, tensor.dtype);
+            let cols = tensor.shape.last().copied().unwrap_or(1);
             parameter.load(index, tensor).map_err(|e| LoadError::parameter(stored, e))?;
             parts.push(parameter.pack_shard(self.backend, index).map_err(|e| LoadError::tensor(stored, e))?);
             self.checkpoint.release(stored);
+            let kept = self.backend.stored_as(dtype, cols);
+            if kept != dtype {
+                *self.restored.entry((dtype, kept)).or_default() += 1;
+            }
         }
         if parts.is_empty() {
             parts.push(parameter.pack_shard(self.backend, 0)?);
@@ -74,6 +81,15 @@ impl<'a, B: Backend> Weights<'a, B> {
             Some(_) => Vec::new(),
         };
         Ok(Arc::new(self.backend.upload(&values, 1, values.len())?))
+    }
+
+    /// A line for every type that the device has no kernels for and stores as another.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let note = |(&(from, to), &n): (&(DType, DType), &usize)| {
+            let plural = if n == 1 { "" } else { "s" };
+            format!("{n} tensor{plural} of type {from} stored as {to}, for which there are kernels")
+        };
+        self.restored.iter().map(note).collect()
     }
 
     /// Element type of the tensor `name`.
