@@ -215,7 +215,9 @@ def test_arguments() -> None:
         _core.quantize("Q8_0", [0.0] * 32)
     with pytest.raises(TypeError, match="data must be an array of uint8, not an array of int8"):
         _core.dequantize("Q8_0", np.zeros(34, np.int8))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a bytes-like object is required"):
         _core.dequantize("Q8_0", 34)
+    with pytest.raises(ValueError, match="data must be contiguous"):
+        _core.dequantize("Q8_0", memoryview(bytes(68))[::2])
     with pytest.raises(ValueError, match="values must be contiguous"):
         _core.quantize("Q8_0", np.zeros(64, np.float32)[::2])
