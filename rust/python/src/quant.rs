@@ -2,7 +2,7 @@
 
 use nanovllm_gguf::{Error, GgmlType};
 use numpy::{Element, IntoPyArray, PyArray1, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -24,7 +24,10 @@ pub(crate) fn dequantize<'py>(dtype: &str, data: &Bound<'py, PyAny>) -> PyResult
     let data = if data.cast::<PyUntypedArray>().is_ok() {
         copied::<u8>(data, "data", "uint8")?
     } else {
-        let view = py.import("numpy")?.call_method1("frombuffer", (data, "uint8"))?;
+        let view = py.import("numpy")?.call_method1("frombuffer", (data, "uint8")).map_err(|error| {
+            let scattered = error.is_instance_of::<PyBufferError>(py);
+            if scattered { PyValueError::new_err("data must be contiguous") } else { error }
+        })?;
         copied::<u8>(&view, "data", "uint8")?
     };
     let values = py.detach(|| {

@@ -1,6 +1,6 @@
 //! IQ4_NL and IQ4_XS: 4-bit codes that choose from sixteen unevenly spaced values.
 
-use super::search::{NEGLIGIBLE, extreme, nearest};
+use super::search::{NEGLIGIBLE, extreme, nearest, widest};
 use super::{Block, Encode, LeF16, inverse, q4};
 use crate::GgmlType;
 
@@ -68,9 +68,24 @@ fn value(q: u8) -> f32 {
 }
 
 impl Encode for BlockIQ4_NL {
+    /// The better of two in plain squared error: ggml has a reference with a search and one without, and either can
+    /// come out ahead.
     fn quantize(x: &[f32]) -> Option<Self> {
-        let scale = search(x);
-        Some(Self { d: LeF16::finite(scale)?, qs: pack(x, scale) })
+        let found = search(x);
+        let searched = Self { d: LeF16::finite(found)?, qs: pack(x, inverse(found)) };
+        // The extreme element on the lowest value, -127.
+        let id = inverse(extreme(x) / IQ4_VALUES[0] as f32);
+        let fitted = Fit::new(x, id).scale();
+        let direct = Self { d: LeF16::finite(fitted)?, qs: pack(x, id) };
+        Some(if direct.squared_error(x) < searched.squared_error(x) { direct } else { searched })
+    }
+}
+
+impl BlockIQ4_NL {
+    fn squared_error(&self, x: &[f32]) -> f32 {
+        let mut back = [0.0; 32];
+        self.dequantize(&mut back);
+        x.iter().zip(back).fold(0.0, |sum, (x, back)| sum + (x - back) * (x - back))
     }
 }
 
@@ -81,7 +96,7 @@ impl Encode for BlockIQ4_XS {
         for (fit, x) in fits.iter_mut().zip(groups) {
             *fit = search(x);
         }
-        let d = -extreme(&fits) / 32.0;
+        let d = -widest(&fits)? / 32.0;
         let id = inverse(d);
         let (mut scales_h, mut scales_l, mut qs) = (0, [0; 4], [[0; 16]; 8]);
         for (j, (x, fit)) in groups.iter().zip(fits).enumerate() {
@@ -89,44 +104,57 @@ impl Encode for BlockIQ4_XS {
             let bits = (scale + 32.0) as u8;
             scales_l[j / 2] |= (bits & 0x0f) << (j % 2 * 4);
             scales_h |= u16::from(bits >> 4) << (2 * j);
-            qs[j] = pack(x, d * scale);
+            qs[j] = pack(x, inverse(d * scale));
         }
         Some(Self { d: LeF16::finite(d)?, scales_h: scales_h.to_le_bytes(), scales_l, qs })
     }
 }
 
-/// The scale of a group, as ggml's `quantize_row_iq4_nl_impl` finds it: the extreme element is mapped to values about
-/// -127 and to 127, and the scale refitted to the codes of each by squared error weighted by squared magnitude.
+/// The scale of a group, as ggml's `quantize_row_iq4_nl_impl` finds it: the extreme element is mapped to 127 and to
+/// numbers about -127, and the scale refitted to the codes of each.
 fn search(x: &[f32]) -> f32 {
     let extreme = extreme(x);
     if extreme.abs() < NEGLIGIBLE {
         return 0.0;
     }
-    let sums = |inverse: f32| {
-        let (mut sum_qx, mut sum_q2) = (0.0, 0.0);
-        for &x in x {
-            let (w, q) = (x * x, value(nearest_code(inverse * x)));
-            sum_qx += w * q * x;
-            sum_q2 += w * q * q;
-        }
-        (sum_qx, sum_q2)
-    };
-    let (sum_qx, sum_q2) = sums(1.0 / (extreme / 127.0));
-    let mut scale = if sum_q2 > 0.0 { sum_qx / sum_q2 } else { 0.0 };
-    // With its best scale, a candidate takes sum_qx^2 / sum_q2 off the error of all zeros.
-    let mut gain = scale * sum_qx;
-    for target in -134..=-120i16 {
-        let (sum_qx, sum_q2) = sums(target as f32 / extreme);
-        if sum_q2 > 0.0 && sum_qx * sum_qx > gain * sum_q2 {
-            scale = sum_qx / sum_q2;
-            gain = scale * sum_qx;
+    let mut best = Fit::new(x, 1.0 / (extreme / 127.0));
+    for target in -134i16..=-120 {
+        let fit = Fit::new(x, target as f32 / extreme);
+        if fit.q2 > 0.0 && fit.qx * fit.qx > best.gain() * fit.q2 {
+            best = fit;
         }
     }
-    scale
+    best.scale()
 }
 
-fn pack(x: &[f32], scale: f32) -> [u8; 16] {
-    let inverse = inverse(scale);
+/// The codes of a group at some scale, for refitting that: sums weighted by squared magnitude.
+struct Fit {
+    /// Of products of values and elements.
+    qx: f32,
+    /// Of squared values.
+    q2: f32,
+}
+
+impl Fit {
+    fn new(x: &[f32], inverse: f32) -> Self {
+        x.iter().fold(Self { qx: 0.0, q2: 0.0 }, |sums, &x| {
+            let (w, q) = (x * x, value(nearest_code(inverse * x)));
+            Self { qx: sums.qx + w * q * x, q2: sums.q2 + w * q * q }
+        })
+    }
+
+    /// The best scale for these codes.
+    fn scale(&self) -> f32 {
+        if self.q2 > 0.0 { self.qx / self.q2 } else { 0.0 }
+    }
+
+    /// What that takes off the error of all zeros.
+    fn gain(&self) -> f32 {
+        self.scale() * self.qx
+    }
+}
+
+fn pack(x: &[f32], inverse: f32) -> [u8; 16] {
     q4::pack_codes(|i| nearest_code(inverse * x[i]))
 }
 

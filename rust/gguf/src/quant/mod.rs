@@ -1,7 +1,8 @@
 //! Scalar quantise and dequantise, one file a family of formats.
 //!
 //! The layouts and the arithmetic are ggml's reference functions (`ggml-quants.c`), bit for bit: codes times f16 scales
-//! widened to f32, each product and sum rounded to f32.
+//! widened to f32, each product and sum rounded to f32. Written blocks are ggml's too, byte for byte, but for IQ4_NL and
+//! MXFP4, which say how they do better.
 
 mod codebook;
 mod dense;

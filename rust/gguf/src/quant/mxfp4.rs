@@ -41,8 +41,8 @@ impl Encode for BlockMXFP4 {
         let most = x.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
         let e = ((most.to_bits() >> 23) as u8).saturating_sub(2);
         let ((fine, fine_error), (coarse, coarse_error)) = (with_exponent(x, e), with_exponent(x, e + 1));
-        // Errors are in units of the squared scale.
-        Some(if 4.0 * coarse_error < fine_error { coarse } else { fine })
+        // Errors are in units of the squared scale. Past 252, values could overflow f32.
+        Some(if e < 252 && 4.0 * coarse_error < fine_error { coarse } else { fine })
     }
 }
 

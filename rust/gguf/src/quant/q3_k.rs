@@ -1,6 +1,6 @@
 //! Q3_K: 3-bit codes in super-blocks of 256, with a 6-bit scale per 16.
 
-use super::search::{descent, extreme, nearest, requantize};
+use super::search::{descent, nearest, requantize, widest};
 use super::{Block, Encode, LeF16, crumbs, pack_crumbs};
 use crate::GgmlType;
 
@@ -54,7 +54,7 @@ impl Encode for BlockQ3_K {
         for ((x, fit), codes) in groups.iter().zip(&mut fits).zip(&mut codes) {
             (*fit, *codes) = descent(x, 4);
         }
-        let widest = extreme(&fits);
+        let widest = widest(&fits)?;
         if widest == 0.0 {
             return Some(bytemuck::Zeroable::zeroed());
         }

@@ -1,6 +1,6 @@
 //! Q6_K: 6-bit codes in super-blocks of 256, with an 8-bit scale per 16.
 
-use super::search::{NEGLIGIBLE, extreme, nearest, requantize, symmetric};
+use super::search::{NEGLIGIBLE, nearest, requantize, symmetric, widest};
 use super::{Block, Encode, LeF16, crumbs, pack_crumbs};
 use crate::GgmlType;
 
@@ -41,7 +41,7 @@ impl Encode for BlockQ6_K {
         for ((x, fit), codes) in groups.iter().zip(&mut fits).zip(&mut codes) {
             (*fit, *codes) = symmetric(x, 32);
         }
-        let widest = extreme(&fits);
+        let widest = widest(&fits)?;
         if widest.abs() < NEGLIGIBLE {
             return Some(bytemuck::Zeroable::zeroed());
         }

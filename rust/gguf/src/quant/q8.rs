@@ -100,7 +100,8 @@ impl Encode for BlockQ8_K {
         for (sum, qs) in bsums.iter_mut().zip(qs.as_chunks::<16>().0) {
             *sum = qs.iter().map(|&q| i16::from(q)).sum::<i16>().to_le_bytes();
         }
-        Some(Self { d: (1.0 / inverse).to_le_bytes(), qs, bsums })
+        let d = 1.0 / inverse;
+        (127.0 * d).is_finite().then_some(Self { d: d.to_le_bytes(), qs, bsums })
     }
 }
 

@@ -41,20 +41,21 @@ pub(in super::super) fn affine<const G: usize, const N: usize>(
     error: impl Fn(f32) -> f32,
 ) -> ([f32; G], [f32; G], [[u8; N]; G]) {
     let weights: [_; G] = from_fn(|g| weights(&x[g]));
-    let (x, weights) = (across(x), across(&weights));
+    let groups = Groups::new(across(x), across(&weights));
     let largest = grid.largest as f32;
 
-    let max = x.iter().fold(x[0], |max, x| from_fn(|g| max[g].max(x[g])));
-    let mut min = x.iter().fold([0.0f32; G], |min, x| from_fn(|g| min[g].min(x[g])));
+    let max = groups.x.iter().fold(groups.x[0], |max, x| from_fn(|g| max[g].max(x[g])));
+    let mut min = groups.x.iter().fold([0.0f32; G], |min, x| from_fn(|g| min[g].min(x[g])));
     let flat: [bool; G] = from_fn(|g| max[g] == min[g]);
-    let mut scale: [f32; G] = from_fn(|g| 1.0 / (largest / (max[g] - min[g])));
-    let mut levels = levels(&x, &min, &from_fn(|g| largest / (max[g] - min[g])), grid);
-    let mut best = total_error(&x, &weights, &levels, &scale, &min, &error);
+    let inverse = from_fn(|g| largest / (max[g] - min[g]));
+    let mut scale = inverse.map(|inverse| 1.0 / inverse);
+    let mut levels = groups.levels(&min, &inverse, grid);
+    let mut best = groups.total(&error, &levels, &scale, &min);
     for i in 0..grid.candidates {
         let steps = grid.first + 0.1 * i as f32 + largest;
-        let candidate = self::levels(&x, &min, &from_fn(|g| steps / (max[g] - min[g])), grid);
-        let (scales, mins) = fit(&x, &weights, &candidate);
-        let errors = total_error(&x, &weights, &candidate, &scales, &mins, &error);
+        let candidate = groups.levels(&min, &from_fn(|g| steps / (max[g] - min[g])), grid);
+        let (scales, mins) = groups.fit(&candidate);
+        let errors = groups.total(&error, &candidate, &scales, &mins);
         // False for NaN, which stands for a candidate without a fit.
         let better: [bool; G] = from_fn(|g| errors[g] < best[g]);
         if better.contains(&true) {
@@ -79,61 +80,66 @@ fn take<const G: usize>(to: &mut [f32; G], from: &[f32; G], which: [bool; G]) {
     *to = from_fn(|g| if which[g] { from[g] } else { to[g] });
 }
 
-fn levels<const G: usize, const N: usize>(
-    x: &[[f32; G]; N],
-    min: &[f32; G],
-    inverse: &[f32; G],
-    grid: Grid,
-) -> [[f32; G]; N] {
-    x.map(|x| from_fn(|g| grid.code(inverse[g] * (x[g] - min[g]))))
+/// Elements and weights, element before group, and their sums.
+struct Groups<const G: usize, const N: usize> {
+    x: [[f32; G]; N],
+    weights: [[f32; G]; N],
+    sum_w: [f32; G],
+    sum_x: [f32; G],
 }
 
-fn total_error<const G: usize, const N: usize>(
-    x: &[[f32; G]; N],
-    weights: &[[f32; G]; N],
-    levels: &[[f32; G]; N],
-    scale: &[f32; G],
-    min: &[f32; G],
-    error: &impl Fn(f32) -> f32,
-) -> [f32; G] {
-    let mut sum = [0.0; G];
-    for ((x, w), l) in x.iter().zip(weights).zip(levels) {
-        for g in 0..G {
-            sum[g] += w[g] * error(scale[g] * l[g] + min[g] - x[g]);
-        }
-    }
-    sum
-}
-
-/// The scale and the minimum (at most 0) that fit the levels best in weighted squares; NaN where all are equal.
-fn fit<const G: usize, const N: usize>(
-    x: &[[f32; G]; N],
-    weights: &[[f32; G]; N],
-    levels: &[[f32; G]; N],
-) -> ([f32; G], [f32; G]) {
-    let (mut sum_w, mut sum_x) = ([0.0; G], [0.0; G]);
-    let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; G], [0.0; G], [0.0; G]);
-    for ((x, w), l) in x.iter().zip(weights).zip(levels) {
-        for g in 0..G {
-            sum_w[g] += w[g];
-            sum_x[g] += w[g] * x[g];
-            sum_l[g] += w[g] * l[g];
-            sum_l2[g] += w[g] * l[g] * l[g];
-            sum_xl[g] += w[g] * l[g] * x[g];
-        }
-    }
-    let (mut scale, mut min) = ([f32::NAN; G], [f32::NAN; G]);
-    for g in 0..G {
-        let determinant = sum_w[g] * sum_l2[g] - sum_l[g] * sum_l[g];
-        if determinant > 0.0 {
-            scale[g] = (sum_w[g] * sum_xl[g] - sum_x[g] * sum_l[g]) / determinant;
-            min[g] = (sum_l2[g] * sum_x[g] - sum_l[g] * sum_xl[g]) / determinant;
-            if min[g] > 0.0 {
-                (scale[g], min[g]) = (sum_xl[g] / sum_l2[g], 0.0);
+impl<const G: usize, const N: usize> Groups<G, N> {
+    fn new(x: [[f32; G]; N], weights: [[f32; G]; N]) -> Self {
+        let (mut sum_w, mut sum_x) = ([0.0; G], [0.0; G]);
+        for (x, w) in x.iter().zip(&weights) {
+            for g in 0..G {
+                sum_w[g] += w[g];
+                sum_x[g] += w[g] * x[g];
             }
         }
+        Self { x, weights, sum_w, sum_x }
     }
-    (scale, min)
+
+    /// The codes, as floats, of the elements' distances from `min` in steps of one over `inverse`.
+    fn levels(&self, min: &[f32; G], inverse: &[f32; G], grid: Grid) -> [[f32; G]; N] {
+        self.x.map(|x| from_fn(|g| grid.code(inverse[g] * (x[g] - min[g]))))
+    }
+
+    /// The weighted sum of `error` of the differences.
+    fn total(&self, error: &impl Fn(f32) -> f32, levels: &[[f32; G]; N], scale: &[f32; G], min: &[f32; G]) -> [f32; G] {
+        let mut sum = [0.0; G];
+        for ((x, w), l) in self.x.iter().zip(&self.weights).zip(levels) {
+            for g in 0..G {
+                sum[g] += w[g] * error(scale[g] * l[g] + min[g] - x[g]);
+            }
+        }
+        sum
+    }
+
+    /// The scale and the minimum (at most 0) that fit the levels best in weighted squares; NaN where all are equal.
+    fn fit(&self, levels: &[[f32; G]; N]) -> ([f32; G], [f32; G]) {
+        let Self { sum_w, sum_x, .. } = self;
+        let (mut sum_l, mut sum_l2, mut sum_xl) = ([0.0; G], [0.0; G], [0.0; G]);
+        for ((x, w), l) in self.x.iter().zip(&self.weights).zip(levels) {
+            for g in 0..G {
+                sum_l[g] += w[g] * l[g];
+                sum_l2[g] += w[g] * l[g] * l[g];
+                sum_xl[g] += w[g] * l[g] * x[g];
+            }
+        }
+        let (mut scale, mut min) = ([f32::NAN; G], [f32::NAN; G]);
+        for g in 0..G {
+            let determinant = sum_w[g] * sum_l2[g] - sum_l[g] * sum_l[g];
+            if determinant > 0.0 {
+                scale[g] = (sum_w[g] * sum_xl[g] - sum_x[g] * sum_l[g]) / determinant;
+                min[g] = (sum_l2[g] * sum_x[g] - sum_l[g] * sum_xl[g]) / determinant;
+                if min[g] > 0.0 {
+                    (scale[g], min[g]) = (sum_xl[g] / sum_l2[g], 0.0);
+                }
+            }
+        }
+        (scale, min)
+    }
 }
 
 /// Scales of a super-block's groups, none negative, as multiples of one over `steps` of the largest; `None` if that

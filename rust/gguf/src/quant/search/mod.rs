@@ -29,3 +29,8 @@ pub(super) fn nearest(v: f32) -> f32 {
 pub(super) fn extreme(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |most: f32, &v| if most.abs() < v.abs() { v } else { most })
 }
+
+/// The scale of largest magnitude; `None` if the sums behind one overflowed, which takes elements no f16 scale reaches.
+pub(super) fn widest(scales: &[f32]) -> Option<f32> {
+    scales.iter().all(|scale| scale.is_finite()).then(|| extreme(scales))
+}
