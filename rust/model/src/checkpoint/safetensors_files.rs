@@ -1,10 +1,12 @@
 //! The tensors of one or more safetensors files, whatever model they belong to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use nanovllm_gguf::FileBytes;
 use safetensors::{Dtype, SafeTensors};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{LoadError, Result};
 
@@ -109,6 +111,9 @@ impl SafeTensorsFiles {
         let wrong = |error: safetensors::SafeTensorError| malformed(bytes.path(), error.to_string());
         let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(wrong)?;
         let data = size_of::<u64>() + header;
+        // Of two entries with one name that library keeps the last.
+        serde_json::from_slice::<UniqueKeys>(&bytes[size_of::<u64>()..data])
+            .map_err(|error| malformed(bytes.path(), error.to_string()))?;
         for name in metadata.offset_keys() {
             let Some(info) = metadata.info(&name) else { continue };
             let (start, end) = info.data_offsets; // checked against the file's size
@@ -160,6 +165,34 @@ impl SafeTensorsFiles {
         if let Some(bytes) = self.files.get(info.file) {
             bytes.release(info.start..info.end);
         }
+    }
+}
+
+/// A JSON object none of whose keys comes twice; the values are not kept.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self, A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            map.next_value::<IgnoredAny>()?;
+            if let Some(twice) = seen.replace(key) {
+                return Err(A::Error::custom(format_args!("{twice:?} appears twice in the header")));
+            }
+        }
+        Ok(self)
     }
 }
 
