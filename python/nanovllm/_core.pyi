@@ -1,7 +1,7 @@
 """The engine behind the package, in Rust."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as AbcSequence
 from os import PathLike
 from typing import Any, SupportsFloat, SupportsIndex, final, overload
