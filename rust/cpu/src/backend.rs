@@ -105,7 +105,7 @@ impl Backend for CpuBackend {
         if data.len() != expected {
             return Err(Error::Shape { what: "values of a matrix", expected, got: data.len() });
         }
-        let mut tensor = Tensor::zeroed(rows, cols)?;
+        let mut tensor = self.tensor(rows, cols)?;
         tensor.as_mut_slice().copy_from_slice(data);
         Ok(tensor)
     }

@@ -112,6 +112,7 @@ impl<B: Backend> Model<B> {
                 self.decoder.logits(&self.backend, &mut self.head);
                 use_logits(&self.backend, &self.head.logits, plan);
             }
+            self.backend.synchronize()?;
         }
         Ok(())
     }
