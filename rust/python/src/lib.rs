@@ -11,6 +11,7 @@ mod errors;
 mod guarded;
 mod layers;
 mod model_runner;
+mod models;
 mod options;
 mod tokenizer;
 
@@ -41,6 +42,8 @@ mod _core {
     use crate::layers::sampler::{exponential_noise, sample};
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
+    #[pymodule_export]
+    use crate::models::qwen3::Qwen3;
     #[pymodule_export]
     use crate::options::read_config;
     #[pymodule_export]
