@@ -9,6 +9,9 @@ else
   BIN := $(VENV)/bin
 endif
 PY := $(BIN)/python
+# What runs nano-vLLM itself has torch and transformers; any interpreter that has them, and the group "test", will do.
+LIVE_PYTHON ?= .venv-live/bin/python
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # The extension links against no Python of its own choice: the one that will import it.
 export PYO3_PYTHON := $(abspath $(PY))
@@ -20,7 +23,8 @@ RUST_TESTS   := --workspace --exclude nanovllm-python# a cdylib; its tests are P
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-rust test-python lint fmt build develop demo-model bench doc clean
+.PHONY: help run test test-rust test-python parity lint fmt build develop demo-model bench doc clean
+.PHONY: help run test test-rust test-python lint fmt build develop demo-model bench fuzz doc clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +43,10 @@ test-rust: $(VENV)/.installed ## Run the Rust tests
 
 test-python: develop demo-model ## Run the Python tests
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+parity: develop $(if $(NANO_VLLM),$(filter .venv-live/%,$(LIVE_PYTHON))) ## Compare with a model of nano-vLLM, or with the checkout NANO_VLLM=...
+	PYTHONPATH=python $(if $(NANO_VLLM),$(LIVE_PYTHON),$(PY)) -m pytest tests/parity --hypothesis-profile parity \
+	  $(if $(NANO_VLLM),--nano-vllm $(NANO_VLLM)) $(PYTEST_ARGS)
 
 lint: develop ## Check format, lints, types, stubs and documentation
 	cargo fmt --all --check
@@ -65,12 +73,15 @@ demo-model: $(VENV)/.installed ## Fetch the demo model into the cache (98 MB, on
 bench: develop demo-model ## Measure speed and memory on the demo model
 	$(PY) bench/bench_cpu.py "$$($(PY) examples/download_demo_model.py)" $(BENCH_ARGS)
 
+fuzz: ## Fuzz the parsers of model files for FUZZ_SECONDS=600 (nightly Rust, cargo-fuzz)
+	rust/fuzz/run.sh
+
 doc: ## Build the Rust documentation
 	cargo doc --workspace --no-deps
 
 clean: ## Remove what was built, the virtual environment included
 	cargo clean
-	rm -rf $(VENV) dist python/nanovllm/_core*.so python/nanovllm/_core*.pyd
+	rm -rf $(VENV) .venv-live dist python/nanovllm/_core*.so python/nanovllm/_core*.pyd
 
 $(PY):
 	@echo "==> Creating the virtual environment $(VENV)"
@@ -78,6 +89,13 @@ $(PY):
 	  { echo "Python 3.10 or newer is needed; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || $(PYTHON) -m virtualenv $(VENV) || \
 	  { rm -rf $(VENV); echo "Python's venv module with ensurepip is needed (on Debian: apt install python3-venv)" >&2; exit 1; }
+
+.venv-live/bin/python: | $(PY)
+	@echo "==> Creating .venv-live, with torch and transformers"
+	$(PY) -m venv .venv-live
+	$@ -m pip install --quiet --index-url $(TORCH_INDEX) torch
+	$@ -m pip install --quiet --upgrade 'pip>=25.1'
+	$@ -m pip install --quiet --group test --group live
 
 $(VENV)/.installed: pyproject.toml | $(PY)
 	@echo "==> Installing the build and test tools"

@@ -1,52 +1,111 @@
 """The engine behind the package, in Rust."""
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence as AbcSequence
 from os import PathLike
-from typing import Any, SupportsFloat, SupportsIndex, final
+from typing import Any, SupportsFloat, SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+import nanovllm.engine.scheduler
+import nanovllm.engine.sequence
 
 __all__ = [
     "Attention",
+    "Block",
+    "BlockManager",
     "Engine",
     "FinishedSequence",
+    "GgufFile",
     "Linear",
     "ModelRunner",
     "Parameter",
     "RMSNorm",
     "RotaryEmbedding",
+    "SafeTensors",
+    "Scheduler",
+    "Sequence",
     "SiluAndMul",
+    "TensorInfo",
     "Tokenizer",
     "VocabParallel",
     "__version__",
     "apply_rotary_emb",
     "check_sampling_params",
+    "dequantize",
     "divide",
     "exponential_noise",
+    "ggml_types",
     "memory",
+    "quantize",
     "read_config",
+    "run_command",
     "sample",
     "store_kvcache",
 ]
 
 __version__: str
 
+_State = tuple[int, int, int, int, list[int], list[int] | int]
+
+def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str) -> Any:
+    """Rotates each row of `x`, `[..., n]`, by cosines and sines that broadcast to `[..., n / 2]`."""
+
 def check_sampling_params(
     temperature: SupportsFloat, max_tokens: SupportsIndex, ignore_eos: bool, seed: SupportsIndex | None
 ) -> None:
     """Raises what `Engine.add_request` would for these options."""
 
+def dequantize(dtype: str, data: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The float32 values, one-dimensional, of whole blocks of a type.
+
+    Raises:
+        ValueError: An unknown type, or bytes that are no whole blocks.
+        TypeError: `data` is not bytes-like and no array of uint8.
+    """
+
 def divide(numerator: SupportsIndex, denominator: SupportsIndex) -> int:
     """`numerator / denominator`, which must be exact."""
 
-def read_config(path: str | PathLike[str]) -> str:
-    """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
+def exponential_noise(key: SupportsIndex, position: SupportsIndex, n: SupportsIndex) -> NDArray[np.float64]:
+    """The exponential noise of the tokens `0..n` in the random stream (`key`, `position`): what `sample` draws by."""
+
+def ggml_types() -> dict[str, tuple[int, int, int, bool]]:
+    """Tensor types by ggml's name: its number, elements a block, bytes a block, and whether `quantize` writes it."""
 
 def memory(*, device: str) -> tuple[int, int, int]:
     """Memory of the device in bytes: all there is, what is taken, and what can still be had.
 
     Of the CPU it is what this process may use, which a control group may limit.
+    """
+
+def quantize(dtype: str, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The bytes of whole blocks of a type that hold `values`.
+
+    Raises:
+        ValueError: An unknown type or one without a quantiser, elements that are no whole blocks, or a value no block
+            can hold.
+        TypeError: `values` is no array of float32.
+    """
+
+def read_config(path: str | PathLike[str]) -> str:
+    """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
+
+def run_command(args: list[str], resolve: Callable[[str], str]) -> int:
+    """Runs the command `nanovllm` with `args`, the program's name first, and gives its exit code.
+
+    Args:
+        args: The command line.
+        resolve: From what the user calls a model to its path; the command reports an `Exception` that it raises.
+    """
+
+def sample(logits: Any, temperatures: Any, key: SupportsIndex, position: SupportsIndex, *, device: str) -> Any:
+    """One token a row of `logits [n, vocab]`, at the row's temperature, 0 being greedy.
+
+    Row `i` draws from the random stream (`key`, `position + i`).
     """
 
 def store_kvcache(key: Any, value: Any, k_cache: Any, v_cache: Any, slot_mapping: Any, *, device: str) -> None:
@@ -56,32 +115,87 @@ def store_kvcache(key: Any, value: Any, k_cache: Any, v_cache: Any, slot_mapping
     `block * block_size + offset`, or nowhere if it is -1.
     """
 
-def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str) -> Any:
-    """Rotates each row of `x`, `[..., n]`, by cosines and sines that broadcast to `[..., n / 2]`."""
+@final
+class Attention:
+    """Causal attention of grouped query heads."""
 
-def sample(logits: Any, temperatures: Any, key: SupportsIndex, position: SupportsIndex, *, device: str) -> Any:
-    """One token a row of `logits [n, vocab]`, at the row's temperature, 0 being greedy.
+    def __new__(
+        cls,
+        num_heads: SupportsIndex,
+        head_dim: SupportsIndex,
+        scale: float,
+        num_kv_heads: SupportsIndex,
+        *,
+        device: str,
+    ) -> Attention: ...
+    def varlen(self, q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any) -> Any:
+        """Ragged sequences: rows `cu_seqlens_q[s]` of `q` and `cu_seqlens_k[s]` of `k` and `v` begin sequence `s`.
 
-    Row `i` draws from the random stream (`key`, `position + i`).
-    """
+        `q` is `[n, num_heads, head_dim]`, `k` and `v` are `[m, num_kv_heads, head_dim]`. The last query of a sequence
+        sees all its keys, each one before it one less.
+        """
+    def paged(self, q: Any, k_cache: Any, v_cache: Any, cu_seqlens_q: Any, context_lens: Any, block_tables: Any) -> Any:
+        """As `varlen`, keys and values lying in paged caches `[num_blocks, block_size, num_kv_heads, head_dim]`.
 
-def exponential_noise(key: SupportsIndex, position: SupportsIndex, n: SupportsIndex) -> NDArray[np.float64]:
-    """The exponential noise of the tokens `0..n` in the random stream (`key`, `position`): what `sample` draws by."""
+        Sequence `s` has `context_lens[s]` tokens, in the blocks that row `s` of `block_tables` names in order.
+        """
 
 @final
-class FinishedSequence:
-    """A finished sequence."""
+class Block:
+    """A block of a pool: a view, whose attributes are what the pool says now."""
 
+    def __new__(cls, block_id: SupportsIndex) -> Block: ...
     @property
-    def seq_id(self) -> int: ...
+    def block_id(self) -> int: ...
     @property
-    def token_ids(self) -> list[int]: ...
+    def ref_count(self) -> int:
+        """Block tables that hold it; 0 is free."""
     @property
-    def finish_reason(self) -> str: ...
+    def hash(self) -> int:
+        """Chained hash of its contents once it is full, else -1."""
     @property
-    def num_prompt_tokens(self) -> int: ...
+    def token_ids(self) -> list[int]:
+        """The tokens the hash was computed from. A copy."""
+
+@disjoint_base
+class BlockManager:
+    """Allocates blocks to sequences, sharing those whose prefix is already computed.
+
+    Sequences in a scheduler keep theirs: `allocate`, `deallocate`, `may_append` and `hash_blocks` are for sequences
+    that the caller looks after. Attributes are copies, and a block is a view. A call that the sequence or the pool is
+    not in the state for raises `PreconditionError`, which is both a `ValueError` and nano-vLLM's `AssertionError`.
+    """
+
+    def __new__(cls, num_blocks: SupportsIndex, block_size: SupportsIndex) -> BlockManager: ...
+    @classmethod
+    def compute_hash(cls, token_ids: Iterable[SupportsIndex], prefix: int = -1) -> int:
+        """xxh64 of the prefix's hash, unless that is -1, and the token ids."""
+    def can_allocate(self, seq: Sequence) -> int:
+        """How many leading blocks the prefix cache has, or -1 if the pool cannot take the sequence now."""
+    def allocate(self, seq: Sequence, num_cached_blocks: SupportsIndex) -> None:
+        """Gives the sequence its blocks, the first `num_cached_blocks` from the prefix cache."""
+    def deallocate(self, seq: Sequence) -> None:
+        """Takes the sequence's blocks back, the last one first."""
+    def can_append(self, seq: Sequence) -> bool:
+        """Whether the pool has the block that the sequence's newest token may need."""
+    def may_append(self, seq: Sequence) -> None:
+        """Gives the sequence another block if its newest token opens one."""
+    def hash_blocks(self, seq: Sequence) -> None:
+        """Enters the blocks that the scheduled tokens fill into the prefix cache."""
     @property
-    def num_cached_tokens(self) -> int: ...
+    def block_size(self) -> int: ...
+    @property
+    def blocks(self) -> list[Block]:
+        """Every block, by id."""
+    @property
+    def hash_to_block_id(self) -> dict[int, int]:
+        """The prefix cache: hash to block id. A copy."""
+    @property
+    def free_block_ids(self) -> deque[int]:
+        """Ids of the free blocks, the next to be handed out first. A copy."""
+    @property
+    def used_block_ids(self) -> set[int]:
+        """Ids of the blocks in use. A copy."""
 
 @final
 class Engine:
@@ -110,6 +224,9 @@ class Engine:
     @property
     def description(self) -> str:
         """Architecture, device, instruction set and threads, for logs."""
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the weights were loaded, one line each."""
     def add_request(
         self,
         token_ids: Iterable[SupportsIndex],
@@ -125,8 +242,67 @@ class Engine:
         """Whether no sequence waits, runs or is finished but not returned."""
     def abort(self, seq_id: int) -> bool:
         """Drops a sequence and frees its cache; False when there is none of that id."""
+    def close(self) -> None:
+        """Frees the model and its cache; every later call is refused. Queued sequences go back to their handles."""
     def stats(self) -> dict[str, int]:
         """Counters since the engine was made, and the state of queues and KV cache."""
+
+@final
+class FinishedSequence:
+    """A finished sequence."""
+
+    @property
+    def seq_id(self) -> int: ...
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def num_prompt_tokens(self) -> int: ...
+    @property
+    def num_cached_tokens(self) -> int: ...
+
+@final
+class GgufFile:
+    """A GGUF model, opened for reading; any shard of a split one (`NAME-00001-of-0000N.gguf`) opens them all.
+
+    The files are mapped and read tensor by tensor; they must not be changed while the object lives.
+
+    Raises:
+        ModelNotFoundError: A file is missing.
+        ModelFormatError: A file is not GGUF, or damaged; the message says what is wrong.
+    """
+
+    def __new__(cls, path: str | PathLike[str]) -> GgufFile: ...
+    @property
+    def version(self) -> int:
+        """The version of the format."""
+    @property
+    def metadata(self) -> dict[str, bool | int | float | str | list[Any]]:
+        """The metadata in file order, a new dict each time; bytes of strings that are not UTF-8 become U+FFFD."""
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The tensors by name in file order, a new dict each time."""
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a tensor, one-dimensional; KeyError if there is none of that name."""
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """A tensor in float32, dequantised where it is quantised.
+
+        Raises:
+            KeyError: There is no tensor of that name.
+            UnsupportedModelError: Its type cannot be dequantised.
+            ModelFormatError: The file has become shorter since it was opened.
+        """
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the model as one file of version 3, which appears when it is complete; a split model is merged."""
+
+@final
+class Linear:
+    """`y = x @ weight.T (+ bias)`."""
+
+    def __new__(cls, *, device: str) -> Linear: ...
+    def forward(self, x: Any, weight: Parameter, bias: Parameter | None) -> Any:
+        """`[..., inputs] -> [..., outputs]`."""
 
 @final
 class ModelRunner:
@@ -152,6 +328,39 @@ class ModelRunner:
         decode), on blocks scattered over the pool.
         """
 
+class Parameter:
+    """One rank's parameter: a matrix `[outputs, inputs]` or a vector `[outputs]`, of one or more stored tensors."""
+
+    def __new__(
+        cls,
+        outputs: AbcSequence[SupportsIndex],
+        inputs: SupportsIndex | None,
+        *,
+        tp_dim: int | None,
+        tp_rank: SupportsIndex,
+        tp_size: SupportsIndex,
+    ) -> Parameter:
+        """`outputs` are the sizes of the stacked tensors, `inputs` their columns (None for vectors), over all ranks.
+
+        `tp_dim` 0 splits outputs, 1 inputs (of a matrix; a vector is then whole on every rank), None nothing.
+        """
+    def load(self, loaded: Any, shard: SupportsIndex) -> None:
+        """Copies in this rank's part of the whole stored tensor `shard`."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The rank's own shape."""
+    @property
+    def unloaded(self) -> list[int]:
+        """Numbers of the tensors it is made of that were not loaded."""
+    @property
+    def data(self) -> NDArray[Any]:
+        """A read-only copy of all elements, in the type they were loaded in; float32 where types differ.
+
+        What was not loaded is zero. bfloat16 is ml_dtypes', and float32 where that is not installed.
+        """
+    @data.setter
+    def data(self, data: Any) -> None: ...
+
 @final
 class RMSNorm:
     """A norm over the last dimension."""
@@ -176,29 +385,159 @@ class RotaryEmbedding:
         """Query and key heads `[n, heads, head_size]`, rotated by their `positions [n]`."""
 
 @final
-class Attention:
-    """Causal attention of grouped query heads."""
+class SafeTensors:
+    """Safetensors files, opened for reading: one, or those of a directory (that its index names, else all).
 
-    def __new__(
-        cls,
-        num_heads: SupportsIndex,
-        head_dim: SupportsIndex,
-        scale: float,
-        num_kv_heads: SupportsIndex,
-        *,
-        device: str,
-    ) -> Attention: ...
-    def varlen(self, q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any) -> Any:
-        """Ragged sequences: rows `cu_seqlens_q[s]` of `q` and `cu_seqlens_k[s]` of `k` and `v` begin sequence `s`.
+    The files are mapped and read tensor by tensor; they must not be changed while the object lives.
 
-        `q` is `[n, num_heads, head_dim]`, `k` and `v` are `[m, num_kv_heads, head_dim]`. The last query of a sequence
-        sees all its keys, each one before it one less.
+    Raises:
+        ModelNotFoundError: A file is missing.
+        ModelFormatError: A file or the index is damaged; the message says what is wrong.
+    """
+
+    def __new__(cls, path: str | PathLike[str]) -> SafeTensors: ...
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The free-form metadata, a new dict each time; where two files have a key, the first one's value."""
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The tensors by name in file order, a new dict each time."""
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a tensor, one-dimensional; KeyError if there is none of that name."""
+    def tensor(self, name: str) -> NDArray[Any]:
+        """A tensor in its own type.
+
+        BF16 and the 8-bit floats are those of `ml_dtypes` where that is installed, else their bits as uint16 or uint8.
+
+        Raises:
+            KeyError: There is no tensor of that name.
+            UnsupportedModelError: An element is less than a byte.
+            ModelFormatError: The file has become shorter since it was opened.
         """
-    def paged(self, q: Any, k_cache: Any, v_cache: Any, cu_seqlens_q: Any, context_lens: Any, block_tables: Any) -> Any:
-        """As `varlen`, keys and values lying in paged caches `[num_blocks, block_size, num_kv_heads, head_dim]`.
 
-        Sequence `s` has `context_lens[s]` tokens, in the blocks that row `s` of `block_tables` names in order.
+@disjoint_base
+class Scheduler:
+    """Decides which sequences the next step computes.
+
+    It owns the sequences that are added until they finish; the objects that were added stay the handles to them.
+    `config` is any object with `max_num_seqs`, `max_num_batched_tokens`, `eos` (an id, several, or -1),
+    `kvcache_block_size` and `num_kvcache_blocks`, perhaps with `max_model_len` and `scheduling_policy` ("nano-vllm",
+    the default here, or "default"); or a running engine, whose scheduler this then is.
+    """
+
+    def __new__(cls, config: object) -> Scheduler: ...
+    def is_finished(self) -> bool:
+        """Whether no sequence waits or runs."""
+    def add(self, seq: Sequence) -> None:
+        """Queues a sequence, which is the scheduler's until it finishes."""
+    def schedule(self) -> tuple[list[nanovllm.engine.sequence.Sequence], bool]:
+        """Decides the next step: its sequences, and whether it is a prefill.
+
+        A step that was not answered with `postprocess` is taken back first. Empty when nothing is left to do.
         """
+    def postprocess(self, seqs: Iterable[Sequence], token_ids: Iterable[SupportsIndex], is_prefill: bool) -> None:
+        """Books the step's tokens: the sequences that `schedule` returned, and one token for each.
+
+        That of a sequence whose prompt is not finished is ignored.
+        """
+    def preempt(self, seq: Sequence) -> None:
+        """Takes a sequence's blocks and puts it at the head of the waiting queue."""
+    @property
+    def waiting(self) -> nanovllm.engine.scheduler.QueueSnapshot:
+        """The waiting queue: a copy, of the sequences themselves."""
+    @property
+    def running(self) -> nanovllm.engine.scheduler.QueueSnapshot:
+        """The running queue: a copy, of the sequences themselves."""
+    @property
+    def block_manager(self) -> BlockManager:
+        """The KV pool's books."""
+    @property
+    def block_size(self) -> int: ...
+    eos: Any
+    """The id that ends a sequence, -1 for none; a list where there are several."""
+    max_num_seqs: int
+    """Sequences of one step at most."""
+    max_num_batched_tokens: int
+    """Tokens of one prefill step at most."""
+
+@disjoint_base
+class Sequence:
+    """The base of `nanovllm.engine.sequence.Sequence`."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Sequence: ...
+    def _init(
+        self,
+        seq_id: SupportsIndex,
+        token_ids: Iterable[SupportsIndex],
+        temperature: SupportsFloat,
+        max_tokens: SupportsIndex,
+        ignore_eos: bool,
+        seed: SupportsIndex | None,
+        block_size: SupportsIndex,
+    ) -> None:
+        """Makes the sequence."""
+    seq_id: int
+    """Number in the order of making; what `step` returns."""
+    _status: int
+    """1, 2 or 3: waiting, running, finished."""
+    num_cached_tokens: int
+    """Tokens whose keys and values are in the cache."""
+    num_scheduled_tokens: int
+    """Tokens that the step under way computes."""
+    is_prefill: bool
+    """False once it has been scheduled for decoding, until it is preempted."""
+    block_table: list[int]
+    """Its blocks in order: a copy, which can be assigned back."""
+    temperature: float
+    """Divides the logits; 0 is greedy."""
+    max_tokens: int
+    """Tokens to generate at most."""
+    ignore_eos: bool
+    """Whether it goes on past an end-of-sequence token."""
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is done."""
+    @property
+    def finish_reason(self) -> str | None:
+        """`stop` or `length` once it is finished."""
+    @property
+    def token_ids(self) -> list[int]:
+        """Prompt and completion: a copy."""
+    @property
+    def prompt_token_ids(self) -> list[int]:
+        """The prompt: a copy."""
+    @property
+    def completion_token_ids(self) -> list[int]:
+        """The tokens generated so far: a copy."""
+    @property
+    def last_token(self) -> int:
+        """The newest token."""
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in prompt and completion."""
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens in the prompt."""
+    @property
+    def num_completion_tokens(self) -> int:
+        """Tokens generated so far."""
+    @property
+    def num_blocks(self) -> int:
+        """Blocks its tokens fill, the last perhaps in part."""
+    @property
+    def last_block_num_tokens(self) -> int:
+        """Tokens in the last block."""
+    def block(self, i: int) -> list[int]:
+        """The tokens of block `i`."""
+    def append_token(self, token_id: SupportsIndex) -> None:
+        """Appends a generated token."""
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, key: int, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> list[int]: ...
+    def __getstate__(self) -> _State: ...
+    def __setstate__(self, state: _State) -> None: ...
 
 @final
 class SiluAndMul:
@@ -207,6 +546,23 @@ class SiluAndMul:
     def __new__(cls, *, device: str) -> SiluAndMul: ...
     def forward(self, x: Any) -> Any:
         """`[..., 2 n] -> [..., n]`."""
+
+@final
+class TensorInfo:
+    """A tensor's entry in its file."""
+
+    @property
+    def name(self) -> str:
+        """The name, unique in the model."""
+    @property
+    def dtype(self) -> str:
+        """The element type as the format writes it: "F32", "Q4_K", "BF16"."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in numpy's order, outermost first (GGUF itself counts from the innermost)."""
+    @property
+    def nbytes(self) -> int:
+        """The size of the stored data in bytes."""
 
 @final
 class Tokenizer:
@@ -247,47 +603,6 @@ class Tokenizer:
     @property
     def chat_template(self) -> str | None:
         """The model's chat template."""
-
-class Parameter:
-    """One rank's parameter: a matrix `[outputs, inputs]` or a vector `[outputs]`, made of one or more stored tensors."""
-
-    def __new__(
-        cls,
-        outputs: Sequence[SupportsIndex],
-        inputs: SupportsIndex | None,
-        *,
-        tp_dim: int | None,
-        tp_rank: SupportsIndex,
-        tp_size: SupportsIndex,
-    ) -> Parameter:
-        """`outputs` are the sizes of the tensors it stacks and `inputs` their columns (None for vectors), both over all ranks.
-
-        `tp_dim` 0 splits outputs, 1 inputs (of a matrix; a vector is then whole on every rank), None nothing.
-        """
-    def load(self, loaded: Any, shard: SupportsIndex) -> None:
-        """Copies in this rank's part of the whole stored tensor `shard`."""
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The rank's own shape."""
-    @property
-    def unloaded(self) -> list[int]:
-        """Numbers of the tensors it is made of that were not loaded."""
-    @property
-    def data(self) -> NDArray[Any]:
-        """A read-only copy of all elements, in the type they were loaded in; float32 where types differ.
-
-        What was not loaded is zero. bfloat16 is ml_dtypes', and float32 where that is not installed.
-        """
-    @data.setter
-    def data(self, data: Any) -> None: ...
-
-@final
-class Linear:
-    """`y = x @ weight.T (+ bias)`."""
-
-    def __new__(cls, *, device: str) -> Linear: ...
-    def forward(self, x: Any, weight: Parameter, bias: Parameter | None) -> Any:
-        """`[..., inputs] -> [..., outputs]`."""
 
 @final
 class VocabParallel:

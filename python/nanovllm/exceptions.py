@@ -4,7 +4,14 @@ Bad requests (an empty prompt, a token id out of range, a temperature that is no
 memory that cannot be had is `MemoryError`, and Ctrl-C is `KeyboardInterrupt`.
 """
 
-__all__ = ["ChatTemplateError", "ModelFormatError", "ModelNotFoundError", "NanoVLLMError", "UnsupportedModelError"]
+__all__ = [
+    "ChatTemplateError",
+    "ModelFormatError",
+    "ModelNotFoundError",
+    "NanoVLLMError",
+    "PreconditionError",
+    "UnsupportedModelError",
+]
 
 
 class NanoVLLMError(Exception):
@@ -21,6 +28,13 @@ class ModelFormatError(NanoVLLMError, ValueError):
 
 class UnsupportedModelError(NanoVLLMError, ValueError):
     """The model is well formed, but its architecture, a tensor type or a feature is not supported."""
+
+
+class PreconditionError(NanoVLLMError, ValueError, AssertionError):
+    """A call by hand on a sequence, block manager or scheduler that is not in the state for it.
+
+    Where nano-vLLM asserts this is its AssertionError; where it would go on with broken books there is this error too.
+    """
 
 
 class ChatTemplateError(NanoVLLMError, ValueError):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from parity import counts, ours
+from parity import counts
 from parity.fixture import Reference
 
 settings.register_profile(
@@ -28,6 +28,16 @@ def reference(request: pytest.FixtureRequest) -> Reference:
     return Reference(None if checkout is None else Path(checkout).resolve())
 
 
+@pytest.fixture(scope="session")
+def nano_vllm(reference: Reference) -> Any:
+    """nano-vLLM's own modules, for what no model of it can show; skipped without a checkout."""
+    if not reference.live:
+        pytest.skip("needs --nano-vllm")
+    from parity import standins
+
+    return standins.loaded()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A suite's `subject` is our package; beside nano-vLLM itself, the model of it is held to the same."""
     if "subject" in metafunc.fixturenames:
@@ -38,7 +48,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def subject(request: pytest.FixtureRequest) -> Any:
     """What is compared with `reference`: the same modules, of our package or of the model."""
-    return Reference(None) if request.param == "model" else ours
+    if request.param == "model":
+        return Reference(None)
+    from parity import ours  # the engine's faces, which the layers' suites do without
+
+    return ours
 
 
 @pytest.hookimpl(wrapper=True)

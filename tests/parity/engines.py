@@ -17,13 +17,18 @@ class Engine:
 
     def __init__(self, modules: Any, program: Program) -> None:
         self.modules, self.program = modules, program
-        self._in_this_pool()
+        modules.sequence.Sequence.block_size = program.block_size
         modules.sequence.Sequence.counter = itertools.count()
         self.scheduler = modules.scheduler.Scheduler(program.config())
         self.seqs: list[Any] = []
+        self.requests = list(program.requests)
+        """What has not arrived."""
+        self.dead = False
 
-    def _in_this_pool(self) -> None:
-        self.modules.sequence.Sequence.block_size = self.program.block_size
+    def arrive(self, step: int) -> None:
+        """Queues the requests that are due before a step."""
+        while self.requests and self.requests[0].at <= step:
+            self.add(self.requests.pop(0))
 
     def add(self, request: Request) -> None:
         """Queues a request."""
@@ -34,8 +39,11 @@ class Engine:
         self.scheduler.add(seq)
         self.seqs.append(seq)
 
-    def step(self) -> dict[str, Any]:
-        """One step; everything that can be seen of it. AssertionError where nothing can be scheduled."""
+    def step(self, sampled: list[int] | None = None) -> dict[str, Any]:
+        """One step; everything that can be seen of it. AssertionError where nothing can be scheduled.
+
+        The tokens are the program's, or those given.
+        """
         seqs, is_prefill = self.scheduler.schedule()
         runner = self.modules.model_runner
         prepare = runner.prepare_prefill if is_prefill else runner.prepare_decode
@@ -45,9 +53,22 @@ class Engine:
             "inputs": prepare(seqs, self.program.block_size),
             "temperatures": runner.prepare_sample(seqs),
         }
-        sampled = [self.program.sample(seq.seq_id, seq.num_tokens) for seq in seqs]
+        if sampled is None:
+            sampled = [self.program.sample(seq.seq_id, seq.num_tokens) for seq in seqs]
         self.scheduler.postprocess(seqs, sampled, is_prefill)
         return seen | {"after": [describe_seq(seq) for seq in seqs]} | self.state()
+
+    def to_the_end(self, step: int) -> int:
+        """Goes on by itself from a step until nothing is left; returns the number of steps. Some may be empty."""
+        while self.requests or not self.scheduler.is_finished():
+            self.arrive(step)
+            seqs, is_prefill = self.scheduler.schedule()
+            sampled = [self.program.sample(seq.seq_id, seq.num_tokens) for seq in seqs]
+            self.scheduler.postprocess(seqs, sampled, is_prefill)
+            step += 1
+        blocks = self.scheduler.block_manager
+        assert sorted(blocks.free_block_ids) == list(range(self.program.num_blocks))
+        return step
 
     def state(self) -> dict[str, Any]:
         """Everything that can be seen between steps."""
@@ -62,23 +83,21 @@ class Engine:
 def compare(subject: Engine, reference: Engine) -> int:
     """Runs a program on both and compares everything after each step; returns the number of steps.
 
-    Raises AssertionError only for a difference: where nothing can be scheduled the program ends.
+    Raises AssertionError only for a difference: where the reference cannot go on, it is marked dead, and both stand
+    before that step.
     """
-    program = reference.program
-    requests = list(program.requests)
     for step in range(MAX_STEPS):
-        while requests and requests[0].at <= step:
-            request = requests.pop(0)
-            reference.add(request)
-            subject.add(request)
+        reference.arrive(step)
+        subject.arrive(step)
+        assert subject.scheduler.is_finished() == reference.scheduler.is_finished()
         if reference.scheduler.is_finished():
-            assert subject.scheduler.is_finished()
-            if not requests:
+            if not reference.requests:
                 return step
             continue
         try:
             expected = reference.step()
         except AssertionError:
+            reference.dead = True
             return step
         assert subject.step() == expected, f"step {step}"
     return MAX_STEPS

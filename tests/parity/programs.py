@@ -65,28 +65,28 @@ def token_lists(block_size: int) -> st.SearchStrategy[list[int]]:
         start = [(text + i * i) % 13 for i in range(length)]
         return [*start, *own] or [0]
 
-    own = st.lists(st.integers(0, 12), max_size=3)
+    own = st.just([]) | st.lists(st.integers(0, 12), max_size=3)
     return st.builds(build, st.integers(0, 2), near_multiples(block_size, 3 * block_size), own)
 
 
 @st.composite
-def programs(draw: st.DrawFn, max_requests: int = 8) -> Program:
+def programs(draw: st.DrawFn) -> Program:
     """Block sizes from 2 to 256, pools that suffice and pools that do not, steps with room for a few tokens or all."""
     block_size = draw(st.integers(2, 9) | st.sampled_from([16, 31, 64, 256]))
     request = st.builds(
         Request,
-        at=st.integers(0, 12),
+        at=st.just(0) | st.integers(0, 12),
         token_ids=token_lists(block_size),
-        max_tokens=st.integers(1, 24),
+        max_tokens=st.integers(1, 24) | st.integers(1, min(3 * block_size, 40)),
         ignore_eos=st.booleans(),
         temperature=st.sampled_from([0.5, 1.0]),
     )
     return Program(
         block_size=block_size,
-        num_blocks=draw(st.integers(4, 24) | st.integers(1, 4)),
+        num_blocks=draw(st.integers(3, 24) | st.integers(1, 8)),
         max_num_seqs=draw(st.integers(1, 6)),
         max_num_batched_tokens=max(block_size // 8, draw(near_multiples(block_size, 6 * block_size)), 1),
-        requests=sorted(draw(st.lists(request, min_size=1, max_size=max_requests)), key=lambda r: r.at),
+        requests=sorted(draw(st.lists(request, min_size=draw(st.integers(1, 6)), max_size=8)), key=lambda r: r.at),
         samples=draw(st.lists(st.integers(0, 6), min_size=1, max_size=8)),
         shift=draw(st.integers(0, 2)),
     )

@@ -6,15 +6,22 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use xxhash_rust::xxh64::Xxh64;
 
-/// Hash of one full block given the hash of everything before it: xxh64 with seed 0 over the prefix hash as 8
-/// little-endian bytes, if there is one, then each token id as a little-endian 64-bit integer.
+mod checked;
+
+/// Hash of one full block given the hash of everything before it; see [`hash_tokens`].
 pub fn compute_hash(token_ids: &[u32], prefix: Option<u64>) -> u64 {
+    hash_tokens(token_ids.iter().map(|&id| i64::from(id)), prefix)
+}
+
+/// nano-vLLM's `compute_hash`: xxh64 with seed 0 over the prefix hash as 8 little-endian bytes, if there is one, then each
+/// token id as a little-endian 64-bit integer.
+pub fn hash_tokens(token_ids: impl IntoIterator<Item = i64>, prefix: Option<u64>) -> u64 {
     let mut hasher = Xxh64::new(0);
     if let Some(prefix) = prefix {
         hasher.update(&prefix.to_le_bytes());
     }
-    for &id in token_ids {
-        hasher.update(&u64::from(id).to_le_bytes());
+    for id in token_ids {
+        hasher.update(&id.to_le_bytes());
     }
     hasher.digest()
 }
@@ -187,10 +194,12 @@ impl BlockManager {
 
     fn release(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
-        debug_assert!(block.ref_count > 0, "block {id} was released twice");
-        block.ref_count -= 1;
-        if block.ref_count == 0 {
-            self.free.push_back(id);
+        // Zero when a caller that keeps tables of its own released it before: it is free already.
+        if let Some(ref_count) = block.ref_count.checked_sub(1) {
+            block.ref_count = ref_count;
+            if ref_count == 0 {
+                self.free.push_back(id);
+            }
         }
     }
 

@@ -69,6 +69,31 @@ pub enum EngineError {
         /// The sequence's block size.
         got: usize,
     },
+    /// A step asked for by hand of something that is not in the state for it, where nano-vLLM asserts or breaks.
+    #[error("{call} needs {needs}, got {got}")]
+    Precondition {
+        /// The method.
+        call: &'static str,
+        /// What must hold.
+        needs: &'static str,
+        /// What holds.
+        got: String,
+    },
+    /// A pickled sequence whose counts contradict each other.
+    #[error(
+        "a sequence of {num_tokens} tokens, {num_prompt_tokens} of them prompt, cannot be made from {known} token ids"
+    )]
+    SequenceState {
+        /// Tokens it is said to have.
+        num_tokens: usize,
+        /// Prompt tokens it is said to have.
+        num_prompt_tokens: usize,
+        /// Token ids given.
+        known: usize,
+    },
+    /// A sequence id the scheduler does not hold.
+    #[error("the scheduler holds no sequence with id {0}")]
+    UnknownSeqId(u64),
     /// The size of the KV pool was left to the engine and the system does not tell its memory.
     #[error("cannot read how much memory this machine has; set num_kvcache_blocks")]
     MemoryUnknown,

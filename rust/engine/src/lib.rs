@@ -23,9 +23,10 @@ mod prepare;
 mod sampling_params;
 mod scheduler;
 mod sequence;
+mod sequence_state;
 mod slab;
 
-pub use block_manager::{Block, BlockManager, compute_hash};
+pub use block_manager::{Block, BlockManager, compute_hash, hash_tokens};
 pub use config::{EngineConfig, SchedulingPolicy};
 pub use errors::EngineError;
 pub use kv_pool::num_kvcache_blocks;
@@ -36,3 +37,4 @@ pub use prepare::StepInputs;
 pub use sampling_params::{SamplingParams, SamplingParamsError};
 pub use scheduler::{Schedule, Scheduler};
 pub use sequence::{FinishReason, Sequence, SequenceStatus};
+pub use sequence_state::{SequenceState, StateTokens};

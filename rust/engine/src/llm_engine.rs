@@ -109,19 +109,18 @@ impl LlmEngine {
         token_ids: Vec<u32>,
         params: SamplingParams,
     ) -> Result<(), EngineError> {
-        params.validate()?;
-        let vocab_size = self.model_runner.model().vocab_size();
-        let out_of_range = token_ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size);
-        if let Some((position, &token_id)) = out_of_range {
-            return Err(EngineError::TokenOutOfRange { token_id, position, vocab_size });
-        }
-        let (prompt_len, max_model_len) = (token_ids.len(), self.config.max_model_len);
-        if prompt_len >= max_model_len {
-            return Err(EngineError::PromptTooLong { prompt_len, max_model_len });
-        }
-        self.scheduler.check_fits(prompt_len)?;
-        let mut seq = Sequence::new(seq_id, token_ids, params, self.config.kvcache_block_size)?;
-        seq.noise_key = match params.seed {
+        let seq = Sequence::new(seq_id, token_ids, params, self.config.kvcache_block_size)?;
+        self.add_sequence(seq)
+    }
+
+    /// Queues a sequence made elsewhere.
+    ///
+    /// # Errors
+    /// As [`check_sequence`](Self::check_sequence).
+    pub fn add_sequence(&mut self, mut seq: Sequence) -> Result<(), EngineError> {
+        self.check_sequence(&seq)?;
+        let seq_id = seq.seq_id;
+        seq.noise_key = match seq.params.seed {
             Some(seed) => noise_key(seed, 0),
             None => noise_key(self.config.seed, self.stats.requests + 1),
         };
@@ -129,6 +128,33 @@ impl LlmEngine {
         self.stats.requests += 1;
         self.next_seq_id = self.next_seq_id.max(seq_id.wrapping_add(1));
         Ok(())
+    }
+
+    /// Whether [`add_sequence`](Self::add_sequence) would take the sequence.
+    ///
+    /// # Errors
+    /// Those of [`add_request_with_id`](Self::add_request_with_id) and of [`Scheduler::check_add`].
+    pub fn check_sequence(&self, seq: &Sequence) -> Result<(), EngineError> {
+        seq.params.validate()?;
+        self.check_tokens(seq.token_ids())?;
+        let (prompt_len, max_model_len) = (seq.num_tokens(), self.config.max_model_len);
+        if prompt_len >= max_model_len {
+            return Err(EngineError::PromptTooLong { prompt_len, max_model_len });
+        }
+        self.scheduler.check_fits(prompt_len)?;
+        self.scheduler.check_add(seq)
+    }
+
+    /// Whether the model has an embedding for every token.
+    ///
+    /// # Errors
+    /// [`EngineError::TokenOutOfRange`].
+    pub fn check_tokens(&self, token_ids: &[u32]) -> Result<(), EngineError> {
+        let vocab_size = self.model_runner.model().vocab_size();
+        match token_ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
+            Some((position, &token_id)) => Err(EngineError::TokenOutOfRange { token_id, position, vocab_size }),
+            None => Ok(()),
+        }
     }
 
     /// Schedules, computes and books one step. On an idle engine it does nothing and returns an empty output.
@@ -139,6 +165,18 @@ impl LlmEngine {
     /// [`EngineError::Step`], [`EngineError::TokenCount`], [`EngineError::BadToken`]. The step has then been rolled back: the
     /// same requests are queued, and the next call tries again.
     pub fn step(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<StepOutput, EngineError> {
+        self.step_with(interrupted, &mut drop)
+    }
+
+    /// As [`step`](Self::step), and hands over the sequences that finished.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_with(
+        &mut self,
+        interrupted: &mut dyn FnMut() -> bool,
+        finished: &mut dyn FnMut(Sequence),
+    ) -> Result<StepOutput, EngineError> {
         let schedule = self.scheduler.schedule();
         if schedule.num_seqs > 0 {
             let token_ids = match self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted) {
@@ -157,7 +195,11 @@ impl LlmEngine {
             }
         }
         let num_tokens = schedule.num_tokens as i64;
-        let outputs = self.scheduler.take_finished().map(|seq| finished_output(&seq)).collect();
+        let mut outputs = Vec::new();
+        for seq in self.scheduler.take_finished() {
+            outputs.push(finished_output(&seq));
+            finished(seq);
+        }
         Ok(StepOutput { outputs, num_tokens: if schedule.is_prefill { num_tokens } else { -num_tokens } })
     }
 
@@ -166,9 +208,9 @@ impl LlmEngine {
         self.scheduler.is_finished() && self.scheduler.num_finished() == 0
     }
 
-    /// Drops a request; false if the id is unknown or its output has been returned.
-    pub fn abort(&mut self, seq_id: u64) -> bool {
-        self.scheduler.abort(seq_id).is_some()
+    /// Drops a request; `None` if the id is unknown or its output has been returned.
+    pub fn abort(&mut self, seq_id: u64) -> Option<Sequence> {
+        self.scheduler.abort(seq_id)
     }
 
     /// Counters and the state of the pool.
@@ -192,6 +234,16 @@ impl LlmEngine {
     /// The queues and the pool's books.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// The scheduler, for a program that steps by hand: what finishes then is in [`Scheduler::take_finished`].
+    pub fn scheduler_mut(&mut self) -> &mut Scheduler {
+        &mut self.scheduler
+    }
+
+    /// The model runner, for a program that steps by hand.
+    pub fn model_runner_mut(&mut self) -> &mut ModelRunner {
+        &mut self.model_runner
     }
 
     /// The model and its last input.

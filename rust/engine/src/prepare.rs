@@ -65,7 +65,7 @@ impl StepInputs {
         self.sample.clear();
         self.sample.extend(seqs.map(|seq| {
             seq.samples().then(|| SampleRow {
-                temperature: seq.params.temperature,
+                temperature: seq.params.temperature as f32,
                 key: seq.noise_key,
                 position: seq.num_tokens() as u64,
             })

@@ -3,8 +3,8 @@
 /// Sampling parameters of a request; nano-vLLM's fields, with greedy decoding and a seed added.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplingParams {
-    /// Divides the logits; 0 is greedy.
-    pub temperature: f32,
+    /// Divides the logits; 0 is greedy. Kept as given, and rounded to float32 where it is used.
+    pub temperature: f64,
     /// Tokens to generate at most; at least 1.
     pub max_tokens: usize,
     /// Keep generating past an end-of-sequence token.
@@ -24,9 +24,9 @@ impl Default for SamplingParams {
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplingParamsError {
-    /// NaN, infinite or negative.
+    /// NaN, negative, or infinite once it is a float32.
     #[error("temperature must be finite and at least 0 (0 is greedy), got {0}")]
-    Temperature(f32),
+    Temperature(f64),
     /// Zero, with which nano-vLLM never stops.
     #[error("max_tokens must be at least 1, got 0")]
     MaxTokens,
@@ -38,7 +38,7 @@ impl SamplingParams {
     /// # Errors
     /// [`SamplingParamsError`] names the field and its range.
     pub fn validate(&self) -> Result<(), SamplingParamsError> {
-        if !self.temperature.is_finite() || self.temperature < 0.0 {
+        if !(self.temperature as f32).is_finite() || self.temperature < 0.0 {
             return Err(SamplingParamsError::Temperature(self.temperature));
         }
         if self.max_tokens == 0 {
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn every_bad_field_is_named() {
-        for temperature in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1e-6] {
+        for temperature in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e-6, -1e-300, 1e39] {
             let text = error(SamplingParams { temperature, ..Default::default() });
             assert!(text.contains("temperature") && text.contains(&temperature.to_string()), "{text}");
         }

@@ -6,6 +6,8 @@
 //! larger than the pool: nano-vLLM dies there, here that sequence finishes with [`FinishReason::Length`]. Otherwise a
 //! step prefills a chunk or appends tokens, and a completed prefill appends one too, so preemption cannot cycle.
 
+mod by_hand;
+
 use crate::slab::{Slab, Slot};
 use crate::{BlockManager, EngineConfig, EngineError, FinishReason, SchedulingPolicy, Sequence, SequenceStatus};
 use std::collections::{HashMap, VecDeque};
@@ -75,15 +77,9 @@ impl Scheduler {
     /// [`FinishReason::Length`]. [`check_fits`](Self::check_fits) tells beforehand.
     ///
     /// # Errors
-    /// [`EngineError::DuplicateSeqId`]; [`EngineError::BlockSizeMismatch`].
+    /// As [`check_add`](Self::check_add).
     pub fn add(&mut self, seq: Sequence) -> Result<(), EngineError> {
-        let (expected, got) = (self.block_manager.block_size(), seq.block_size());
-        if expected != got {
-            return Err(EngineError::BlockSizeMismatch { expected, got });
-        }
-        if self.get(seq.seq_id).is_some() {
-            return Err(EngineError::DuplicateSeqId(seq.seq_id));
-        }
+        self.check_add(&seq)?;
         let seq_id = seq.seq_id;
         let slot = self.seqs.insert(seq);
         self.slots.insert(seq_id, slot);

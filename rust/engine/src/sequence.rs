@@ -56,10 +56,19 @@ pub struct Sequence {
     /// Tokens the prefix cache spared when it was first admitted.
     pub prefix_cache_hit: Option<usize>,
     token_ids: Vec<u32>,
+    /// What is known instead of `token_ids` in a copy made for decoding.
+    tail: Option<Tail>,
     num_prompt_tokens: usize,
     block_size: usize,
     /// Chained hashes of the leading full blocks: tokens are only ever appended, so one never changes once computed.
     prefix_hashes: Vec<u64>,
+}
+
+/// The newest token and the number of all, where the others are not known.
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    num_tokens: usize,
+    last_token: u32,
 }
 
 impl Sequence {
@@ -76,12 +85,31 @@ impl Sequence {
         if token_ids.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        if block_size < 2 {
-            let (field, expected) = ("kvcache_block_size", "at least 2");
-            return Err(EngineError::Config { field, expected, got: block_size.to_string() });
-        }
+        check_block_size(block_size)?;
         let num_prompt_tokens = token_ids.len();
         Ok(Self { seq_id, params, token_ids, num_prompt_tokens, block_size, ..Self::vacant() })
+    }
+
+    /// One of whose tokens only the newest is known.
+    pub(crate) fn with_last_token(
+        num_tokens: usize,
+        last_token: u32,
+        params: SamplingParams,
+        block_size: usize,
+    ) -> Result<Self, EngineError> {
+        if num_tokens == 0 {
+            return Err(EngineError::EmptyPrompt);
+        }
+        check_block_size(block_size)?;
+        let tail = Some(Tail { num_tokens, last_token });
+        Ok(Self { params, tail, num_prompt_tokens: num_tokens, block_size, ..Self::vacant() })
+    }
+
+    /// A copy that knows the newest token alone.
+    pub(crate) fn clone_without_tokens(&self) -> Self {
+        let tail = Some(Tail { num_tokens: self.num_tokens(), last_token: self.last_token() });
+        let block_table = self.block_table.clone();
+        Self { tail, block_table, token_ids: Vec::new(), prefix_hashes: Vec::new(), ..*self }
     }
 
     /// What an empty slot of the slab holds: nothing, on no heap.
@@ -98,6 +126,7 @@ impl Sequence {
             finish_reason: None,
             prefix_cache_hit: None,
             token_ids: Vec::new(),
+            tail: None,
             num_prompt_tokens: 0,
             block_size: 2,
             prefix_hashes: Vec::new(),
@@ -111,17 +140,17 @@ impl Sequence {
 
     /// The prompt.
     pub fn prompt_token_ids(&self) -> &[u32] {
-        &self.token_ids[..self.num_prompt_tokens]
+        &self.token_ids[..self.num_prompt_tokens.min(self.token_ids.len())]
     }
 
     /// The tokens generated so far.
     pub fn completion_token_ids(&self) -> &[u32] {
-        &self.token_ids[self.num_prompt_tokens..]
+        &self.token_ids[self.num_prompt_tokens.min(self.token_ids.len())..]
     }
 
     /// Tokens in prompt and completion.
     pub fn num_tokens(&self) -> usize {
-        self.token_ids.len()
+        self.tail.map_or(self.token_ids.len(), |tail| tail.num_tokens)
     }
 
     /// Tokens in the prompt.
@@ -131,17 +160,40 @@ impl Sequence {
 
     /// Tokens generated so far.
     pub fn num_completion_tokens(&self) -> usize {
-        self.token_ids.len() - self.num_prompt_tokens
+        self.num_tokens() - self.num_prompt_tokens
     }
 
     /// The newest token.
     pub fn last_token(&self) -> u32 {
-        self.token_ids.last().copied().unwrap_or_default()
+        self.tail.map_or_else(|| self.token_ids.last().copied().unwrap_or_default(), |tail| tail.last_token)
     }
 
     /// Whether it is done.
     pub fn is_finished(&self) -> bool {
         self.status == SequenceStatus::Finished
+    }
+
+    /// Whether all its tokens are known, as they are unless it came from a [`SequenceState`](crate::SequenceState) for
+    /// decoding.
+    pub fn has_tokens(&self) -> bool {
+        self.tail.is_none()
+    }
+
+    pub(crate) fn set_num_prompt_tokens(&mut self, num_prompt_tokens: usize) {
+        self.num_prompt_tokens = num_prompt_tokens;
+    }
+
+    /// Cuts it into blocks of another size.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`] for a size below 2.
+    pub fn set_block_size(&mut self, block_size: usize) -> Result<(), EngineError> {
+        if block_size != self.block_size {
+            check_block_size(block_size)?;
+            self.block_size = block_size;
+            self.prefix_hashes.clear();
+        }
+        Ok(())
     }
 
     /// Tokens in a block.
@@ -151,12 +203,12 @@ impl Sequence {
 
     /// Blocks its tokens fill, the last perhaps in part.
     pub fn num_blocks(&self) -> usize {
-        self.token_ids.len().div_ceil(self.block_size)
+        self.num_tokens().div_ceil(self.block_size)
     }
 
     /// Tokens in the last block.
     pub fn last_block_num_tokens(&self) -> usize {
-        self.token_ids.len() - self.num_blocks().saturating_sub(1) * self.block_size
+        self.num_tokens() - self.num_blocks().saturating_sub(1) * self.block_size
     }
 
     /// The tokens of block `i`; empty past the end.
@@ -177,13 +229,24 @@ impl Sequence {
 
     /// Appends a generated token.
     pub fn append_token(&mut self, token_id: u32) {
-        self.token_ids.push(token_id);
+        match &mut self.tail {
+            Some(tail) => *tail = Tail { num_tokens: tail.num_tokens.saturating_add(1), last_token: token_id },
+            None => self.token_ids.push(token_id),
+        }
     }
 
     /// Whether this step computes its newest token, so that the next one is sampled.
     pub(crate) fn samples(&self) -> bool {
-        self.num_cached_tokens + self.num_scheduled_tokens >= self.token_ids.len()
+        self.num_cached_tokens + self.num_scheduled_tokens >= self.num_tokens()
     }
+}
+
+fn check_block_size(block_size: usize) -> Result<(), EngineError> {
+    if block_size < 2 {
+        let (field, expected) = ("kvcache_block_size", "at least 2");
+        return Err(EngineError::Config { field, expected, got: block_size.to_string() });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

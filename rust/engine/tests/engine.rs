@@ -80,7 +80,7 @@ fn every_refusal_names_the_thing_and_the_limit() {
     let text = refusal(&mut engine, vec![1; 13], greedy(1));
     assert!(text.contains("needs 4 KV cache blocks of 4 tokens") && text.contains("has 3"), "{text}");
     assert!(refusal(&mut engine, vec![1], greedy(0)).contains("max_tokens"));
-    let hot = SamplingParams { temperature: f32::NAN, ..greedy(1) };
+    let hot = SamplingParams { temperature: f64::NAN, ..greedy(1) };
     assert!(refusal(&mut engine, vec![1], hot).contains("temperature"));
     engine.add_request_with_id(9, vec![1], greedy(1)).unwrap();
     assert!(matches!(engine.add_request_with_id(9, vec![1], greedy(1)), Err(EngineError::DuplicateSeqId(9))));
@@ -216,7 +216,7 @@ fn abort_frees_at_every_stage() {
         for _ in 0..steps {
             engine.step(&mut || false).unwrap();
         }
-        assert!(engine.abort(id) && !engine.abort(id) && !engine.abort(77));
+        assert!(engine.abort(id).is_some() && engine.abort(id).is_none() && engine.abort(77).is_none());
         let left = run(&mut engine);
         assert!(left.iter().all(|output| output.seq_id == other && output.token_ids == oracle(&[1; 9], 2)));
     }

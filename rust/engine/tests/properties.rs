@@ -136,7 +136,7 @@ proptest! {
             }
             let event = events.next().unwrap_or(Event::Run);
             if let Event::Abort(id) = event {
-                prop_assert_eq!(engine.abort(id), pending.remove(&id).is_some());
+                prop_assert_eq!(engine.abort(id).is_some(), pending.remove(&id).is_some());
             }
             probe.lock().unwrap().fail = matches!(event, Event::DeviceError);
             if let Ok(step) = engine.step(&mut || matches!(event, Event::Interrupt)) {

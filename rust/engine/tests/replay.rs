@@ -101,7 +101,7 @@ impl<'a> Replay<'a> {
     fn add_requests(&mut self, due: impl Fn(usize) -> bool) {
         for request in list(&self.program["requests"]).iter().filter(|request| due(size(&request["at"]))) {
             let params = SamplingParams {
-                temperature: request["temperature"].as_f64().unwrap() as f32,
+                temperature: request["temperature"].as_f64().unwrap(),
                 max_tokens: size(&request["max_tokens"]),
                 ignore_eos: request["ignore_eos"].as_bool().unwrap(),
                 seed: None,

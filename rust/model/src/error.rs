@@ -89,7 +89,7 @@ pub enum LoadError {
         error: nanovllm_backend::Error,
     },
     /// A tensor's element type cannot be read.
-    #[error("tensor {name:?} has the unsupported type {dtype}; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1")]
+    #[error("tensor {name:?} has the unsupported type {dtype}")]
     UnsupportedDType {
         /// Its name, as stored.
         name: String,

@@ -13,7 +13,9 @@ mod slices;
 mod weights;
 
 pub use causal_lm::{CausalLm, ModelInput, StepError};
-pub use checkpoint::{Checkpoint, GgufCheckpoint, SafeTensorsCheckpoint, StoredTensor};
+pub use checkpoint::{
+    Checkpoint, GgufCheckpoint, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles, StoredTensor, gguf_tensor_name,
+};
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use error::LoadError;
 pub use model::load;

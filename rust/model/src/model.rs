@@ -23,6 +23,7 @@ struct Model<B: Backend> {
     positions: usize,
     decoder: Qwen3ForCausalLm<B>,
     rotary: RotaryEmbedding<B>,
+    notes: Vec<String>,
     cache: Option<B::KvCache>,
     buffers: Buffers<B>,
     head: HeadBuffers<B>,
@@ -49,6 +50,7 @@ pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usiz
     }
     let stored = weights.dtype("model.layers.0.self_attn.q_proj.weight");
     let decoder = Qwen3ForCausalLm::load(&mut weights, &config)?;
+    let notes = weights.notes();
     weights.finish()?;
     let positions = max_model_len.min(config.max_position_embeddings);
     Ok(Box::new(Model {
@@ -60,6 +62,7 @@ pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usiz
         backend,
         config,
         decoder,
+        notes,
         cache: None,
         slicer: Slicer::default(),
         rows: Vec::new(),
@@ -112,6 +115,7 @@ impl<B: Backend> Model<B> {
                 self.decoder.logits(&self.backend, &mut self.head);
                 use_logits(&self.backend, &self.head.logits, plan);
             }
+            self.backend.synchronize()?;
         }
         Ok(())
     }
@@ -124,6 +128,10 @@ impl<B: Backend> CausalLm for Model<B> {
 
     fn describe(&self) -> String {
         format!("{:?} on {}", self.config.architecture, self.backend.describe())
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec {

@@ -1,6 +1,6 @@
 //! Hands each stored tensor to the one parameter it belongs to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nanovllm_backend::{Backend, DType};
@@ -17,12 +17,14 @@ pub(crate) struct Weights<'a, B: Backend> {
     /// Names nobody has taken.
     left: BTreeSet<String>,
     missing: Vec<String>,
+    /// How many tensors of a type the device stores as another.
+    restored: BTreeMap<(DType, DType), usize>,
 }
 
 impl<'a, B: Backend> Weights<'a, B> {
     pub(crate) fn new(backend: &'a B, checkpoint: &'a Checkpoint) -> Self {
         let left = checkpoint.names().into_iter().collect();
-        Self { backend, checkpoint, left, missing: Vec::new() }
+        Self { backend, checkpoint, left, missing: Vec::new(), restored: BTreeMap::new() }
     }
 
     /// Tensors nobody has taken yet.
@@ -31,13 +33,14 @@ impl<'a, B: Backend> Weights<'a, B> {
     }
 
     /// The tensor `name`; a missing one is noted for [`finish`](Self::finish).
-    fn take(&mut self, name: &str) -> Option<StoredTensor<'a>> {
+    fn take(&mut self, name: &str) -> Result<Option<StoredTensor<'a>>> {
         self.left.remove(name);
+        self.checkpoint.check(name)?;
         let tensor = self.checkpoint.tensor(name);
         if tensor.is_none() {
             self.missing.push(name.to_owned());
         }
-        tensor
+        Ok(tensor)
     }
 
     /// The matrix that the tensors `names` make up, packed for the device tensor by tensor, their pages released. A missing
@@ -46,11 +49,16 @@ impl<'a, B: Backend> Weights<'a, B> {
         let mut parameter = Parameter::new(layout);
         let mut parts = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
-            let Some(tensor) = self.take(name) else { continue };
-            let stored = tensor.name;
+            let Some(tensor) = self.take(name)? else { continue };
+            let (stored, dtype) = (tensor.name, tensor.dtype);
+            let cols = tensor.shape.last().copied().unwrap_or(1);
             parameter.load(index, tensor).map_err(|e| LoadError::parameter(stored, e))?;
             parts.push(parameter.pack_shard(self.backend, index).map_err(|e| LoadError::tensor(stored, e))?);
             self.checkpoint.release(stored);
+            let kept = self.backend.stored_as(dtype, cols);
+            if kept != dtype {
+                *self.restored.entry((dtype, kept)).or_default() += 1;
+            }
         }
         if parts.is_empty() {
             parts.push(parameter.pack_shard(self.backend, 0)?);
@@ -62,7 +70,7 @@ impl<'a, B: Backend> Weights<'a, B> {
     pub(crate) fn vector(&mut self, names: &[String], layout: Layout) -> Result<Arc<B::Tensor>> {
         let mut parameter = Parameter::new(layout);
         for (index, name) in names.iter().enumerate() {
-            if let Some(tensor) = self.take(name) {
+            if let Some(tensor) = self.take(name)? {
                 let name = tensor.name;
                 tensor.check_readable()?;
                 parameter.load(index, tensor).map_err(|e| LoadError::parameter(name, e))?;
@@ -75,9 +83,18 @@ impl<'a, B: Backend> Weights<'a, B> {
         Ok(Arc::new(self.backend.upload(&values, 1, values.len())?))
     }
 
+    /// A line for every type that the device has no kernels for and stores as another.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let note = |(&(from, to), &n): (&(DType, DType), &usize)| {
+            let plural = if n == 1 { "" } else { "s" };
+            format!("{n} tensor{plural} of type {from} stored as {to}, for which there are kernels")
+        };
+        self.restored.iter().map(note).collect()
+    }
+
     /// Element type of the tensor `name`.
     pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
-        self.checkpoint.tensor(name).map(|t| t.dtype)
+        self.checkpoint.dtype(name)
     }
 
     /// Says that `name`, if stored, is a copy of something else.

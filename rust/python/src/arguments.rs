@@ -20,7 +20,7 @@ pub(crate) fn count(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
 }
 
 /// True or false, numpy's included. (Before Python 3.11, pyo3's own refusal lacks the argument's name.)
-fn boolean(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
+pub(crate) fn boolean(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     value.extract().map_err(|e| argument_error(value, e, name, "a bool", "True and False"))
 }
 
@@ -29,11 +29,35 @@ pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let mut ids = Vec::with_capacity(value.len().unwrap_or(0).min(1 << 20));
     for (position, item) in value.try_iter()?.enumerate() {
         let item = item?;
-        ids.push(item.extract().map_err(|e| {
-            argument_error(&item, e, &format!("token_ids[{position}]"), "an integer", "the range of token ids")
-        })?);
+        ids.push(item.extract().map_err(|e| token_error(&item, e, position))?);
     }
     Ok(ids)
+}
+
+/// The refusal of the item at `position` of a list of token ids.
+pub(crate) fn token_error(item: &Bound<'_, PyAny>, error: PyErr, position: usize) -> PyErr {
+    argument_error(item, error, &format!("token_ids[{position}]"), "an integer", "the range of token ids")
+}
+
+/// An integer in `0..=max`.
+pub(crate) fn unsigned_below(value: &Bound<'_, PyAny>, name: &str, max: u32) -> PyResult<u32> {
+    match u32::try_from(unsigned(value, name)?) {
+        Ok(number) if number <= max => Ok(number),
+        _ => Err(PyValueError::new_err(format!("{name} is {value}, outside 0 to {max}"))),
+    }
+}
+
+/// A number that float32 may have to round.
+pub(crate) fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
+    value.extract().map_err(|e| argument_error(value, e, name, "a number", "float32"))
+}
+
+/// A block table: any iterable of block ids.
+pub(crate) fn block_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let id = |(at, item): (usize, PyResult<Bound<'_, PyAny>>)| {
+        unsigned_below(&item?, &format!("block_table[{at}]"), i32::MAX as u32)
+    };
+    value.try_iter()?.enumerate().map(id).collect()
 }
 
 /// The options of one request, in range.
@@ -43,12 +67,8 @@ pub(crate) fn sampling_params(
     ignore_eos: &Bound<'_, PyAny>,
     seed: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<SamplingParams> {
-    let wide: f64 =
-        temperature.extract().map_err(|e| argument_error(temperature, e, "temperature", "a number", "float32"))?;
-    // A negative number too small for f32 would round to zero, which is greedy.
-    let wide = if wide < 0.0 { wide.min(f64::from(-f32::MIN_POSITIVE)) } else { wide };
     let params = SamplingParams {
-        temperature: wide as f32,
+        temperature: number(temperature, "temperature")?,
         max_tokens: count(max_tokens, "max_tokens")?,
         ignore_eos: boolean(ignore_eos, "ignore_eos")?,
         seed: seed.map(|seed| unsigned(seed, "seed")).transpose()?,

@@ -12,7 +12,7 @@ use pyo3::types::PyDict;
 
 use crate::arguments::{sampling_params, token_ids};
 use crate::errors::engine_error;
-use crate::guarded::Guarded;
+use crate::home::{Home, Shared, closed};
 use crate::options::{kv_cache_dtype, load};
 use crate::tokenizer::Tokenizer;
 
@@ -41,9 +41,10 @@ impl From<FinishedOutput> for FinishedSequence {
 /// A loaded model with its scheduler and KV cache. Any thread may call any method.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct Engine {
-    inner: Guarded<LlmEngine>,
+    inner: Arc<Shared<Option<LlmEngine>>>,
     tokenizer: Py<Tokenizer>,
     description: String,
+    notes: Vec<String>,
 }
 
 #[pymethods]
@@ -88,10 +89,10 @@ impl Engine {
         let Loaded { model, tokenizer, config: model_config } = load(py, &path, &options)?;
         config.max_model_len = max_model_len.min(model_config.max_position_embeddings);
         config.eos = tokenizer.eos_token_ids().to_vec();
-        let description = model.describe();
+        let (description, notes) = (model.describe(), model.notes().to_vec());
         let inner = py.detach(|| LlmEngine::new(model, config)).map_err(engine_error)?;
         let tokenizer = Py::new(py, Tokenizer::new(Arc::new(tokenizer)))?;
-        Ok(Self { inner: Guarded::new(inner), tokenizer, description })
+        Ok(Self { inner: Shared::new(Some(inner)), tokenizer, description, notes })
     }
 
     /// The model's tokenizer.
@@ -104,6 +105,12 @@ impl Engine {
     #[getter]
     fn description(&self) -> &str {
         &self.description
+    }
+
+    /// What a user should know of how the weights were loaded, one line each.
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     /// Queues a prompt and returns its sequence id.
@@ -120,18 +127,21 @@ impl Engine {
     ) -> PyResult<u64> {
         let token_ids = self::token_ids(token_ids)?;
         let params = sampling_params(temperature, max_tokens, ignore_eos, seed.as_ref())?;
-        self.inner.with(py, |engine| engine.add_request(token_ids, params))?.map_err(engine_error)
+        self.with(py, |engine| engine.add_request(token_ids, params))?.map_err(engine_error)
     }
 
     /// Runs one step: what finished, and the number of prompt tokens computed or minus the number of tokens decoded.
     /// Python's signal handlers run between slices; what they raise ends the step, which is rolled back.
     fn step(&self, py: Python<'_>) -> PyResult<(Vec<FinishedSequence>, i64)> {
         let mut signal = None;
-        let result = self.inner.with(py, |engine| {
-            engine.step(&mut || {
+        let (result, _handles) = self.with(py, |engine| {
+            let mut handles = Vec::new();
+            let interrupted = &mut || {
                 signal = check_signals().err();
                 signal.is_some()
-            })
+            };
+            let result = engine.step_with(interrupted, &mut |seq| handles.extend(self.inner.give_back(seq)));
+            (result, handles)
         })?;
         match (result, signal) {
             (Err(EngineError::Step(StepError::Interrupted)), Some(raised)) => Err(raised),
@@ -142,17 +152,31 @@ impl Engine {
 
     /// Whether no sequence waits, runs or is finished but not returned.
     fn is_finished(&self, py: Python<'_>) -> PyResult<bool> {
-        self.inner.with(py, |engine| engine.is_finished())
+        self.with(py, |engine| engine.is_finished())
     }
 
     /// Drops a sequence and frees its cache; False when there is none of that id.
     fn abort(&self, py: Python<'_>, seq_id: u64) -> PyResult<bool> {
-        self.inner.with(py, |engine| engine.abort(seq_id))
+        let (found, _handles) = self.with(py, |engine| {
+            let seq = engine.abort(seq_id);
+            (seq.is_some(), seq.and_then(|seq| self.inner.give_back(seq)))
+        })?;
+        Ok(found)
+    }
+
+    /// Frees the model and its cache; every later call is refused. Sequences that are queued go back to their handles.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let closed = self.inner.guarded().with(py, |engine| {
+            let handles = engine.as_mut().map(|engine| self.inner.give_all_back(engine.scheduler_mut()));
+            (engine.take(), handles)
+        })?;
+        py.detach(|| drop(closed.0));
+        Ok(())
     }
 
     /// Counters since the engine was made, and the state of queues and KV cache.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = self.inner.with(py, |engine| engine.stats())?;
+        let stats = self.with(py, |engine| engine.stats())?;
         let dict = PyDict::new(py);
         dict.set_item("num_requests", stats.requests)?;
         dict.set_item("num_steps", stats.steps)?;
@@ -165,6 +189,17 @@ impl Engine {
         dict.set_item("num_free_blocks", stats.free_blocks)?;
         dict.set_item("num_kvcache_blocks", stats.total_blocks)?;
         Ok(dict)
+    }
+}
+
+impl Engine {
+    /// The engine's scheduler, for those who look into it.
+    pub(crate) fn home(&self) -> Home {
+        self.inner.clone()
+    }
+
+    fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut LlmEngine) -> R + Send) -> PyResult<R> {
+        self.inner.guarded().with(py, |engine| engine.as_mut().map(work))?.ok_or_else(closed)
     }
 }
 

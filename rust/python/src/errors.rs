@@ -13,9 +13,16 @@ mod exceptions {
     pyo3::import_exception!(nanovllm.exceptions, ChatTemplateError);
     pyo3::import_exception!(nanovllm.exceptions, ModelFormatError);
     pyo3::import_exception!(nanovllm.exceptions, ModelNotFoundError);
+    pyo3::import_exception!(nanovllm.exceptions, PreconditionError);
     pyo3::import_exception!(nanovllm.exceptions, UnsupportedModelError);
 }
-use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError, UnsupportedModelError};
+pub(crate) use exceptions::UnsupportedModelError;
+use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError, PreconditionError};
+
+/// The exception for a call that is wrong now, where nano-vLLM asserts or breaks.
+pub(crate) fn precondition(text: &'static str) -> PyErr {
+    PreconditionError::new_err(text)
+}
 
 /// The exception for an error of the engine.
 pub(crate) fn engine_error(error: EngineError) -> PyErr {
@@ -25,8 +32,14 @@ pub(crate) fn engine_error(error: EngineError) -> PyErr {
         EngineError::Tokenizer(error) => tokenizer_error(&error),
         EngineError::Backend(error) | EngineError::Step(StepError::Backend(error)) => backend_error(&error),
         EngineError::NoRoomForKvCache { .. } | EngineError::BlockTablesTooLarge { .. } => PyMemoryError::new_err(text),
+        EngineError::Precondition { .. }
+        | EngineError::BlockSizeMismatch { .. }
+        | EngineError::DuplicateSeqId(_)
+        | EngineError::UnknownSeqId(_)
+        | EngineError::TokenCount { .. } => PreconditionError::new_err(text),
         EngineError::Step(_) => PyInterruptedError::new_err(text),
         EngineError::Config { .. }
+        | EngineError::SequenceState { .. }
         | EngineError::SamplingParams(_)
         | EngineError::EmptyPrompt
         | EngineError::TokenOutOfRange { .. }
@@ -84,10 +97,14 @@ pub(crate) fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
     }
 }
 
-fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
-    match error {
-        nanovllm_gguf::Error::InFile { error, .. } => gguf_error(error, text),
-        nanovllm_gguf::Error::Io(source) => io_error(source, text),
+/// The exception, with this text, for an error of the GGUF format or of a mapped file.
+pub(crate) fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
+    use nanovllm_gguf::Error;
+    match error.kind() {
+        Error::Io(source) => io_error(source, text),
+        Error::MissingShard { .. } => ModelNotFoundError::new_err(text),
+        Error::UnsupportedType { .. } => UnsupportedModelError::new_err(text),
+        Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
         _ => ModelFormatError::new_err(text),
     }
 }

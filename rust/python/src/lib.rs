@@ -5,14 +5,21 @@
 
 mod arguments;
 mod arrays;
+mod block_manager;
+mod cli;
 mod device;
 mod engine;
 mod errors;
+mod files;
 mod guarded;
+mod home;
 mod layers;
 mod model_runner;
 mod models;
 mod options;
+mod quant;
+mod scheduler;
+mod sequence;
 mod tokenizer;
 
 /// The engine behind the package `nanovllm`.
@@ -21,9 +28,15 @@ mod _core {
     #[pymodule_export]
     use crate::arguments::check_sampling_params;
     #[pymodule_export]
+    use crate::block_manager::{PyBlock, PyBlockManager};
+    #[pymodule_export]
+    use crate::cli::run_command;
+    #[pymodule_export]
     use crate::device::memory;
     #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
+    #[pymodule_export]
+    use crate::files::{GgufFile, SafeTensors, TensorInfo};
     #[pymodule_export]
     use crate::layers::activation::SiluAndMul;
     #[pymodule_export]
@@ -46,6 +59,12 @@ mod _core {
     use crate::models::qwen3::Qwen3;
     #[pymodule_export]
     use crate::options::read_config;
+    #[pymodule_export]
+    use crate::quant::{dequantize, ggml_types, quantize};
+    #[pymodule_export]
+    use crate::scheduler::PyScheduler;
+    #[pymodule_export]
+    use crate::sequence::PySequence;
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
 

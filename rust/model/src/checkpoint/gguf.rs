@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use nanovllm_backend::DType;
 use nanovllm_gguf::GgufFile;
 
 use super::{StoredTensor, gguf_names};
@@ -16,7 +17,7 @@ pub struct GgufCheckpoint {
 }
 
 impl GgufCheckpoint {
-    /// Opens the file at `path`.
+    /// Opens the file at `path`; any shard of a split model leads to the others.
     ///
     /// # Errors
     /// What is wrong with it, or with the configuration it holds.
@@ -53,6 +54,14 @@ impl GgufCheckpoint {
             Some(heads) => restore_halves(tensor, heads, self.config.head_dim),
             None => tensor,
         })
+    }
+
+    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
+        Some(self.file.tensor(&gguf_names::from_hugging_face(name)?)?.dtype)
+    }
+
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        gguf_names::from_hugging_face(name).map_or(Ok(()), |name| Ok(self.file.check(&name)?))
     }
 
     pub(super) fn release(&self, name: &str) {
@@ -97,8 +106,6 @@ fn restore_halves(tensor: StoredTensor<'_>, heads: usize, head_dim: usize) -> St
 
 #[cfg(test)]
 mod tests {
-    use nanovllm_backend::DType;
-
     use super::*;
 
     #[test]

@@ -3,6 +3,7 @@
 mod gguf;
 mod gguf_names;
 mod safetensors;
+mod safetensors_files;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,7 +12,9 @@ use nanovllm_backend::DType;
 use nanovllm_gguf::GgufFile;
 
 pub use self::gguf::GgufCheckpoint;
+pub use self::gguf_names::from_hugging_face as gguf_tensor_name;
 pub use self::safetensors::SafeTensorsCheckpoint;
+pub use self::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
 use crate::config::ModelConfig;
 use crate::error::{LoadError, Result};
 
@@ -103,6 +106,23 @@ impl Checkpoint {
         match self {
             Self::SafeTensors(c) => c.tensor(name),
             Self::Gguf(c) => c.tensor(name),
+        }
+    }
+
+    /// Element type of the tensor with this Hugging Face name. Its data are not read.
+    pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
+        match self {
+            Self::SafeTensors(c) => c.dtype(name),
+            Self::Gguf(c) => c.dtype(name),
+        }
+    }
+
+    /// Checks that the file of the tensor with this Hugging Face name is as long as when it was opened. To be called before
+    /// [`tensor`](Self::tensor), which may read the data.
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        match self {
+            Self::SafeTensors(c) => c.check(name),
+            Self::Gguf(c) => c.check(name),
         }
     }
 

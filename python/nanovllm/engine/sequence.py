@@ -1,0 +1,82 @@
+"""One request's tokens and where its keys and values are."""
+
+from collections.abc import Iterable, Iterator
+from enum import Enum, auto
+from itertools import count
+from typing import Protocol, SupportsIndex
+
+from nanovllm import _core
+from nanovllm.sampling_params import SamplingParams
+
+__all__ = ["Sequence", "SequenceStatus"]
+
+
+class SequenceStatus(Enum):
+    """Where a sequence stands."""
+
+    WAITING = auto()
+    """Not prefilled yet, or only in part, or preempted."""
+    RUNNING = auto()
+    """Prefilled; decoding."""
+    FINISHED = auto()
+    """Done; it holds no blocks."""
+
+
+class SamplingOptions(Protocol):
+    """What a sequence reads of its sampling parameters; a `seed` too, if there is one."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def ignore_eos(self) -> bool: ...
+
+
+_DEFAULT = SamplingParams()
+
+
+class Sequence(_core.Sequence):
+    """A request: prompt and completion, sampling parameters, and its place in the KV cache.
+
+    A handle on the engine's own sequence, which it owns until a scheduler takes it and again once it is finished. While
+    a scheduler has it, only `temperature`, `max_tokens` and `ignore_eos` can be set; before, so can `status`,
+    `is_prefill`, `block_table` and the counts of cached and scheduled tokens. Lists are copies. Two sequences are equal
+    if they are the same object, and a scheduler always hands out the object that was added.
+
+    Pickling carries what another process needs to compute a step: all tokens of a sequence in prefill, else the newest
+    alone, and neither id nor status nor sampling parameters.
+
+    Args:
+        token_ids: The prompt, any iterable of integers.
+        sampling_params: An object with `temperature`, `max_tokens`, `ignore_eos` and perhaps `seed`.
+
+    Raises:
+        ValueError: The prompt is empty, or a number is outside its limits.
+        TypeError: A value is of another type.
+    """
+
+    block_size: int = 256
+    """Tokens in a block of the KV cache; an engine sets it to its own. A sequence in a scheduler keeps the pool's."""
+    counter: Iterator[int] = count()
+    """Where ids come from."""
+
+    def __init__(self, token_ids: Iterable[SupportsIndex], sampling_params: SamplingOptions = _DEFAULT) -> None:
+        self._init(
+            next(Sequence.counter),
+            token_ids,
+            sampling_params.temperature,
+            sampling_params.max_tokens,
+            sampling_params.ignore_eos,
+            getattr(sampling_params, "seed", None),
+            self.block_size,
+        )
+
+    @property
+    def status(self) -> SequenceStatus:
+        """Where it stands."""
+        return SequenceStatus(self._status)
+
+    @status.setter
+    def status(self, value: SequenceStatus) -> None:
+        self._status = SequenceStatus(value).value

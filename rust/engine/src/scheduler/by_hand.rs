@@ -1,0 +1,177 @@
+//! What a program that drives the scheduler itself needs beyond [`Scheduler::schedule`] and
+//! [`Scheduler::postprocess`].
+
+use super::Scheduler;
+use crate::{BlockManager, EngineConfig, EngineError, SamplingParams, Schedule, Sequence};
+
+impl Scheduler {
+    /// Whether [`add`](Self::add) would take the sequence.
+    ///
+    /// # Errors
+    /// [`EngineError::DuplicateSeqId`]; [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] for one that holds
+    /// blocks, is finished, or does not know its tokens.
+    pub fn check_add(&self, seq: &Sequence) -> Result<(), EngineError> {
+        self.block_manager.check_block_size(seq)?;
+        if self.get(seq.seq_id).is_some() {
+            return Err(EngineError::DuplicateSeqId(seq.seq_id));
+        }
+        let got = if !seq.has_tokens() {
+            "one pickled for decoding"
+        } else if seq.is_finished() {
+            "a finished one"
+        } else if !seq.block_table.is_empty() {
+            "one that holds blocks"
+        } else {
+            return Ok(());
+        };
+        Err(EngineError::Precondition { call: "add", needs: "a new sequence", got: got.to_owned() })
+    }
+
+    /// [`postprocess`](Self::postprocess) as nano-vLLM calls it: one token for each scheduled sequence. Those of sequences
+    /// that do not sample are ignored.
+    ///
+    /// # Errors
+    /// [`EngineError::TokenCount`], with nothing changed.
+    pub fn postprocess_all(&mut self, token_ids: &[u32]) -> Result<(), EngineError> {
+        if token_ids.len() != self.batch.len() {
+            return Err(EngineError::TokenCount { expected: self.batch.len(), got: token_ids.len() });
+        }
+        let sampled: Vec<u32> =
+            self.scheduled().zip(token_ids).filter(|(seq, _)| seq.samples()).map(|(_, &token_id)| token_id).collect();
+        self.postprocess(&sampled)
+    }
+
+    /// Takes a sequence's blocks and puts it at the head of the waiting queue, wherever it stood. A step under way that
+    /// computes it is rolled back.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownSeqId`].
+    pub fn preempt_by_id(&mut self, seq_id: u64) -> Result<(), EngineError> {
+        let slot = *self.slots.get(&seq_id).ok_or(EngineError::UnknownSeqId(seq_id))?;
+        if self.batch.contains(&slot) {
+            self.rollback();
+        }
+        self.waiting.retain(|&other| other != slot);
+        self.running.retain(|&other| other != slot);
+        self.preempt(slot);
+        Ok(())
+    }
+
+    /// The step under way.
+    pub fn current(&self) -> Schedule {
+        self.schedule
+    }
+
+    /// The sampling parameters of a sequence that waits or runs, to change them; the caller validates.
+    pub fn sampling_params_mut(&mut self, seq_id: u64) -> Option<&mut SamplingParams> {
+        let slot = *self.slots.get(&seq_id)?;
+        Some(&mut self.seqs[slot].params)
+    }
+
+    /// As [`BlockManager::can_allocate`], for a sequence that waits or runs.
+    pub fn can_allocate(&mut self, seq_id: u64) -> Option<Option<usize>> {
+        let slot = *self.slots.get(&seq_id)?;
+        Some(self.block_manager.can_allocate(&mut self.seqs[slot]))
+    }
+
+    /// The KV pool's books, for sequences that are not the scheduler's.
+    pub fn block_manager_mut(&mut self) -> &mut BlockManager {
+        &mut self.block_manager
+    }
+
+    /// Rows of one prefill step at most.
+    pub fn max_num_batched_tokens(&self) -> usize {
+        self.max_num_batched_tokens
+    }
+
+    /// Sequences of one step at most; see [`SchedulingPolicy`](crate::SchedulingPolicy).
+    pub fn max_num_seqs(&self) -> usize {
+        self.max_num_seqs
+    }
+
+    /// End-of-sequence ids.
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// Changes the limits of a step, from the next one on.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`], with nothing changed.
+    pub fn set_limits(&mut self, max_num_batched_tokens: usize, max_num_seqs: usize) -> Result<(), EngineError> {
+        EngineConfig { max_num_batched_tokens, max_num_seqs, ..EngineConfig::default() }.validate()?;
+        (self.max_num_batched_tokens, self.max_num_seqs) = (max_num_batched_tokens, max_num_seqs);
+        Ok(())
+    }
+
+    /// Changes the end-of-sequence ids.
+    pub fn set_eos(&mut self, eos: Vec<u32>) {
+        self.eos = eos;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SchedulingPolicy, SequenceStatus};
+
+    fn sequence(seq_id: u64, len: u32) -> Sequence {
+        Sequence::new(seq_id, (0..len).collect(), SamplingParams::default(), 2).unwrap()
+    }
+
+    fn scheduler(max_num_batched_tokens: usize) -> Scheduler {
+        let policy = SchedulingPolicy::NanoVllm;
+        let config = EngineConfig { kvcache_block_size: 2, max_num_batched_tokens, policy, ..Default::default() };
+        Scheduler::new(&config, 8).unwrap()
+    }
+
+    fn ids<'a>(queue: impl Iterator<Item = &'a Sequence>) -> Vec<u64> {
+        queue.map(|seq| seq.seq_id).collect()
+    }
+
+    #[test]
+    fn tokens_of_unfinished_chunks_are_ignored() {
+        let mut scheduler = scheduler(3);
+        scheduler.add(sequence(0, 5)).unwrap();
+        assert_eq!(scheduler.schedule().num_tokens, 3);
+        assert!(matches!(scheduler.postprocess_all(&[]), Err(EngineError::TokenCount { expected: 1, got: 0 })));
+        scheduler.postprocess_all(&[77]).unwrap();
+        assert_eq!(scheduler.get(0).unwrap().num_tokens(), 5);
+        assert_eq!(scheduler.schedule().num_tokens, 2);
+        scheduler.postprocess_all(&[78]).unwrap();
+        assert_eq!(scheduler.get(0).unwrap().completion_token_ids(), [78]);
+    }
+
+    #[test]
+    fn preemption_by_hand_returns_every_block() {
+        let mut scheduler = scheduler(64);
+        for id in 0..3 {
+            scheduler.add(sequence(id, 3)).unwrap();
+        }
+        scheduler.schedule();
+        scheduler.postprocess_all(&[50, 51, 52]).unwrap();
+        scheduler.preempt_by_id(1).unwrap();
+        assert_eq!((ids(scheduler.waiting()), ids(scheduler.running())), (vec![1], vec![0, 2]));
+        let seq = scheduler.get(1).unwrap();
+        assert_eq!((seq.status, seq.is_prefill, seq.block_table.len()), (SequenceStatus::Waiting, true, 0));
+        scheduler.schedule();
+        scheduler.preempt_by_id(1).unwrap();
+        assert_eq!(scheduler.current(), Schedule::default(), "the step that computed it is gone");
+        assert_eq!(scheduler.block_manager().num_free_blocks(), 8 - 2 * 2);
+        assert!(matches!(scheduler.preempt_by_id(9), Err(EngineError::UnknownSeqId(9))));
+    }
+
+    #[test]
+    fn only_new_sequences_are_added() {
+        let scheduler = scheduler(64);
+        let mut seq = sequence(0, 3);
+        scheduler.check_add(&seq).unwrap();
+        seq.block_table = vec![1];
+        assert!(scheduler.check_add(&seq).unwrap_err().to_string().contains("holds blocks"));
+        let mut seq = sequence(0, 3);
+        seq.status = SequenceStatus::Finished;
+        assert!(scheduler.check_add(&seq).unwrap_err().to_string().contains("finished"));
+        let copy = sequence(0, 3).copy_for_step(false);
+        assert!(scheduler.check_add(&copy).unwrap_err().to_string().contains("pickled"));
+    }
+}

@@ -1,0 +1,225 @@
+//! `Scheduler`: nanovllm_engine's, of its own or a running engine's, stepped by hand.
+
+use std::sync::OnceLock;
+
+use nanovllm_engine::{EngineConfig, Scheduler, SchedulingPolicy};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyInt;
+
+use crate::arguments::{count, token_ids};
+use crate::block_manager::PyBlockManager;
+use crate::engine::Engine;
+use crate::errors::{engine_error, precondition};
+use crate::home::{self, Home, Shared, members, objects};
+use crate::sequence::PySequence;
+
+/// Decides which sequences the next step computes. It owns the sequences that are added until they finish; the objects that
+/// were added stay the handles to them.
+#[pyclass(frozen, subclass, module = "nanovllm.engine.scheduler", name = "Scheduler")]
+pub(crate) struct PyScheduler {
+    home: Home,
+    block_manager: OnceLock<Py<PyBlockManager>>,
+    #[pyo3(get)]
+    block_size: usize,
+}
+
+#[pymethods]
+impl PyScheduler {
+    #[new]
+    fn new(config: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let home = match config.cast::<Engine>() {
+            Ok(engine) => engine.get().home(),
+            Err(_) => Shared::new(scheduler(config)?),
+        };
+        let block_size = home.scheduler(config.py(), |scheduler| scheduler.block_manager().block_size())?;
+        Ok(Self { home, block_manager: OnceLock::new(), block_size })
+    }
+
+    /// Whether no sequence waits or runs.
+    fn is_finished(&self, py: Python<'_>) -> PyResult<bool> {
+        self.home.scheduler(py, |scheduler| scheduler.is_finished())
+    }
+
+    /// Queues a sequence, which is the scheduler's until it finishes.
+    fn add(&self, seq: &Bound<'_, PySequence>) -> PyResult<()> {
+        home::add(seq.py(), &self.home, seq.get().cell()?, seq.clone().into_any().unbind())
+    }
+
+    /// Decides the next step: its sequences, and whether it is a prefill. A step that was not answered with `postprocess` is
+    /// taken back first. Empty when nothing is left to do.
+    fn schedule(&self, py: Python<'_>) -> PyResult<(Vec<Py<PyAny>>, bool)> {
+        let home = &self.home;
+        let (members, is_prefill) = home.scheduler_ending(py, |scheduler| {
+            let schedule = scheduler.schedule();
+            (members(home, scheduler.scheduled().map(|seq| seq.seq_id)), schedule.is_prefill)
+        })?;
+        Ok((objects(py, home, members)?, is_prefill))
+    }
+
+    /// Books the step's tokens: the sequences that `schedule` returned, and one token for each. That of a sequence whose prompt
+    /// is not finished is ignored.
+    fn postprocess(&self, seqs: &Bound<'_, PyAny>, token_ids: &Bound<'_, PyAny>, is_prefill: bool) -> PyResult<()> {
+        let py = seqs.py();
+        let mut cells = Vec::new();
+        for seq in seqs.try_iter()? {
+            cells.push(seq?.cast::<PySequence>()?.get().cell()?.clone());
+        }
+        let token_ids = self::token_ids(token_ids)?;
+        let home = &self.home;
+        home.guarded()
+            .peek(py, |books| {
+                books.check_tokens(&token_ids)?;
+                Ok(())
+            })?
+            .map_err(engine_error)?;
+        let result = home.scheduler_ending(py, |scheduler| {
+            let step = members(home, scheduler.scheduled().map(|seq| seq.seq_id));
+            let same = step.len() == cells.len()
+                && step.iter().zip(&cells).all(|((_, known), given)| std::sync::Arc::ptr_eq(known, given));
+            if !same || (!step.is_empty() && scheduler.current().is_prefill != is_prefill) {
+                return None;
+            }
+            Some(scheduler.postprocess_all(&token_ids))
+        })?;
+        match result {
+            Some(result) => result.map_err(engine_error),
+            None => Err(precondition("postprocess needs the sequences and is_prefill as schedule returned them")),
+        }
+    }
+
+    /// Takes a sequence's blocks and puts it at the head of the waiting queue.
+    fn preempt(&self, seq: &Bound<'_, PySequence>) -> PyResult<()> {
+        let seq_id = home::held_by(&self.home, seq.get().cell()?)?;
+        let result = self.home.scheduler(seq.py(), |scheduler| scheduler.preempt_by_id(seq_id))?;
+        result.map_err(engine_error)
+    }
+
+    /// The waiting queue: a copy, of the sequences themselves.
+    #[getter]
+    fn waiting<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let home = &self.home;
+        self.queue(py, home.scheduler(py, |scheduler| members(home, scheduler.waiting().map(|seq| seq.seq_id)))?)
+    }
+
+    /// The running queue: a copy, of the sequences themselves.
+    #[getter]
+    fn running<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let home = &self.home;
+        self.queue(py, home.scheduler(py, |scheduler| members(home, scheduler.running().map(|seq| seq.seq_id)))?)
+    }
+
+    /// The KV pool's books.
+    #[getter]
+    fn block_manager(&self, py: Python<'_>) -> PyResult<Py<PyBlockManager>> {
+        if let Some(known) = self.block_manager.get() {
+            return Ok(known.clone_ref(py));
+        }
+        let made = Py::new(py, PyBlockManager::of(py, &self.home)?)?;
+        Ok(self.block_manager.get_or_init(|| made).clone_ref(py))
+    }
+
+    /// The id that ends a sequence, -1 for none; a list where there are several.
+    #[getter]
+    fn eos<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let eos = self.home.scheduler(py, |scheduler| scheduler.eos().to_vec())?;
+        Ok(match eos[..] {
+            [] => (-1i32).into_pyobject(py)?.into_any(),
+            [id] => id.into_pyobject(py)?.into_any(),
+            _ => eos.into_pyobject(py)?.into_any(),
+        })
+    }
+
+    #[setter]
+    fn set_eos(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let eos = eos_ids(value)?;
+        self.home.scheduler(value.py(), |scheduler| scheduler.set_eos(eos))
+    }
+
+    /// Sequences of one step at most.
+    #[getter]
+    fn max_num_seqs(&self, py: Python<'_>) -> PyResult<usize> {
+        self.home.scheduler(py, |scheduler| scheduler.max_num_seqs())
+    }
+
+    #[setter]
+    fn set_max_num_seqs(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let n = count(value, "max_num_seqs")?;
+        let set = |scheduler: &mut Scheduler| scheduler.set_limits(scheduler.max_num_batched_tokens(), n);
+        self.home.scheduler(value.py(), set)?.map_err(engine_error)
+    }
+
+    /// Tokens of one prefill step at most.
+    #[getter]
+    fn max_num_batched_tokens(&self, py: Python<'_>) -> PyResult<usize> {
+        self.home.scheduler(py, |scheduler| scheduler.max_num_batched_tokens())
+    }
+
+    #[setter]
+    fn set_max_num_batched_tokens(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let n = count(value, "max_num_batched_tokens")?;
+        let set = |scheduler: &mut Scheduler| scheduler.set_limits(n, scheduler.max_num_seqs());
+        self.home.scheduler(value.py(), set)?.map_err(engine_error)
+    }
+}
+
+impl PyScheduler {
+    fn queue<'py>(&self, py: Python<'py>, members: Vec<home::Member>) -> PyResult<Bound<'py, PyAny>> {
+        let seqs = objects(py, &self.home, members)?;
+        py.import("nanovllm.engine.scheduler")?.getattr("QueueSnapshot")?.call1((seqs,))
+    }
+}
+
+/// A scheduler with the settings that an object has as attributes: nano-vLLM's five, and `max_model_len` and
+/// `scheduling_policy` where there are such.
+fn scheduler(config: &Bound<'_, PyAny>) -> PyResult<Scheduler> {
+    let number = |name: &str| count(&config.getattr(name)?, name);
+    let max_model_len = match config.getattr_opt("max_model_len")? {
+        Some(value) => count(&value, "max_model_len")?,
+        None => i32::MAX as usize,
+    };
+    let policy = match config.getattr_opt("scheduling_policy")? {
+        None => SchedulingPolicy::NanoVllm,
+        Some(value) => match value.extract::<String>()?.as_str() {
+            "nano-vllm" => SchedulingPolicy::NanoVllm,
+            "default" => SchedulingPolicy::Default,
+            other => {
+                let text = format!("scheduling_policy must be \"nano-vllm\" or \"default\", got {other:?}");
+                return Err(PyValueError::new_err(text));
+            }
+        },
+    };
+    let num_blocks = config.getattr("num_kvcache_blocks")?;
+    if num_blocks.eq(-1)? {
+        let text = "num_kvcache_blocks must be known to a scheduler: set it, or let a ModelRunner fill it in, got -1";
+        return Err(PyValueError::new_err(text));
+    }
+    let num_blocks = count(&num_blocks, "num_kvcache_blocks")?;
+    let settings = EngineConfig {
+        max_num_seqs: number("max_num_seqs")?,
+        max_num_batched_tokens: number("max_num_batched_tokens")?,
+        kvcache_block_size: number("kvcache_block_size")?,
+        num_kvcache_blocks: i64::try_from(num_blocks).unwrap_or(i64::MAX),
+        eos: eos_ids(&config.getattr("eos")?)?,
+        max_model_len,
+        policy,
+        ..EngineConfig::default()
+    };
+    Scheduler::new(&settings, num_blocks).map_err(engine_error)
+}
+
+/// An id, several, or none: None, and any negative number as in nano-vLLM.
+fn eos_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    if value.is_none() {
+        return Ok(Vec::new());
+    }
+    if value.is_instance_of::<PyInt>() || value.try_iter().is_err() {
+        let id =
+            value.extract::<i64>().map_err(|_| PyTypeError::new_err(format!("eos must be token ids, got {value}")))?;
+        if id < 0 {
+            return Ok(Vec::new());
+        }
+        return u32::try_from(id).map(|id| vec![id]).map_err(|e| PyValueError::new_err(format!("eos is {id}: {e}")));
+    }
+    token_ids(value)
+}

@@ -1,0 +1,48 @@
+//! Pickling, in nano-vLLM's form: what another process needs to compute a step.
+
+use nanovllm_engine::{Sequence, SequenceState, StateTokens};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::arguments::{block_ids, count, token_ids, unsigned_below};
+use crate::errors::engine_error;
+
+/// `(num_tokens, num_prompt_tokens, num_cached_tokens, num_scheduled_tokens, block_table, token_ids or last_token)`
+pub(super) type State<'py> =
+    (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+/// A state as Python's.
+pub(super) fn get(py: Python<'_>, state: SequenceState) -> PyResult<State<'_>> {
+    let number = |n: usize| Ok::<_, PyErr>(n.into_pyobject(py)?.into_any());
+    let tokens = match state.tokens {
+        StateTokens::All(token_ids) => PyList::new(py, token_ids)?.into_any(),
+        StateTokens::Last(token_id) => token_id.into_pyobject(py)?.into_any(),
+    };
+    Ok((
+        number(state.num_tokens)?,
+        number(state.num_prompt_tokens)?,
+        number(state.num_cached_tokens)?,
+        number(state.num_scheduled_tokens)?,
+        PyList::new(py, state.block_table)?.into_any(),
+        tokens,
+    ))
+}
+
+/// The sequence of Python's state.
+pub(super) fn set(state: State<'_>, block_size: usize) -> PyResult<Sequence> {
+    let (num_tokens, num_prompt_tokens, num_cached_tokens, num_scheduled_tokens, block_table, tokens) = state;
+    let tokens = if tokens.is_instance_of::<PyList>() {
+        StateTokens::All(token_ids(&tokens)?)
+    } else {
+        StateTokens::Last(unsigned_below(&tokens, "last_token", u32::MAX)?)
+    };
+    let state = SequenceState {
+        num_tokens: count(&num_tokens, "num_tokens")?,
+        num_prompt_tokens: count(&num_prompt_tokens, "num_prompt_tokens")?,
+        num_cached_tokens: count(&num_cached_tokens, "num_cached_tokens")?,
+        num_scheduled_tokens: count(&num_scheduled_tokens, "num_scheduled_tokens")?,
+        block_table: block_ids(&block_table)?,
+        tokens,
+    };
+    Sequence::from_state(state, block_size).map_err(engine_error)
+}
