@@ -24,6 +24,7 @@ RUST_TESTS   := --workspace --exclude nanovllm-python# a cdylib; its tests are P
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run test test-rust test-python parity lint fmt build develop demo-model bench doc clean
+.PHONY: help run test test-rust test-python lint fmt build develop demo-model bench fuzz doc clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,6 +72,9 @@ demo-model: $(VENV)/.installed ## Fetch the demo model into the cache (98 MB, on
 
 bench: develop demo-model ## Measure speed and memory on the demo model
 	$(PY) bench/bench_cpu.py "$$($(PY) examples/download_demo_model.py)" $(BENCH_ARGS)
+
+fuzz: ## Fuzz the parsers of model files for FUZZ_SECONDS=600 (nightly Rust, cargo-fuzz)
+	rust/fuzz/run.sh
 
 doc: ## Build the Rust documentation
 	cargo doc --workspace --no-deps

@@ -1,7 +1,8 @@
 """The engine behind the package, in Rust."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as AbcSequence
 from os import PathLike
 from typing import Any, SupportsFloat, SupportsIndex, final, overload
 
@@ -13,30 +14,451 @@ import nanovllm.engine.scheduler
 import nanovllm.engine.sequence
 
 __all__ = [
+    "Attention",
     "Block",
     "BlockManager",
     "Engine",
     "FinishedSequence",
+    "GgufFile",
+    "Linear",
     "ModelRunner",
+    "Parameter",
+    "RMSNorm",
+    "RotaryEmbedding",
+    "SafeTensors",
     "Scheduler",
     "Sequence",
+    "SiluAndMul",
+    "TensorInfo",
     "Tokenizer",
+    "VocabParallel",
     "__version__",
+    "apply_rotary_emb",
     "check_sampling_params",
+    "dequantize",
+    "divide",
+    "exponential_noise",
+    "ggml_types",
+    "memory",
+    "quantize",
     "read_config",
+    "run_command",
+    "sample",
+    "store_kvcache",
 ]
 
 __version__: str
+
+_State = tuple[int, int, int, int, list[int], list[int] | int]
+
+def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str) -> Any:
+    """Rotates each row of `x`, `[..., n]`, by cosines and sines that broadcast to `[..., n / 2]`."""
 
 def check_sampling_params(
     temperature: SupportsFloat, max_tokens: SupportsIndex, ignore_eos: bool, seed: SupportsIndex | None
 ) -> None:
     """Raises what `Engine.add_request` would for these options."""
 
+def dequantize(dtype: str, data: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The float32 values, one-dimensional, of whole blocks of a type.
+
+    Raises:
+        ValueError: An unknown type, or bytes that are no whole blocks.
+        TypeError: `data` is not bytes-like and no array of uint8.
+    """
+
+def divide(numerator: SupportsIndex, denominator: SupportsIndex) -> int:
+    """`numerator / denominator`, which must be exact."""
+
+def exponential_noise(key: SupportsIndex, position: SupportsIndex, n: SupportsIndex) -> NDArray[np.float64]:
+    """The exponential noise of the tokens `0..n` in the random stream (`key`, `position`): what `sample` draws by."""
+
+def ggml_types() -> dict[str, tuple[int, int, int, bool]]:
+    """Tensor types by ggml's name: its number, elements a block, bytes a block, and whether `quantize` writes it."""
+
+def memory(*, device: str) -> tuple[int, int, int]:
+    """Memory of the device in bytes: all there is, what is taken, and what can still be had.
+
+    Of the CPU it is what this process may use, which a control group may limit.
+    """
+
+def quantize(dtype: str, values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The bytes of whole blocks of a type that hold `values`.
+
+    Raises:
+        ValueError: An unknown type or one without a quantiser, elements that are no whole blocks, or a value no block
+            can hold.
+        TypeError: `values` is no array of float32.
+    """
+
 def read_config(path: str | PathLike[str]) -> str:
     """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
 
-_State = tuple[int, int, int, int, list[int], list[int] | int]
+def run_command(args: list[str], resolve: Callable[[str], str]) -> int:
+    """Runs the command `nanovllm` with `args`, the program's name first, and gives its exit code.
+
+    Args:
+        args: The command line.
+        resolve: From what the user calls a model to its path; the command reports an `Exception` that it raises.
+    """
+
+def sample(logits: Any, temperatures: Any, key: SupportsIndex, position: SupportsIndex, *, device: str) -> Any:
+    """One token a row of `logits [n, vocab]`, at the row's temperature, 0 being greedy.
+
+    Row `i` draws from the random stream (`key`, `position + i`).
+    """
+
+def store_kvcache(key: Any, value: Any, k_cache: Any, v_cache: Any, slot_mapping: Any, *, device: str) -> None:
+    """Stores rows of keys and values, `[n, num_kv_heads, head_dim]`, into the caller's paged caches.
+
+    Caches are `[num_blocks, block_size, num_kv_heads, head_dim]`. Row `i` goes to slot `slot_mapping[i]`, which is
+    `block * block_size + offset`, or nowhere if it is -1.
+    """
+
+@final
+class Attention:
+    """Causal attention of grouped query heads."""
+
+    def __new__(
+        cls,
+        num_heads: SupportsIndex,
+        head_dim: SupportsIndex,
+        scale: float,
+        num_kv_heads: SupportsIndex,
+        *,
+        device: str,
+    ) -> Attention: ...
+    def varlen(self, q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any) -> Any:
+        """Ragged sequences: rows `cu_seqlens_q[s]` of `q` and `cu_seqlens_k[s]` of `k` and `v` begin sequence `s`.
+
+        `q` is `[n, num_heads, head_dim]`, `k` and `v` are `[m, num_kv_heads, head_dim]`. The last query of a sequence
+        sees all its keys, each one before it one less.
+        """
+    def paged(self, q: Any, k_cache: Any, v_cache: Any, cu_seqlens_q: Any, context_lens: Any, block_tables: Any) -> Any:
+        """As `varlen`, keys and values lying in paged caches `[num_blocks, block_size, num_kv_heads, head_dim]`.
+
+        Sequence `s` has `context_lens[s]` tokens, in the blocks that row `s` of `block_tables` names in order.
+        """
+
+@final
+class Block:
+    """A block of a pool: a view, whose attributes are what the pool says now."""
+
+    def __new__(cls, block_id: SupportsIndex) -> Block: ...
+    @property
+    def block_id(self) -> int: ...
+    @property
+    def ref_count(self) -> int:
+        """Block tables that hold it; 0 is free."""
+    @property
+    def hash(self) -> int:
+        """Chained hash of its contents once it is full, else -1."""
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens the hash was computed from. A copy."""
+
+@disjoint_base
+class BlockManager:
+    """Allocates blocks to sequences, sharing those whose prefix is already computed.
+
+    Sequences in a scheduler keep theirs: `allocate`, `deallocate`, `may_append` and `hash_blocks` are for sequences
+    that the caller looks after. Attributes are copies, and a block is a view. A call that the sequence or the pool is
+    not in the state for raises `PreconditionError`, which is both a `ValueError` and nano-vLLM's `AssertionError`.
+    """
+
+    def __new__(cls, num_blocks: SupportsIndex, block_size: SupportsIndex) -> BlockManager: ...
+    @classmethod
+    def compute_hash(cls, token_ids: Iterable[SupportsIndex], prefix: int = -1) -> int:
+        """xxh64 of the prefix's hash, unless that is -1, and the token ids."""
+    def can_allocate(self, seq: Sequence) -> int:
+        """How many leading blocks the prefix cache has, or -1 if the pool cannot take the sequence now."""
+    def allocate(self, seq: Sequence, num_cached_blocks: SupportsIndex) -> None:
+        """Gives the sequence its blocks, the first `num_cached_blocks` from the prefix cache."""
+    def deallocate(self, seq: Sequence) -> None:
+        """Takes the sequence's blocks back, the last one first."""
+    def can_append(self, seq: Sequence) -> bool:
+        """Whether the pool has the block that the sequence's newest token may need."""
+    def may_append(self, seq: Sequence) -> None:
+        """Gives the sequence another block if its newest token opens one."""
+    def hash_blocks(self, seq: Sequence) -> None:
+        """Enters the blocks that the scheduled tokens fill into the prefix cache."""
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def blocks(self) -> list[Block]:
+        """Every block, by id."""
+    @property
+    def hash_to_block_id(self) -> dict[int, int]:
+        """The prefix cache: hash to block id. A copy."""
+    @property
+    def free_block_ids(self) -> deque[int]:
+        """Ids of the free blocks, the next to be handed out first. A copy."""
+    @property
+    def used_block_ids(self) -> set[int]:
+        """Ids of the blocks in use. A copy."""
+
+@final
+class Engine:
+    """A loaded model with its scheduler and KV cache. Any thread may call any method."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_num_batched_tokens: int,
+        max_num_seqs: int,
+        max_model_len: int,
+        gpu_memory_utilization: float,
+        kvcache_block_size: int,
+        num_kvcache_blocks: int,
+        device: str,
+        num_threads: int | None,
+        isa: str | None,
+        activation_bits: int,
+        kv_cache_dtype: str,
+        seed: int,
+    ) -> Engine: ...
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+    @property
+    def description(self) -> str:
+        """Architecture, device, instruction set and threads, for logs."""
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the weights were loaded, one line each."""
+    def add_request(
+        self,
+        token_ids: Iterable[SupportsIndex],
+        temperature: SupportsFloat,
+        max_tokens: SupportsIndex,
+        ignore_eos: bool,
+        seed: SupportsIndex | None,
+    ) -> int:
+        """Queues a prompt and returns its sequence id."""
+    def step(self) -> tuple[list[FinishedSequence], int]:
+        """Runs one step: what finished, and the prompt tokens computed or minus the tokens decoded."""
+    def is_finished(self) -> bool:
+        """Whether no sequence waits, runs or is finished but not returned."""
+    def abort(self, seq_id: int) -> bool:
+        """Drops a sequence and frees its cache; False when there is none of that id."""
+    def close(self) -> None:
+        """Frees the model and its cache; every later call is refused. Queued sequences go back to their handles."""
+    def stats(self) -> dict[str, int]:
+        """Counters since the engine was made, and the state of queues and KV cache."""
+
+@final
+class FinishedSequence:
+    """A finished sequence."""
+
+    @property
+    def seq_id(self) -> int: ...
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def num_prompt_tokens(self) -> int: ...
+    @property
+    def num_cached_tokens(self) -> int: ...
+
+@final
+class GgufFile:
+    """A GGUF model, opened for reading; any shard of a split one (`NAME-00001-of-0000N.gguf`) opens them all.
+
+    The files are mapped and read tensor by tensor; they must not be changed while the object lives.
+
+    Raises:
+        ModelNotFoundError: A file is missing.
+        ModelFormatError: A file is not GGUF, or damaged; the message says what is wrong.
+    """
+
+    def __new__(cls, path: str | PathLike[str]) -> GgufFile: ...
+    @property
+    def version(self) -> int:
+        """The version of the format."""
+    @property
+    def metadata(self) -> dict[str, bool | int | float | str | list[Any]]:
+        """The metadata in file order, a new dict each time; bytes of strings that are not UTF-8 become U+FFFD."""
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The tensors by name in file order, a new dict each time."""
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a tensor, one-dimensional; KeyError if there is none of that name."""
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """A tensor in float32, dequantised where it is quantised.
+
+        Raises:
+            KeyError: There is no tensor of that name.
+            UnsupportedModelError: Its type cannot be dequantised.
+            ModelFormatError: The file has become shorter since it was opened.
+        """
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the model as one file of version 3, which appears when it is complete; a split model is merged."""
+
+@final
+class Linear:
+    """`y = x @ weight.T (+ bias)`."""
+
+    def __new__(cls, *, device: str) -> Linear: ...
+    def forward(self, x: Any, weight: Parameter, bias: Parameter | None) -> Any:
+        """`[..., inputs] -> [..., outputs]`."""
+
+@final
+class ModelRunner:
+    """A loaded model with its KV cache."""
+
+    def __new__(
+        cls,
+        path: str | PathLike[str],
+        *,
+        max_model_len: int = 4096,
+        kvcache_block_size: int = 256,
+        num_kvcache_blocks: int = -1,
+        device: str = "cpu",
+        num_threads: int | None = None,
+        isa: str | None = None,
+        activation_bits: int = 16,
+        kv_cache_dtype: str = "auto",
+    ) -> ModelRunner: ...
+    def logits(self, token_ids: Iterable[SupportsIndex], chunk_sizes: list[int] | None = None) -> NDArray[np.float32]:
+        """The logits of every position, `[len(token_ids), vocab_size]`.
+
+        The prompt runs through the paged cache in chunks of the given sizes (all at once without them; chunks of 1
+        decode), on blocks scattered over the pool.
+        """
+
+class Parameter:
+    """One rank's parameter: a matrix `[outputs, inputs]` or a vector `[outputs]`, of one or more stored tensors."""
+
+    def __new__(
+        cls,
+        outputs: AbcSequence[SupportsIndex],
+        inputs: SupportsIndex | None,
+        *,
+        tp_dim: int | None,
+        tp_rank: SupportsIndex,
+        tp_size: SupportsIndex,
+    ) -> Parameter:
+        """`outputs` are the sizes of the stacked tensors, `inputs` their columns (None for vectors), over all ranks.
+
+        `tp_dim` 0 splits outputs, 1 inputs (of a matrix; a vector is then whole on every rank), None nothing.
+        """
+    def load(self, loaded: Any, shard: SupportsIndex) -> None:
+        """Copies in this rank's part of the whole stored tensor `shard`."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The rank's own shape."""
+    @property
+    def unloaded(self) -> list[int]:
+        """Numbers of the tensors it is made of that were not loaded."""
+    @property
+    def data(self) -> NDArray[Any]:
+        """A read-only copy of all elements, in the type they were loaded in; float32 where types differ.
+
+        What was not loaded is zero. bfloat16 is ml_dtypes', and float32 where that is not installed.
+        """
+    @data.setter
+    def data(self, data: Any) -> None: ...
+
+@final
+class RMSNorm:
+    """A norm over the last dimension."""
+
+    def __new__(cls, eps: float, *, device: str) -> RMSNorm: ...
+    def forward(self, x: Any, weight: Parameter) -> Any:
+        """The norm of each row of `x`, as wide as `weight`."""
+    def add_forward(self, x: Any, residual: Any, weight: Parameter) -> tuple[Any, Any]:
+        """`(norm(x + residual), x + residual)`, both of the type of `x`; neither argument is written to."""
+
+@final
+class RotaryEmbedding:
+    """A table of cosines and sines on a device."""
+
+    def __new__(
+        cls, head_size: SupportsIndex, max_position: SupportsIndex, base: float, rope_scaling: str, *, device: str
+    ) -> RotaryEmbedding: ...
+    @property
+    def cos_sin_cache(self) -> NDArray[np.float32]:
+        """The table in float32, `[max_position, 1, head_size]`: cosines, then sines."""
+    def forward(self, positions: Any, query: Any, key: Any) -> tuple[Any, Any]:
+        """Query and key heads `[n, heads, head_size]`, rotated by their `positions [n]`."""
+
+@final
+class SafeTensors:
+    """Safetensors files, opened for reading: one, or those of a directory (that its index names, else all).
+
+    The files are mapped and read tensor by tensor; they must not be changed while the object lives.
+
+    Raises:
+        ModelNotFoundError: A file is missing.
+        ModelFormatError: A file or the index is damaged; the message says what is wrong.
+    """
+
+    def __new__(cls, path: str | PathLike[str]) -> SafeTensors: ...
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The free-form metadata, a new dict each time; where two files have a key, the first one's value."""
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The tensors by name in file order, a new dict each time."""
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a tensor, one-dimensional; KeyError if there is none of that name."""
+    def tensor(self, name: str) -> NDArray[Any]:
+        """A tensor in its own type.
+
+        BF16 and the 8-bit floats are those of `ml_dtypes` where that is installed, else their bits as uint16 or uint8.
+
+        Raises:
+            KeyError: There is no tensor of that name.
+            UnsupportedModelError: An element is less than a byte.
+            ModelFormatError: The file has become shorter since it was opened.
+        """
+
+@disjoint_base
+class Scheduler:
+    """Decides which sequences the next step computes.
+
+    It owns the sequences that are added until they finish; the objects that were added stay the handles to them.
+    `config` is any object with `max_num_seqs`, `max_num_batched_tokens`, `eos` (an id, several, or -1),
+    `kvcache_block_size` and `num_kvcache_blocks`, perhaps with `max_model_len` and `scheduling_policy` ("nano-vllm",
+    the default here, or "default"); or a running engine, whose scheduler this then is.
+    """
+
+    def __new__(cls, config: object) -> Scheduler: ...
+    def is_finished(self) -> bool:
+        """Whether no sequence waits or runs."""
+    def add(self, seq: Sequence) -> None:
+        """Queues a sequence, which is the scheduler's until it finishes."""
+    def schedule(self) -> tuple[list[nanovllm.engine.sequence.Sequence], bool]:
+        """Decides the next step: its sequences, and whether it is a prefill.
+
+        A step that was not answered with `postprocess` is taken back first. Empty when nothing is left to do.
+        """
+    def postprocess(self, seqs: Iterable[Sequence], token_ids: Iterable[SupportsIndex], is_prefill: bool) -> None:
+        """Books the step's tokens: the sequences that `schedule` returned, and one token for each.
+
+        That of a sequence whose prompt is not finished is ignored.
+        """
+    def preempt(self, seq: Sequence) -> None:
+        """Takes a sequence's blocks and puts it at the head of the waiting queue."""
+    @property
+    def waiting(self) -> nanovllm.engine.scheduler.QueueSnapshot:
+        """The waiting queue: a copy, of the sequences themselves."""
+    @property
+    def running(self) -> nanovllm.engine.scheduler.QueueSnapshot:
+        """The running queue: a copy, of the sequences themselves."""
+    @property
+    def block_manager(self) -> BlockManager:
+        """The KV pool's books."""
+    @property
+    def block_size(self) -> int: ...
+    eos: Any
+    """The id that ends a sequence, -1 for none; a list where there are several."""
+    max_num_seqs: int
+    """Sequences of one step at most."""
+    max_num_batched_tokens: int
+    """Tokens of one prefill step at most."""
 
 @disjoint_base
 class Sequence:
@@ -118,192 +540,29 @@ class Sequence:
     def __setstate__(self, state: _State) -> None: ...
 
 @final
-class Block:
-    """A block of a pool: a view, whose attributes are what the pool says now."""
+class SiluAndMul:
+    """`silu(gate) * up` of rows that hold gate and up side by side."""
 
-    def __new__(cls, block_id: SupportsIndex) -> Block: ...
-    @property
-    def block_id(self) -> int: ...
-    @property
-    def ref_count(self) -> int:
-        """Block tables that hold it; 0 is free."""
-    @property
-    def hash(self) -> int:
-        """Chained hash of its contents once it is full, else -1."""
-    @property
-    def token_ids(self) -> list[int]:
-        """The tokens the hash was computed from. A copy."""
-
-@disjoint_base
-class BlockManager:
-    """Allocates blocks to sequences, sharing those whose prefix is already computed.
-
-    Sequences in a scheduler keep theirs: `allocate`, `deallocate`, `may_append` and `hash_blocks` are for sequences
-    that the caller looks after. Attributes are copies, and a block is a view. A call that the sequence or the pool is
-    not in the state for raises `PreconditionError`, which is both a `ValueError` and nano-vLLM's `AssertionError`.
-    """
-
-    def __new__(cls, num_blocks: SupportsIndex, block_size: SupportsIndex) -> BlockManager: ...
-    @classmethod
-    def compute_hash(cls, token_ids: Iterable[SupportsIndex], prefix: int = -1) -> int:
-        """xxh64 of the prefix's hash, unless that is -1, and the token ids."""
-    def can_allocate(self, seq: Sequence) -> int:
-        """How many leading blocks the prefix cache has, or -1 if the pool cannot take the sequence now."""
-    def allocate(self, seq: Sequence, num_cached_blocks: SupportsIndex) -> None:
-        """Gives the sequence its blocks, the first `num_cached_blocks` from the prefix cache."""
-    def deallocate(self, seq: Sequence) -> None:
-        """Takes the sequence's blocks back, the last one first."""
-    def can_append(self, seq: Sequence) -> bool:
-        """Whether the pool has the block that the sequence's newest token may need."""
-    def may_append(self, seq: Sequence) -> None:
-        """Gives the sequence another block if its newest token opens one."""
-    def hash_blocks(self, seq: Sequence) -> None:
-        """Enters the blocks that the scheduled tokens fill into the prefix cache."""
-    @property
-    def block_size(self) -> int: ...
-    @property
-    def blocks(self) -> list[Block]:
-        """Every block, by id."""
-    @property
-    def hash_to_block_id(self) -> dict[int, int]:
-        """The prefix cache: hash to block id. A copy."""
-    @property
-    def free_block_ids(self) -> deque[int]:
-        """Ids of the free blocks, the next to be handed out first. A copy."""
-    @property
-    def used_block_ids(self) -> set[int]:
-        """Ids of the blocks in use. A copy."""
-
-@disjoint_base
-class Scheduler:
-    """Decides which sequences the next step computes.
-
-    It owns the sequences that are added until they finish; the objects that were added stay the handles to them.
-    `config` is any object with `max_num_seqs`, `max_num_batched_tokens`, `eos` (an id, several, or -1),
-    `kvcache_block_size` and `num_kvcache_blocks`, perhaps with `max_model_len` and `scheduling_policy` ("nano-vllm",
-    the default here, or "default"); or a running engine, whose scheduler this then is.
-    """
-
-    def __new__(cls, config: object) -> Scheduler: ...
-    def is_finished(self) -> bool:
-        """Whether no sequence waits or runs."""
-    def add(self, seq: Sequence) -> None:
-        """Queues a sequence, which is the scheduler's until it finishes."""
-    def schedule(self) -> tuple[list[nanovllm.engine.sequence.Sequence], bool]:
-        """Decides the next step: its sequences, and whether it is a prefill.
-
-        A step that was not answered with `postprocess` is taken back first. Empty when nothing is left to do.
-        """
-    def postprocess(self, seqs: Iterable[Sequence], token_ids: Iterable[SupportsIndex], is_prefill: bool) -> None:
-        """Books the step's tokens: the sequences that `schedule` returned, and one token for each.
-
-        That of a sequence whose prompt is not finished is ignored.
-        """
-    def preempt(self, seq: Sequence) -> None:
-        """Takes a sequence's blocks and puts it at the head of the waiting queue."""
-    @property
-    def waiting(self) -> nanovllm.engine.scheduler.QueueSnapshot:
-        """The waiting queue: a copy, of the sequences themselves."""
-    @property
-    def running(self) -> nanovllm.engine.scheduler.QueueSnapshot:
-        """The running queue: a copy, of the sequences themselves."""
-    @property
-    def block_manager(self) -> BlockManager:
-        """The KV pool's books."""
-    @property
-    def block_size(self) -> int: ...
-    eos: Any
-    """The id that ends a sequence, -1 for none; a list where there are several."""
-    max_num_seqs: int
-    """Sequences of one step at most."""
-    max_num_batched_tokens: int
-    """Tokens of one prefill step at most."""
+    def __new__(cls, *, device: str) -> SiluAndMul: ...
+    def forward(self, x: Any) -> Any:
+        """`[..., 2 n] -> [..., n]`."""
 
 @final
-class FinishedSequence:
-    """A finished sequence."""
+class TensorInfo:
+    """A tensor's entry in its file."""
 
     @property
-    def seq_id(self) -> int: ...
+    def name(self) -> str:
+        """The name, unique in the model."""
     @property
-    def token_ids(self) -> list[int]: ...
+    def dtype(self) -> str:
+        """The element type as the format writes it: "F32", "Q4_K", "BF16"."""
     @property
-    def finish_reason(self) -> str: ...
+    def shape(self) -> tuple[int, ...]:
+        """The shape in numpy's order, outermost first (GGUF itself counts from the innermost)."""
     @property
-    def num_prompt_tokens(self) -> int: ...
-    @property
-    def num_cached_tokens(self) -> int: ...
-
-@final
-class Engine:
-    """A loaded model with its scheduler and KV cache. Any thread may call any method."""
-
-    def __new__(
-        cls,
-        path: str | PathLike[str],
-        *,
-        max_num_batched_tokens: int,
-        max_num_seqs: int,
-        max_model_len: int,
-        gpu_memory_utilization: float,
-        kvcache_block_size: int,
-        num_kvcache_blocks: int,
-        device: str,
-        num_threads: int | None,
-        isa: str | None,
-        activation_bits: int,
-        kv_cache_dtype: str,
-        seed: int,
-    ) -> Engine: ...
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer."""
-    @property
-    def description(self) -> str:
-        """Architecture, device, instruction set and threads, for logs."""
-    def add_request(
-        self,
-        token_ids: Iterable[SupportsIndex],
-        temperature: SupportsFloat,
-        max_tokens: SupportsIndex,
-        ignore_eos: bool,
-        seed: SupportsIndex | None,
-    ) -> int:
-        """Queues a prompt and returns its sequence id."""
-    def step(self) -> tuple[list[FinishedSequence], int]:
-        """Runs one step: what finished, and the prompt tokens computed or minus the tokens decoded."""
-    def is_finished(self) -> bool:
-        """Whether no sequence waits, runs or is finished but not returned."""
-    def abort(self, seq_id: int) -> bool:
-        """Drops a sequence and frees its cache; False when there is none of that id."""
-    def close(self) -> None:
-        """Frees the model and its cache; every later call is refused. Queued sequences go back to their handles."""
-    def stats(self) -> dict[str, int]:
-        """Counters since the engine was made, and the state of queues and KV cache."""
-
-@final
-class ModelRunner:
-    """A loaded model with its KV cache."""
-
-    def __new__(
-        cls,
-        path: str | PathLike[str],
-        *,
-        max_model_len: int = 4096,
-        kvcache_block_size: int = 256,
-        num_kvcache_blocks: int = -1,
-        device: str = "cpu",
-        num_threads: int | None = None,
-        isa: str | None = None,
-        activation_bits: int = 16,
-        kv_cache_dtype: str = "auto",
-    ) -> ModelRunner: ...
-    def logits(self, token_ids: Iterable[SupportsIndex], chunk_sizes: list[int] | None = None) -> NDArray[np.float32]:
-        """The logits of every position, `[len(token_ids), vocab_size]`.
-
-        The prompt runs through the paged cache in chunks of the given sizes (all at once without them; chunks of 1
-        decode), on blocks scattered over the pool.
-        """
+    def nbytes(self) -> int:
+        """The size of the stored data in bytes."""
 
 @final
 class Tokenizer:
@@ -344,3 +603,19 @@ class Tokenizer:
     @property
     def chat_template(self) -> str | None:
         """The model's chat template."""
+
+@final
+class VocabParallel:
+    """The rows of a matrix that a rank has a part of, by token id; and the product with it."""
+
+    def __new__(cls, *, device: str) -> VocabParallel: ...
+    def embed(self, ids: Any, weight: Parameter, start: int, vocab_size: int) -> Any:
+        """Rows of the tokens `ids`, `[n] -> [n, width]`, of a vocabulary of `vocab_size`.
+
+        The rank's own start at token `start`, and those of other ranks are zero.
+        """
+    def logits(self, x: Any, weight: Parameter, cu_seqlens_q: Any | None) -> Any:
+        """Logits of the rank's tokens, `[rows, width] -> [rows, tokens]`.
+
+        Of the last row of each sequence where `cu_seqlens_q`, the offsets of their rows, is given.
+        """

@@ -65,7 +65,8 @@ class Config:
         num_kvcache_blocks: Blocks in the KV cache; -1 sizes it by the memory there is. Filled in once it is allocated.
         device: Where the model runs: "cpu".
         num_threads: Threads of the CPU device; None takes one for each core this process may use.
-        isa: Instruction set of the CPU device ("scalar", "avx2", "avx512", "avx512-bf16"); None takes the best.
+        isa: Instruction set of the CPU device ("scalar", "avx2", "avx-vnni", "avx512", "avx512-bf16");
+            None takes the best.
         activation_bits: Bits of the activations that quantised weights are multiplied with on the CPU. 16 answers as
             the same weights in float32 would; 8, what llama.cpp takes, is faster in prefill and large batches.
         kv_cache_dtype: "auto" (float32 for float32 checkpoints, else bfloat16), "float32" or "bfloat16".

@@ -1,5 +1,6 @@
 """nano-vLLM's LLMEngine: queue prompts, step, collect. Each step is one call into Rust without the GIL."""
 
+import logging
 import os
 import threading
 import warnings
@@ -16,6 +17,8 @@ from nanovllm.config import Config
 from nanovllm.sampling_params import SamplingParams
 from nanovllm.utils.hub import resolve_model
 from nanovllm.utils.tokenizer import Message, Tokenizer, is_conversation_list
+
+_LOGGER = logging.getLogger("nanovllm")
 
 Prompt = str | Sequence[int]
 """Text, or token ids."""
@@ -71,6 +74,8 @@ class LLMEngine:
             kv_cache_dtype=config.kv_cache_dtype,
             seed=config.seed,
         )
+        for note in engine.notes:
+            _LOGGER.warning("%s: %s", config.model, note)
         self._open: Engine | None = engine
         self.tokenizer = Tokenizer(engine.tokenizer)
         config.eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id

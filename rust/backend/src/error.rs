@@ -36,6 +36,14 @@ pub enum Error {
         /// The system's words.
         reason: String,
     },
+    /// An operation failed.
+    #[error("{device}: {reason}")]
+    Device {
+        /// The device's name.
+        device: &'static str,
+        /// Its own words.
+        reason: String,
+    },
     /// A device option the machine cannot honour.
     #[error("{0}")]
     Option(String),

@@ -4,8 +4,11 @@
 //! layer, not a tensor algebra), and runs on every device that implements it. This crate holds the trait, the data that
 //! crosses it and the error type. It does not know any device, any model or any file.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod context;
 mod error;
+mod noise;
 mod sample;
 mod spec;
 
@@ -13,6 +16,7 @@ pub use context::Context;
 pub use error::{Error, Result};
 /// The element type of stored weights and caches: GGUF's own enumeration, dense types included.
 pub use nanovllm_gguf::GgmlType as DType;
+pub use noise::NoiseStream;
 pub use sample::SampleRow;
 pub use spec::{HeadLayout, KvCacheSpec, WeightPart};
 
@@ -20,7 +24,7 @@ pub use spec::{HeadLayout, KvCacheSpec, WeightPart};
 ///
 /// Activations are row-major matrices, one row a token. Every operation sets the row count of its output to that of its
 /// input (at most the capacity the output was made with), so a model allocates its buffers once. Operations on one
-/// backend are issued from one thread at a time.
+/// backend are issued from one thread at a time; what fails in one is reported by [`synchronize`](Backend::synchronize).
 pub trait Backend: Send + Sync + 'static {
     /// An activation matrix with a fixed capacity of rows and a current number of rows.
     type Tensor: Send + Sync;
@@ -54,6 +58,13 @@ pub trait Backend: Send + Sync + 'static {
     /// the shape; [`Error::OutOfMemory`].
     fn pack(&self, part: &WeightPart<'_>) -> Result<Self::Weight>;
 
+    /// The type [`pack`](Self::pack) stores rows of `cols` values of `dtype` in, where the device has no kernel for `dtype`
+    /// itself; otherwise `dtype`.
+    fn stored_as(&self, dtype: DType, cols: usize) -> DType {
+        let _ = cols;
+        dtype
+    }
+
     /// Stacks weights by rows (outputs) into one, in order; the parts may differ in type, not in columns.
     ///
     /// # Errors
@@ -68,6 +79,17 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`].
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
+
+    /// Copies one layer of a cache out as f32: keys and values, each in nano-vLLM's plain layout
+    /// `[num_blocks, block_size, num_kv_heads, head_dim]`. `layer` is in range.
+    fn read_kv_cache(&self, cache: &Self::KvCache, layer: usize) -> (Vec<f32>, Vec<f32>);
+
+    /// Overwrites one layer of a cache with what [`read_kv_cache`](Self::read_kv_cache) gives: rounded once, to the nearest
+    /// value of the cache's type. `layer` is in range.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when either slice has another length; the cache is then unchanged.
+    fn write_kv_cache(&self, cache: &mut Self::KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()>;
 
     /// `out[i] = weight[ids[i]]`. Ids are in range (the engine checks them where they enter).
     fn embedding(&self, weight: &Self::Weight, ids: &[u32], out: &mut Self::Tensor);
@@ -121,8 +143,20 @@ pub trait Backend: Send + Sync + 'static {
     /// `out[i] = x[rows[i]]`.
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);
 
-    /// Chooses one token a row: the arg-max of `logit / temperature - ln(noise)` with the exponential noise of
-    /// [`SampleRow`], or of the logit alone at temperature 0; the lowest id wins a tie. A NaN logit is never chosen
-    /// unless every logit is NaN, which gives 0.
+    /// Chooses one token a row: the arg-max of the [score](NoiseStream::score) of its logits, `logit / temperature - ln(noise)`,
+    /// or of the logits alone at temperature 0; the lowest id wins a tie. A NaN logit is never chosen unless every logit is
+    /// NaN, which gives 0. [`SampleRow::choose`] says it in code.
     fn sample(&self, logits: &Self::Tensor, plan: &[SampleRow], out: &mut [u32]);
+
+    /// Waits for the operations issued so far and reports the first that failed since the last call.
+    ///
+    /// Operations themselves return no errors, so that a device may queue them. Once one has failed, the device may skip
+    /// those that follow until the failure is reported; what any of them should have written is unspecified, and the
+    /// caller discards it. The default is for devices whose operations cannot fail.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; [`Error::OutOfMemory`].
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
 }

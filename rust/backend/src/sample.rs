@@ -1,5 +1,7 @@
 //! Sampling as plain data: options live in the engine, the backend executes.
 
+use crate::NoiseStream;
+
 /// How to choose the next token from one row of logits.
 ///
 /// The noise is counter-based: the exponential variate of a token depends on (`key`, `position`, token id) alone, so a
@@ -12,4 +14,37 @@ pub struct SampleRow {
     pub key: u64,
     /// Position of the token to be chosen in its sequence.
     pub position: u64,
+}
+
+impl SampleRow {
+    /// Chooses a token as [`Backend::sample`](crate::Backend::sample) says, in plain Rust: what a device without kernels of
+    /// its own does with the logits on the host.
+    ///
+    /// A temperature that is not above 0 is greedy. Where the largest logit over the temperature is not finite there is
+    /// nothing to draw, and the choice is greedy too.
+    pub fn choose(&self, logits: &[f32]) -> u32 {
+        let Some((top, largest)) = arg_max(logits) else { return 0 };
+        if !(self.temperature > 0.0 && (largest / self.temperature).is_finite()) {
+            return top;
+        }
+        let stream = NoiseStream::new(self.key, self.position);
+        let most = -NoiseStream::LEAST.ln();
+        let (mut winner, mut best) = (top, stream.score(top, largest, self.temperature));
+        for (token, &logit) in (0..).zip(logits) {
+            // The noise need not be known of a token that the most there is could not save; NaN ends here as well.
+            if f64::from(logit / self.temperature) + most >= best {
+                let score = stream.score(token, logit, self.temperature);
+                if score > best || (score == best && token < winner) {
+                    (winner, best) = (token, score);
+                }
+            }
+        }
+        winner
+    }
+}
+
+/// The lowest index of the largest logit, and that logit; NaN aside.
+fn arg_max(logits: &[f32]) -> Option<(u32, f32)> {
+    let numbers = (0..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan());
+    numbers.reduce(|best, next| if next.1 > best.1 { next } else { best })
 }

@@ -61,6 +61,13 @@ pub struct KvCacheSpec {
 }
 
 impl KvCacheSpec {
+    /// Elements of the keys of one layer, and of its values.
+    pub fn layer_len(&self) -> usize {
+        [self.num_blocks, self.block_size, self.num_kv_heads, self.head_dim]
+            .into_iter()
+            .fold(1usize, usize::saturating_mul)
+    }
+
     /// Bytes of one block over all layers, keys and values, not counting what a device pads.
     pub fn block_bytes(&self) -> usize {
         [self.num_layers, self.block_size, self.num_kv_heads, self.head_dim, self.dtype.type_size()]

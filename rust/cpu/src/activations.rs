@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use nanovllm_backend::Result;
 
 use crate::buffer::Buffer;
-use crate::pack::BLOCK;
+use crate::layout::BLOCK;
 use crate::tensor::Tensor;
 
 /// How many bits of an activation a quantised weight is multiplied with.
@@ -30,18 +30,29 @@ pub(crate) struct BlockMeta {
     pub(crate) scale: f32,
     /// Scaled sum of the codes: what a weight's minimum is multiplied with.
     pub(crate) sum: f32,
-    /// -8 times the sum of the codes, where an accumulator of codes stored with an offset of 8 starts.
+    /// The same of each 16.
+    pub(crate) run_sums: [f32; 2],
+    /// Minus the sum of each 16 codes: times a power of two, where the sums of their products with offset codes start.
+    pub(crate) run_starts: [i32; 2],
+    /// -8 times the sum of the codes: where the sum of their products with codes stored with an offset of 8 starts.
     pub(crate) start8: i32,
-    /// -128 times the sum of the codes, where an accumulator of codes stored with an offset of 128 starts.
+    /// The same for an offset of 128.
     pub(crate) start128: i32,
 }
 
 impl BlockMeta {
-    /// For codes of this scale and sum.
-    pub(crate) fn new(scale: f32, sum: i32) -> Self {
+    /// For codes of this scale, with the sum of each 16.
+    pub(crate) fn new(scale: f32, sums: [i32; 2]) -> Self {
         // Wrapping: a NaN or an infinity among the activations leaves a sum without meaning.
-        let times = |factor: i32| sum.wrapping_mul(factor);
-        Self { scale, sum: scale * sum as f32, start8: times(-8), start128: times(-128) }
+        let sum = sums[0].wrapping_add(sums[1]);
+        Self {
+            scale,
+            sum: scale * sum as f32,
+            run_sums: sums.map(|sum| scale * sum as f32),
+            run_starts: sums.map(i32::wrapping_neg),
+            start8: sum.wrapping_mul(-8),
+            start128: sum.wrapping_mul(-128),
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nanovllm_backend::{Backend, Context, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
+use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
 
 use crate::activations::{ActivationBits, Activations};
 use crate::attention::{self, AttentionKernels, Scratch as AttentionScratch};
 use crate::claims::Claims;
+use crate::format;
 use crate::isa::Isa;
 use crate::kv_cache::{self, KvCache};
 use crate::matmul::{self, MatmulKernels, Weight};
@@ -105,7 +106,7 @@ impl Backend for CpuBackend {
         if data.len() != expected {
             return Err(Error::Shape { what: "values of a matrix", expected, got: data.len() });
         }
-        let mut tensor = Tensor::zeroed(rows, cols)?;
+        let mut tensor = self.tensor(rows, cols)?;
         tensor.as_mut_slice().copy_from_slice(data);
         Ok(tensor)
     }
@@ -116,6 +117,10 @@ impl Backend for CpuBackend {
 
     fn pack(&self, part: &WeightPart<'_>) -> Result<Weight> {
         Ok(Weight { parts: vec![Packed::new(part, self.matmul.lanes, &self.team)?] })
+    }
+
+    fn stored_as(&self, dtype: DType, _cols: usize) -> DType {
+        format::stored_as(dtype)
     }
 
     fn concat(&self, parts: Vec<Weight>) -> Result<Weight> {
@@ -133,6 +138,14 @@ impl Backend for CpuBackend {
 
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<KvCache> {
         KvCache::new(spec, self.isa)
+    }
+
+    fn read_kv_cache(&self, cache: &KvCache, layer: usize) -> (Vec<f32>, Vec<f32>) {
+        cache.copy_layer(layer)
+    }
+
+    fn write_kv_cache(&self, cache: &mut KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        cache.write_layer(layer, keys, values)
     }
 
     fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {

@@ -13,6 +13,8 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
+    /// [`Avx2`](Self::Avx2) and the byte products of AVX-VNNI.
+    AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
     /// [`Avx512`](Self::Avx512) and AVX-512 BF16.
@@ -21,7 +23,7 @@ pub enum Isa {
 
 impl Isa {
     /// Every set, the best last.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Bf16];
 
     /// Whether this machine has it.
     pub fn is_available(self) -> bool {
@@ -39,6 +41,7 @@ impl Isa {
             match self {
                 Self::Scalar => true,
                 Self::Avx2 => avx2,
+                Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
                 Self::Avx512 => avx512(),
                 Self::Avx512Bf16 => avx512() && is_x86_feature_detected!("avx512bf16"),
             }
@@ -64,6 +67,7 @@ impl Isa {
         match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx-vnni",
             Self::Avx512 => "avx512",
             Self::Avx512Bf16 => "avx512-bf16",
         }

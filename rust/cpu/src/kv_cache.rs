@@ -153,6 +153,35 @@ impl KvCache {
         out
     }
 
+    /// Copies a layer out, as [`Backend::read_kv_cache`](nanovllm_backend::Backend::read_kv_cache) says.
+    pub(crate) fn copy_layer(&self, layer: usize) -> (Vec<f32>, Vec<f32>) {
+        let len = self.spec().layer_len();
+        let (mut keys, mut values) = (Vec::with_capacity(len), Vec::with_capacity(len));
+        for block in 0..self.spec().num_blocks {
+            let (block_keys, block_values) = self.copy_block(layer, block);
+            keys.extend(block_keys);
+            values.extend(block_values);
+        }
+        (keys, values)
+    }
+
+    /// Overwrites a layer, as [`Backend::write_kv_cache`](nanovllm_backend::Backend::write_kv_cache) says.
+    pub(crate) fn write_layer(&mut self, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        let expected = self.spec().layer_len();
+        for (what, data) in [("keys of the KV cache", keys), ("values of the KV cache", values)] {
+            if data.len() != expected {
+                return Err(Error::Shape { what, expected, got: data.len() });
+            }
+        }
+        let width = self.spec().num_kv_heads * self.spec().head_dim;
+        let (kernels, writer) = (self.kernels, self.writer());
+        for (slot, (k, v)) in keys.chunks_exact(width.max(1)).zip(values.chunks_exact(width.max(1))).enumerate() {
+            // SAFETY: the kernels are the cache's own, built for a set the machine has; nobody else holds the cache.
+            unsafe { writer.store(&kernels, layer, slot, k, v) };
+        }
+        Ok(())
+    }
+
     /// Element `i` of `bytes`.
     fn element(&self, bytes: &[u8], i: usize) -> f32 {
         if self.layout.element == 2 {

@@ -8,9 +8,11 @@ use nanovllm_backend::{Error, Result};
 
 use crate::activations::{ActivationBits, Activations, Rows};
 use crate::claims::Shares;
+use crate::format::Format;
 use crate::isa::Isa;
 use crate::kernels;
-use crate::pack::{Format, Packed};
+use crate::layout::Layout;
+use crate::pack::Packed;
 use crate::team::{Member, Team};
 use crate::tensor::{SharedMut, Tensor};
 
@@ -18,10 +20,11 @@ use crate::tensor::{SharedMut, Tensor};
 const ROW_TILE_BYTES: usize = 256 << 10;
 
 /// One group of outputs for a run of rows.
-#[derive(Clone, Copy)]
 pub(crate) struct Tile {
     /// The group's packed bytes.
     pub(crate) weight: *const u8,
+    /// What a table's codes stand for, and what its scales are multiplied with.
+    pub(crate) table: (&'static [i8; 16], f32),
     /// All rows of the matmul.
     pub(crate) rows: Rows,
     /// The first row to compute.
@@ -59,10 +62,8 @@ pub(crate) struct MatmulKernels {
     pub(crate) f32: TileKernel,
     pub(crate) f16: TileKernel,
     pub(crate) bf16: TileKernel,
-    /// For i8 blocks of activations, and for wide ones; so too the following.
-    pub(crate) q8_0: [TileKernel; 2],
-    pub(crate) q4_0: [TileKernel; 2],
-    pub(crate) q4_1: [TileKernel; 2],
+    /// For each layout, for i8 blocks of activations and for wide ones.
+    pub(crate) quantized: [[TileKernel; 2]; Layout::COUNT],
 }
 
 impl MatmulKernels {
@@ -74,6 +75,8 @@ impl MatmulKernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => kernels::avx512::matmul::kernels(),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => kernels::avx2::matmul::kernels_vnni(),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => kernels::avx2::matmul::kernels(),
             _ => kernels::scalar::matmul::kernels(),
         };
@@ -81,22 +84,19 @@ impl MatmulKernels {
     }
 
     fn tile(&self, format: Format) -> TileKernel {
-        let wide = usize::from(self.wide);
         match format {
             Format::F32 => self.f32,
             Format::F16 => self.f16,
             Format::Bf16 => self.bf16,
-            Format::Q8_0 => self.q8_0[wide],
-            Format::Q4_0 => self.q4_0[wide],
-            Format::Q4_1 => self.q4_1[wide],
+            Format::Quantized(coding) => self.quantized[coding.layout as usize][usize::from(self.wide)],
         }
     }
 
     /// The conversions the formats of `parts` need.
     fn conversions(&self, parts: &[Packed]) -> (Option<ConvertKernel>, Option<ConvertKernel>) {
-        let quantized = parts.iter().any(|p| p.format.is_quantized());
+        let quantized = parts.iter().any(|p| matches!(p.format, Format::Quantized(_)));
         let quantize = quantized.then_some(self.quantize[usize::from(self.wide)]);
-        let pair = self.pair.filter(|_| parts.iter().any(|p| p.format == Format::Bf16));
+        let pair = self.pair.filter(|_| parts.iter().any(|p| matches!(p.format, Format::Bf16)));
         (quantize, pair)
     }
 }
@@ -234,7 +234,16 @@ impl Job<'_> {
         // SAFETY: `first` is a row and `column + lanes` within the columns, as the shapes were compared in `linear`; the rows
         // are converted (barrier), the kernel is for an instruction set of this machine, and one member claims this tile.
         unsafe {
-            kernel(&Tile { weight, rows, first, count, out: self.out.at(first, column), stride, lanes });
+            kernel(&Tile {
+                weight,
+                table: part.format.table(),
+                rows,
+                first,
+                count,
+                out: self.out.at(first, column),
+                stride,
+                lanes,
+            });
             if let Some(bias) = self.bias {
                 for row in first..first + count {
                     let out = std::slice::from_raw_parts_mut(self.out.at(row, column), lanes);
@@ -246,152 +255,4 @@ impl Job<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use nanovllm_backend::{DType, WeightPart};
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::pack::BLOCK;
-    use crate::pack::tests::{DTYPES, random, random_weight};
-
-    /// A weight of random parts, with its values.
-    fn weight(parts: &[(DType, usize)], cols: usize, seed: u64, lanes: usize) -> (Weight, Vec<f32>) {
-        let team = Team::new(1).expect("one");
-        let mut values = Vec::new();
-        let mut packed = Vec::new();
-        for (i, &(dtype, rows)) in parts.iter().enumerate() {
-            let (data, x) = random_weight(dtype, rows, cols, seed ^ i as u64);
-            packed.push(Packed::new(&WeightPart { dtype, rows, cols, data: &data }, lanes, &team).expect("packs"));
-            values.extend(x);
-        }
-        (Weight { parts: packed }, values)
-    }
-
-    fn tensor(rows: usize, cols: usize, data: &[f32]) -> Tensor {
-        let mut t = Tensor::zeroed(rows, cols).expect("small");
-        t.as_mut_slice().copy_from_slice(data);
-        t
-    }
-
-    fn run(isa: Isa, bits: ActivationBits, threads: usize, x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Vec<f32> {
-        let team = Team::new(threads).expect("threads");
-        let mut out = Tensor::zeroed(x.rows(), w.rows()).expect("small");
-        out.as_mut_slice().fill(f32::NAN);
-        let mut scratch = Activations::new().expect("empty");
-        scratch.reserve(x.rows(), x.cols()).expect("small");
-        linear(&team, &MatmulKernels::new(isa, bits), &mut scratch, x, w, bias, &mut out);
-        out.as_slice().to_vec()
-    }
-
-    /// Normalised mean squared error of the worst row of outputs.
-    fn nmse(x: &[f32], w: &[f32], bias: &[f32], cols: usize, got: &[f32]) -> f64 {
-        let (mut error, mut norm) = (0.0, 1e-30);
-        for (i, x) in x.chunks_exact(cols).enumerate() {
-            for (j, w) in w.chunks_exact(cols).enumerate() {
-                let exact: f64 = x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                let exact = exact + f64::from(bias[j]);
-                error += (exact - f64::from(got[i * bias.len() + j])).powi(2);
-                norm += exact * exact;
-            }
-        }
-        error / norm
-    }
-
-    const BITS: [ActivationBits; 2] = [ActivationBits::Eight, ActivationBits::Sixteen];
-
-    fn threshold(dtype: DType, bits: ActivationBits) -> f64 {
-        match (dtype, bits) {
-            (DType::F32 | DType::F16, _) => 1e-9,
-            (DType::Bf16, _) => 1e-5,
-            (_, ActivationBits::Eight) => 5e-4,
-            (_, ActivationBits::Sixteen) => 2e-8,
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-
-        /// Every instruction set, type and shape against exact sums over the dequantised weights.
-        #[test]
-        fn agrees_with_the_reference(
-            which in 0..DTYPES.len(), n in 1usize..70, blocks in 1usize..9, m in 1usize..20, seed: u64, threads in 1usize..4,
-            high: bool,
-        ) {
-            let bits = BITS[usize::from(high)];
-            let cols = blocks * BLOCK;
-            for isa in Isa::available() {
-                let lanes = MatmulKernels::new(isa, BITS[0]).lanes;
-                let (w, values) = weight(&[(DTYPES[which], n)], cols, seed, lanes);
-                let x = random(m * cols, !seed);
-                let bias = random(n, seed ^ 7);
-                let got = run(isa, bits, threads, &tensor(m, cols, &x), &w, Some(&tensor(1, n, &bias)));
-                let error = nmse(&x, &values, &bias, cols, &got);
-                prop_assert!(error < threshold(DTYPES[which], bits), "{isa} {} {bits:?}: {error:e}", DTYPES[which]);
-            }
-        }
-
-        /// A row's result does not depend on the rows beside it nor on the threads, for weights of mixed types.
-        #[test]
-        fn rows_are_independent(
-            m in 1usize..40, n in 1usize..40, blocks in 1usize..5, seed: u64, threads in 1usize..4, high: bool,
-        ) {
-            let cols = blocks * BLOCK;
-            let x = random(m * cols, !seed);
-            let bits = BITS[usize::from(high)];
-            for isa in Isa::available() {
-                let lanes = MatmulKernels::new(isa, BITS[0]).lanes;
-                let parts: Vec<_> = DTYPES.iter().map(|&dtype| (dtype, n)).collect();
-                let (w, _) = weight(&parts, cols, seed, lanes);
-                let together = run(isa, bits, threads, &tensor(m, cols, &x), &w, None);
-                for (x, expected) in x.chunks_exact(cols).zip(together.chunks_exact(w.rows())) {
-                    let alone = run(isa, bits, 1, &tensor(1, cols, x), &w, None);
-                    prop_assert!(alone.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{isa}");
-                }
-            }
-        }
-    }
-
-    /// The extremes of every code, where 16-bit sums would saturate.
-    #[test]
-    fn extreme_codes_do_not_saturate() {
-        let (rows, cols) = (17, 64);
-        for (dtype, block) in [(DType::Q8_0, 34), (DType::Q4_0, 18), (DType::Q4_1, 20)] {
-            for code in [0x80u8, 0x7f, 0xff, 0x00, 0x81] {
-                let mut data = vec![code; rows * cols / 32 * block];
-                for b in data.chunks_exact_mut(block) {
-                    b[..2].copy_from_slice(&half::f16::from_f32(0.01).to_le_bytes());
-                    if dtype == DType::Q4_1 {
-                        b[2..4].copy_from_slice(&half::f16::from_f32(-0.5).to_le_bytes());
-                    }
-                }
-                let mut values = vec![0.0; rows * cols];
-                nanovllm_gguf::dequantize(dtype, &data, &mut values).expect("supported");
-                for (sign, bits) in [(1.0, BITS[0]), (-1.0, BITS[0]), (1.0, BITS[1]), (-1.0, BITS[1])] {
-                    let x: Vec<f32> = vec![sign; cols];
-                    for isa in Isa::available() {
-                        let team = Team::new(1).expect("one");
-                        let lanes = MatmulKernels::new(isa, BITS[0]).lanes;
-                        let part = WeightPart { dtype, rows, cols, data: &data };
-                        let w = Weight { parts: vec![Packed::new(&part, lanes, &team).expect("packs")] };
-                        let got = run(isa, bits, 1, &tensor(1, cols, &x), &w, None);
-                        let error = nmse(&x, &values, &[0.0; 17], cols, &got);
-                        assert!(error < 1e-9, "{isa} {dtype} {code:#x}: {error:e}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn odd_columns_of_dense_types() {
-        for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            for isa in Isa::available() {
-                let (w, values) = weight(&[(dtype, 19)], 37, 5, MatmulKernels::new(isa, BITS[1]).lanes);
-                let x = random(3 * 37, 1);
-                let got = run(isa, ActivationBits::Sixteen, 2, &tensor(3, 37, &x), &w, None);
-                let error = nmse(&x, &values, &[0.0; 19], 37, &got);
-                assert!(error < threshold(dtype, ActivationBits::Sixteen), "{isa} {dtype}: {error:e}");
-            }
-        }
-    }
-}
+mod tests;

@@ -1,80 +1,18 @@
 //! Weights in the layout the matmul reads: rows interleaved in groups, so that one vector load feeds every output of a
 //! group and no kernel sums across lanes.
 //!
-//! A group is `lanes` consecutive rows (16 for AVX-512, 8 for AVX2, 4 for portable code). For a quantised type, each run of
-//! 32 inputs of a group is one block: the codes, interleaved by four inputs (`[input / 4][lane][input % 4]`), then one f16
-//! scale a lane, then, where the type has them, one f16 minimum a lane. Four-bit codes keep GGUF's pairing: the low nibbles of
-//! a byte are inputs 0 to 15, the high nibbles 16 to 31. Dense types are `[input][lane]`, bf16 `[input / 2][lane][input % 2]`
-//! with an odd last input paired with zero. Rows past the end are zero.
+//! A group is `lanes` consecutive rows (16 for AVX-512, 8 for AVX2, 4 for portable code). [`layout`](crate::layout) says how
+//! quantised types lie in it. Dense types are `[input][lane]`, bf16 `[input / 2][lane][input % 2]` with an odd last input paired
+//! with zero. Rows past the end are zero.
 
 use half::{bf16, f16};
 use nanovllm_backend::{DType, Error, Result, WeightPart};
 
 use crate::buffer::Buffer;
 use crate::claims::Claims;
+use crate::format::{Coding, Format, Stored};
+use crate::layout::{BLOCK, FOURS, Scaling, Shape};
 use crate::team::Team;
-
-/// Inputs a quantised block covers.
-pub(crate) const BLOCK: usize = 32;
-
-/// How a packed matrix stores its weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    F32,
-    F16,
-    Bf16,
-    Q8_0,
-    Q4_0,
-    Q4_1,
-}
-
-impl Format {
-    fn of(dtype: DType) -> Option<Self> {
-        Some(match dtype {
-            DType::F32 => Self::F32,
-            DType::F16 => Self::F16,
-            DType::Bf16 => Self::Bf16,
-            DType::Q8_0 => Self::Q8_0,
-            DType::Q4_0 => Self::Q4_0,
-            DType::Q4_1 => Self::Q4_1,
-            _ => return None,
-        })
-    }
-
-    /// Whether activations are quantised for it.
-    pub(crate) const fn is_quantized(self) -> bool {
-        matches!(self, Self::Q8_0 | Self::Q4_0 | Self::Q4_1)
-    }
-
-    /// Bytes of one group's whole rows of `cols` inputs.
-    pub(crate) const fn group_bytes(self, lanes: usize, cols: usize) -> usize {
-        match self {
-            Self::F32 => cols * lanes * 4,
-            Self::F16 => cols * lanes * 2,
-            Self::Bf16 => cols.div_ceil(2) * lanes * 4,
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => cols / BLOCK * self.block_bytes(lanes),
-        }
-    }
-
-    /// Bytes of codes in one row's block of a quantised type.
-    pub(crate) const fn code_bytes(self) -> usize {
-        match self {
-            Self::Q8_0 => BLOCK,
-            Self::Q4_0 | Self::Q4_1 => BLOCK / 2,
-            Self::F32 | Self::F16 | Self::Bf16 => 0,
-        }
-    }
-
-    /// Bytes of one group's block of a quantised type.
-    pub(crate) const fn block_bytes(self, lanes: usize) -> usize {
-        match self {
-            Self::Q8_0 => lanes * (BLOCK + 2),
-            Self::Q4_0 => lanes * (BLOCK / 2 + 2),
-            Self::Q4_1 => lanes * (BLOCK / 2 + 4),
-            Self::F32 | Self::F16 | Self::Bf16 => 0,
-        }
-    }
-}
 
 /// One packed matrix of one type.
 pub(crate) struct Packed {
@@ -120,7 +58,7 @@ impl Packed {
                     let first = group * lanes;
                     for lane in 0..lanes.min(rows - first) {
                         let row = &data[(first + lane) * row_bytes..(first + lane + 1) * row_bytes];
-                        pack_row(format, lanes, lane, row, out);
+                        pack_row(dtype, format, lanes, lane, row, out);
                     }
                 }
             }
@@ -144,9 +82,9 @@ impl Packed {
         self.data.len()
     }
 
-    /// Writes row `row` as f32.
+    /// Writes row `row` as f32, as GGUF's dequantiser of its type gives it.
     pub(crate) fn unpack_row(&self, row: usize, out: &mut [f32]) {
-        let (group, lane, lanes) = (self.group(row / self.lanes), row % self.lanes, self.lanes);
+        let (group, lanes, lane) = (self.group(row / self.lanes), self.lanes, row % self.lanes);
         let half_at = |at: usize| f16::from_le_bytes([group[at], group[at + 1]]).to_f32();
         match self.format {
             Format::F32 => {
@@ -166,12 +104,7 @@ impl Packed {
                     *x = bf16::from_le_bytes([group[at], group[at + 1]]).to_f32();
                 }
             }
-            Format::Q8_0 | Format::Q4_0 | Format::Q4_1 => {
-                let blocks = group.chunks_exact(self.format.block_bytes(lanes));
-                for (out, block) in out.chunks_exact_mut(BLOCK).zip(blocks) {
-                    unpack_block(self.format, lanes, lane, block, out);
-                }
-            }
+            Format::Quantized(coding) => unpack_blocks(coding, lanes, lane, group, out),
         }
     }
 }
@@ -181,14 +114,14 @@ fn bf16_at(lanes: usize, lane: usize, k: usize) -> usize {
     (k / 2 * lanes + lane) * 4 + k % 2 * 2
 }
 
-/// Byte of code `k` (of the bytes, not nibbles) of `lane` in a quantised block.
-fn code_at(lanes: usize, lane: usize, k: usize) -> usize {
-    (k / 4 * lanes + lane) * 4 + k % 4
-}
-
 /// Scatters one stored row into its lane of a group.
-fn pack_row(format: Format, lanes: usize, lane: usize, row: &[u8], out: &mut [u8]) {
+fn pack_row(dtype: DType, format: Format, lanes: usize, lane: usize, row: &[u8], out: &mut [u8]) {
     match format {
+        Format::F32 if dtype == DType::F64 => {
+            for (k, x) in row.as_chunks::<8>().0.iter().enumerate() {
+                out[(k * lanes + lane) * 4..][..4].copy_from_slice(&(f64::from_le_bytes(*x) as f32).to_le_bytes());
+            }
+        }
         Format::F32 => {
             for (k, x) in row.chunks_exact(4).enumerate() {
                 out[(k * lanes + lane) * 4..][..4].copy_from_slice(x);
@@ -204,123 +137,95 @@ fn pack_row(format: Format, lanes: usize, lane: usize, row: &[u8], out: &mut [u8
                 out[bf16_at(lanes, lane, k)..][..2].copy_from_slice(x);
             }
         }
-        Format::Q8_0 | Format::Q4_0 | Format::Q4_1 => {
-            let (stored, packed) = (format.block_bytes(1), format.block_bytes(lanes));
-            for (block, out) in row.chunks_exact(stored).zip(out.chunks_exact_mut(packed)) {
-                pack_block(format, lanes, lane, block, out);
+        Format::Quantized(coding) => {
+            let shape = coding.layout.shape();
+            let mut stored = Stored::EMPTY;
+            let blocks = dtype.block_size() / BLOCK;
+            for (i, block) in row.chunks_exact(dtype.type_size()).enumerate() {
+                (coding.read)(block, &mut stored);
+                for b in 0..blocks {
+                    let at = i * blocks + b;
+                    let out = &mut out[at / shape.blocks() * shape.bytes(lanes)..][..shape.bytes(lanes)];
+                    pack_block(shape, lanes, lane, &stored, b, at % shape.blocks(), out);
+                }
             }
         }
     }
 }
 
-/// Scatters one stored block, f16 scale (and minimum) first, then codes.
-fn pack_block(format: Format, lanes: usize, lane: usize, block: &[u8], out: &mut [u8]) {
-    let code_bytes = format.code_bytes();
-    let (halves, codes) = block.split_at(block.len() - code_bytes);
-    for (k, four) in codes.chunks_exact(4).enumerate() {
-        out[code_at(lanes, lane, 4 * k)..][..4].copy_from_slice(four);
+/// Writes block `from` of `stored` as block `to` of those in `out` that share halves.
+fn pack_block(shape: Shape, lanes: usize, lane: usize, stored: &Stored, from: usize, to: usize, out: &mut [u8]) {
+    let (codes, rest) = out.split_at_mut(shape.blocks() * shape.code_bytes(lanes));
+    let codes = &mut codes[to * shape.code_bytes(lanes)..];
+    for (j, four) in stored.codes[from * BLOCK..].as_chunks::<4>().0.iter().take(FOURS).enumerate() {
+        let four = u32::from_le_bytes(*four);
+        for (field, four) in [(Some(shape.low(j)), four), (shape.high(j), four >> shape.low_bits())] {
+            let Some(field) = field else { continue };
+            let word = &mut codes[(field.vector * lanes + lane) * 4..][..4];
+            let four = four & (u32::from(field.mask) * 0x0101_0101);
+            for (byte, bits) in word.iter_mut().zip((four << field.shift).to_le_bytes()) {
+                *byte |= bits;
+            }
+        }
     }
-    for (i, half) in halves.chunks_exact(2).enumerate() {
-        out[lanes * code_bytes + (i * lanes + lane) * 2..][..2].copy_from_slice(half);
+    let (scales, halves) = rest.split_at_mut(shape.blocks() * shape.scale_bytes() * lanes);
+    let bytes = shape.scale_bytes();
+    for (i, byte) in stored.scales[from * bytes..][..bytes].iter().enumerate() {
+        scales[(to * bytes + i) * lanes + lane] = *byte;
+    }
+    for (i, half) in stored.halves.iter().take(shape.halves()).enumerate() {
+        halves[(i * lanes + lane) * 2..][..2].copy_from_slice(half);
     }
 }
 
-/// Dequantises one lane of one block, as ggml does.
-fn unpack_block(format: Format, lanes: usize, lane: usize, block: &[u8], out: &mut [f32]) {
-    let code_bytes = format.code_bytes();
-    let half = |i: usize| {
-        let at = lanes * code_bytes + (i * lanes + lane) * 2;
-        f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+/// The signed values and the scaling of block `b` of `lane`, of those in `bytes` that share halves.
+#[inline(always)]
+pub(crate) fn unpack_block(
+    shape: Shape,
+    (table, factor): (&[i8; 16], f32),
+    lanes: usize,
+    lane: usize,
+    bytes: &[u8],
+    b: usize,
+) -> ([i8; BLOCK], Scaling) {
+    let (codes, rest) = bytes.split_at(shape.blocks() * shape.code_bytes(lanes));
+    let codes = &codes[b * shape.code_bytes(lanes)..][..shape.code_bytes(lanes)];
+    let bits = |field: crate::layout::Field| {
+        let at = (field.vector * lanes + lane) * 4;
+        let word = u32::from_le_bytes([codes[at], codes[at + 1], codes[at + 2], codes[at + 3]]);
+        word >> field.shift & (u32::from(field.mask) * 0x0101_0101)
     };
-    let scale = half(0);
-    for k in 0..code_bytes {
-        let byte = block[code_at(lanes, lane, k)];
-        let (low, high) = (f32::from(byte & 15), f32::from(byte >> 4));
-        match format {
-            Format::Q4_0 => {
-                out[k] = (low - 8.0) * scale;
-                out[k + BLOCK / 2] = (high - 8.0) * scale;
+    let mut unpacked = [0; BLOCK];
+    for (j, four) in unpacked.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let high = shape.high(j).map_or(0, |field| bits(field) << shape.low_bits());
+        *four = (bits(shape.low(j)) | high).to_le_bytes();
+    }
+    let (scales, halves) = rest.split_at(shape.blocks() * shape.scale_bytes() * lanes);
+    let mut dm = [0.0; 2];
+    for (i, half) in dm.iter_mut().take(shape.halves()).enumerate() {
+        let at = (i * lanes + lane) * 2;
+        *half = f16::from_le_bytes([halves[at], halves[at + 1]]).to_f32();
+    }
+    dm[0] *= factor;
+    let byte = |i: usize| scales[(b * shape.scale_bytes() + i) * lanes + lane];
+    (shape.values(unpacked, table), shape.scaling(byte, dm))
+}
+
+/// Dequantises one lane of a group.
+fn unpack_blocks(coding: &Coding, lanes: usize, lane: usize, group: &[u8], out: &mut [f32]) {
+    let shape = coding.layout.shape();
+    let shared = shape.blocks() * BLOCK;
+    for (out, bytes) in out.chunks_exact_mut(shared).zip(group.chunks_exact(shape.bytes(lanes))) {
+        for (b, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            let (values, scaling) = unpack_block(shape, (&coding.table, coding.factor), lanes, lane, bytes, b);
+            for (k, (out, value)) in out.iter_mut().zip(values).enumerate() {
+                let run = k / (BLOCK / 2);
+                let scaled = f32::from(value) * scaling.scale[run];
+                *out = if shape.has_min() { scaled + scaling.min[run] } else { scaled };
             }
-            Format::Q4_1 => {
-                out[k] = low * scale + half(1);
-                out[k + BLOCK / 2] = high * scale + half(1);
-            }
-            _ => out[k] = f32::from(byte as i8) * scale,
         }
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    pub(crate) const DTYPES: [DType; 6] = [DType::F32, DType::F16, DType::Bf16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
-
-    /// Stored bytes of a random matrix of `dtype`, and its values as GGUF's own dequantiser gives them.
-    pub(crate) fn random_weight(dtype: DType, rows: usize, cols: usize, seed: u64) -> (Vec<u8>, Vec<f32>) {
-        let x = random(rows * cols, seed);
-        let mut bytes = Vec::new();
-        nanovllm_gguf::quantize(dtype, &x, &mut bytes).expect("supported");
-        let mut values = vec![0.0; rows * cols];
-        nanovllm_gguf::dequantize(dtype, &bytes, &mut values).expect("supported");
-        (bytes, values)
-    }
-
-    /// Values in [-1, 1) from a linear congruential generator, with an occasional outlier.
-    pub(crate) fn random(n: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2862933555777941757).wrapping_add(3037000493);
-        (0..n)
-            .map(|_| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                let x = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-                if (state >> 20).is_multiple_of(64) { x * 8.0 } else { x }
-            })
-            .collect()
-    }
-
-    proptest! {
-        #[test]
-        fn packing_loses_nothing(
-            which in 0..DTYPES.len(), rows in 1usize..40, blocks in 1usize..5, seed: u64,
-            lanes in prop::sample::select(vec![4usize, 8, 16]),
-        ) {
-            let (dtype, cols) = (DTYPES[which], blocks * BLOCK);
-            let (bytes, values) = random_weight(dtype, rows, cols, seed);
-            let team = Team::new(1).expect("one");
-            let packed = Packed::new(&WeightPart { dtype, rows, cols, data: &bytes }, lanes, &team).expect("packs");
-            let mut row = vec![0.0; cols];
-            for (i, expected) in values.chunks_exact(cols).enumerate() {
-                packed.unpack_row(i, &mut row);
-                prop_assert_eq!(&row[..], expected);
-            }
-        }
-    }
-
-    #[test]
-    fn odd_columns_of_dense_types_pack() {
-        let team = Team::new(2).expect("two");
-        for dtype in [DType::F32, DType::F16, DType::Bf16] {
-            let (bytes, values) = random_weight(dtype, 5, 7, 3);
-            let packed = Packed::new(&WeightPart { dtype, rows: 5, cols: 7, data: &bytes }, 4, &team).expect("packs");
-            let mut row = vec![0.0; 7];
-            packed.unpack_row(4, &mut row);
-            assert_eq!(row[..], values[28..]);
-        }
-    }
-
-    #[test]
-    fn wrong_sizes_and_types_are_named() {
-        let team = Team::new(1).expect("one");
-        let pack = |dtype, rows, cols, data: &[u8]| {
-            Packed::new(&WeightPart { dtype, rows, cols, data }, 8, &team)
-                .err()
-                .map(|e| e.to_string())
-                .unwrap_or_default()
-        };
-        assert!(pack(DType::Q8_0, 1, 33, &[0; 34]).contains("64"));
-        assert!(pack(DType::F32, 2, 2, &[0; 15]).contains("16"));
-        assert!(pack(DType::IQ1_S, 1, 256, &[0; 50]).contains("IQ1_S"));
-    }
-}
+pub(crate) mod tests;

@@ -220,6 +220,76 @@ pub enum Error {
         /// The one that begins inside it.
         second: String,
     },
+    /// The file has become shorter since it was opened.
+    #[error("the file was {was} bytes long when it was opened and is {now} now; it must not be changed while in use")]
+    Shortened {
+        /// Its length when it was opened.
+        was: u64,
+        /// Its length now.
+        now: u64,
+    },
+    /// A shard of a split model whose name does not say where the others are.
+    #[error(
+        "this is shard {shard} of a model split in {count}, so its name must end in \"-{shard:05}-of-{count:05}.gguf\""
+    )]
+    SplitName {
+        /// Its number, from 1.
+        shard: u64,
+        /// How many shards the model has.
+        count: u64,
+    },
+    /// A shard of a split model that is not there.
+    #[error("shard {shard} of the {count} that hold the model is missing")]
+    MissingShard {
+        /// Its number, from 1.
+        shard: u64,
+        /// How many shards the model has.
+        count: u64,
+    },
+    /// A shard that does not belong to the others.
+    #[error("metadata key {key:?} is {found}, but the shards of the model make it {expected}")]
+    SplitMismatch {
+        /// The key.
+        key: &'static str,
+        /// What it should be.
+        expected: u64,
+        /// What it is.
+        found: u64,
+    },
+    /// Two shards share a tensor's name.
+    #[error("tensor {name:?} is in {} too", other.display())]
+    DuplicateAcrossShards {
+        /// The name.
+        name: String,
+        /// The earlier shard.
+        other: PathBuf,
+    },
+    /// Data given to a writer for another tensor than the next.
+    #[error("data of tensor {got:?} where {} were expected", expected.as_ref().map_or("none".to_owned(), |name| format!("those of {name:?}")))]
+    WriteOrder {
+        /// The tensor whose turn it is; none when all are complete.
+        expected: Option<String>,
+        /// The tensor given.
+        got: String,
+    },
+    /// More or fewer bytes for a tensor than its shape and type take.
+    #[error("tensor {tensor:?} takes {expected} bytes, got {got}")]
+    WriteSize {
+        /// The tensor.
+        tensor: String,
+        /// The size declared.
+        expected: usize,
+        /// The bytes given in all, the refused ones included.
+        got: usize,
+    },
+    /// A file finished before its data were complete.
+    #[error("the file is not complete: {missing} tensors lack data, the first is {tensor:?}")]
+    Unfinished {
+        /// The first tensor that lacks data.
+        tensor: String,
+        /// How many do.
+        missing: usize,
+    },
     /// A metadata key that is needed and absent.
     #[error("metadata key {key:?} is missing")]
     MissingKey {

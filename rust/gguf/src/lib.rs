@@ -1,9 +1,10 @@
-//! The GGUF file format: parse, validate, map; block formats with scalar quantise and dequantise.
+//! The GGUF file format: parse, validate, map, write; block formats with scalar quantise and dequantise.
 //!
 //! [`GgufFile`] opens a file of version 1, 2 or 3, checks its whole header and tensor table against the file's size,
 //! and lends [`TensorView`]s into the mapped bytes. Nothing is allocated by what a file merely claims: a count is
 //! compared with the bytes left before anything is sized by it. [`dequantize`] and [`quantize`] are the scalar
 //! reference the kernels are measured against; the block structs are public so that packers can read them in place.
+//! [`GgufWriter`] writes a file of version 3 tensor by tensor.
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
@@ -14,15 +15,24 @@ mod metadata;
 mod quant;
 mod reader;
 mod source;
+mod split;
 mod table;
 mod tensor;
 mod types;
 mod value;
+mod writer;
 
 pub use error::Error;
 pub use file::GgufFile;
 pub use metadata::Metadata;
-pub use quant::{BlockQ4_0, BlockQ4_1, BlockQ8_0, LeF16, dequantize, is_supported, quantize};
+pub use quant::{
+    BlockIQ1_M, BlockIQ1_S, BlockIQ2_S, BlockIQ2_XS, BlockIQ2_XXS, BlockIQ3_S, BlockIQ3_XXS, BlockIQ4_NL, BlockIQ4_XS,
+    BlockMXFP4, BlockQ2_K, BlockQ3_K, BlockQ4_0, BlockQ4_1, BlockQ4_K, BlockQ5_0, BlockQ5_1, BlockQ5_K, BlockQ6_K,
+    BlockQ8_0, BlockQ8_1, BlockQ8_K, BlockTQ1_0, BlockTQ2_0, IQ4_VALUES, LeF16, MXFP4_VALUES, PackedScales,
+    can_quantize, dequantize, is_supported, quantize,
+};
+pub use source::FileBytes;
 pub use tensor::{TensorInfo, TensorView};
 pub use types::GgmlType;
 pub use value::{Array, Value};
+pub use writer::{GgufWriter, PendingFile, TensorSpec};

@@ -89,6 +89,26 @@ impl Metadata {
         self.entries.push((key, value));
         Ok(())
     }
+
+    /// Sets `key`: in its place if it is there, else at the end.
+    pub fn set(&mut self, key: &str, value: Value) {
+        if let Some(&position) = self.index.get(key) {
+            self.entries[position].1 = value;
+        } else {
+            self.index.insert(key.to_owned(), self.entries.len());
+            self.entries.push((key.to_owned(), value));
+        }
+    }
+
+    /// Takes `key` out and returns its value; the others keep their order.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let position = self.index.remove(key)?;
+        let (_, value) = self.entries.remove(position);
+        for later in self.index.values_mut().filter(|later| **later > position) {
+            *later -= 1;
+        }
+        Some(value)
+    }
 }
 
 fn wrong_type(key: &str, expected: &'static str, value: &Value) -> Error {

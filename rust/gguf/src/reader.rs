@@ -3,7 +3,7 @@
 use crate::Error;
 
 /// The longest key or tensor name, from the format's rule for keys.
-const NAME_LIMIT: u64 = 65_535;
+pub(crate) const NAME_LIMIT: u64 = 65_535;
 
 /// Reads little-endian values from `bytes`; `what` names the thing read in errors.
 pub(crate) struct Reader<'a> {

@@ -3,48 +3,70 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::ops::{Deref, Range};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
 use crate::Error;
 
-/// A file's bytes.
+/// A file's bytes, whichever way they are had.
+///
+/// A mapped file must not be changed while it is open: touching a part that has been cut off ends the process (SIGBUS).
+/// [`check_length`](Self::check_length) turns that into an error for a file cut off before the check.
 #[derive(Debug)]
-pub(crate) enum Source {
-    Mapped(Mmap),
+pub struct FileBytes {
+    bytes: Bytes,
+    /// Empty for bytes that come from no file.
+    path: PathBuf,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    /// The file stays open, to be asked for its length.
+    Mapped {
+        map: Mmap,
+        file: File,
+    },
     Owned(Vec<u8>),
 }
 
-impl Source {
+impl FileBytes {
     /// Maps the regular file at `path`, or reads it whole where its file system cannot map.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`], [`Error::Io`], [`Error::OutOfMemory`]; none names the path.
+    pub fn open(path: &Path) -> Result<Self, Error> {
         // Before opening: opening a pipe would wait for a writer, and a device has no end.
         if !fs::metadata(path)?.is_file() {
             return Err(Error::NotAFile);
         }
         let file = File::open(path)?;
-        match map(&file) {
-            Ok(map) => Ok(Self::Mapped(map)),
-            Err(_) => Self::read(file),
-        }
+        let bytes = match map(&file) {
+            Ok(map) => Bytes::Mapped { map, file },
+            Err(_) => Bytes::Owned(read(file)?),
+        };
+        Ok(Self { bytes, path: path.to_owned() })
     }
 
-    /// Reads the whole file.
-    fn read(mut file: File) -> Result<Self, Error> {
-        let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
-            what: "the whole file, which cannot be mapped".to_owned(),
-            bytes: len,
-        })?;
-        file.read_to_end(&mut bytes)?;
-        Ok(Self::Owned(bytes))
+    /// The file's path; empty for bytes that come from no file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// Tells the system that the bytes of `range` are not needed for now.
-    pub(crate) fn release(&self, range: Range<usize>) {
-        if let Self::Mapped(map) = self
+    /// Refuses a file that has become shorter than what is mapped of it.
+    ///
+    /// # Errors
+    /// [`Error::Shortened`] and [`Error::Io`], naming the path.
+    pub fn check_length(&self) -> Result<(), Error> {
+        let Bytes::Mapped { map, file } = &self.bytes else { return Ok(()) };
+        let was = map.len() as u64;
+        let now = file.metadata().map_err(|error| Error::from(error).in_file(&self.path))?.len();
+        if now < was { Err(Error::Shortened { was, now }.in_file(&self.path)) } else { Ok(()) }
+    }
+
+    /// Tells the system that the bytes of `range` are not needed for now; a page touched again is read again.
+    pub fn release(&self, range: Range<usize>) {
+        if let Bytes::Mapped { map, .. } = &self.bytes
             && !range.is_empty()
             && range.end <= map.len()
         {
@@ -53,22 +75,40 @@ impl Source {
     }
 }
 
-impl Deref for Source {
+impl From<Vec<u8>> for FileBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes: Bytes::Owned(bytes), path: PathBuf::new() }
+    }
+}
+
+impl Deref for FileBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
+        match &self.bytes {
+            Bytes::Mapped { map, .. } => map,
+            Bytes::Owned(bytes) => bytes,
         }
     }
+}
+
+/// Reads the whole file.
+fn read(mut file: File) -> Result<Vec<u8>, Error> {
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(len)
+        .map_err(|_| Error::OutOfMemory { what: "the whole file, which cannot be mapped".to_owned(), bytes: len })?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[allow(unsafe_code)] // mapping a file has no safe form
 fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the mapping is read-only. Should another process change the file, plain bytes change under plain byte
     // slices: whatever must stay valid (lengths, offsets, text) was copied out before it was checked. Should it shorten
-    // the file, a later access ends this process with SIGBUS, as in every reader of mapped weights.
+    // the file, a later access ends this process with SIGBUS, as in every reader of mapped weights; `check_length`
+    // makes that a matter of the moment between the check and the access.
     unsafe { Mmap::map(file) }
 }
 
@@ -94,9 +134,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         for bytes in [vec![], vec![1], vec![7; 10_000]] {
             fs::write(file.path(), &bytes).unwrap();
-            let mapped = Source::open(file.path()).unwrap();
-            let read = Source::read(File::open(file.path()).unwrap()).unwrap();
-            assert!(matches!((&mapped, &read), (Source::Mapped(_), Source::Owned(_))));
+            let mapped = FileBytes::open(file.path()).unwrap();
+            let read = FileBytes::from(read(File::open(file.path()).unwrap()).unwrap());
+            assert!(matches!((&mapped.bytes, &read.bytes), (Bytes::Mapped { .. }, Bytes::Owned(_))));
             assert_eq!((&mapped[..], &read[..]), (&bytes[..], &bytes[..]));
             mapped.release(0..bytes.len());
             read.release(0..bytes.len());
@@ -108,7 +148,7 @@ mod tests {
     #[test]
     fn pipes_and_devices_are_refused_at_once() {
         for path in ["/dev/null", "/dev/zero", "/"] {
-            assert!(matches!(Source::open(Path::new(path)), Err(Error::NotAFile)), "{path}");
+            assert!(matches!(FileBytes::open(Path::new(path)), Err(Error::NotAFile)), "{path}");
         }
     }
 }

@@ -36,7 +36,8 @@ pub(crate) fn parse(r: &mut Reader<'_>, count: u64, metadata: &Metadata, file_le
     Ok(table)
 }
 
-fn alignment(metadata: &Metadata) -> Result<usize, Error> {
+/// `general.alignment`, checked, or the format's default.
+pub(crate) fn alignment(metadata: &Metadata) -> Result<usize, Error> {
     let found = match metadata.get(ALIGNMENT_KEY) {
         None => DEFAULT_ALIGNMENT,
         Some(Value::U32(alignment)) => *alignment,
@@ -53,38 +54,49 @@ fn entry(r: &mut Reader<'_>, alignment: usize) -> Result<TensorInfo, Error> {
     let name = r.name("tensor name")?;
     let what = &format!("table entry of tensor {name:?}");
     let rank = r.u32(what)?;
-    if rank == 0 || rank as usize > MAX_DIMS {
-        return Err(Error::Dimensions { tensor: name, found: rank, limit: MAX_DIMS });
-    }
+    check_rank(&name, rank)?;
     let mut claimed = Vec::with_capacity(MAX_DIMS);
-    for dim in 0..rank as usize {
-        match r.size(what)? {
-            0 => return Err(Error::ZeroDimension { tensor: name, dim }),
-            size => claimed.push(size),
-        }
+    for _ in 0..rank {
+        claimed.push(r.size(what)?);
     }
     let id = r.u32(what)?;
     let Some(dtype) = GgmlType::from_id(id) else {
         return Err(Error::TensorType { tensor: name, id });
     };
     let offset = r.u64(what)?;
-    let Some((dims, elements)) = shape(&claimed) else {
-        return Err(Error::TensorTooLarge { tensor: name, dims: claimed });
-    };
-    let (row, block) = (dims[0], dtype.block_size());
-    if row % block != 0 {
-        return Err(Error::PartialBlock { tensor: name, dtype, row, block });
-    }
-    let Some(len) = dtype.bytes_for(elements) else {
-        return Err(Error::TensorTooLarge { tensor: name, dims: claimed });
-    };
+    let (dims, len) = sized(&name, &claimed, dtype)?;
     if offset % alignment as u64 != 0 {
         return Err(Error::Misaligned { tensor: name, offset, alignment });
     }
     let Ok(offset) = usize::try_from(offset) else {
         return Err(Error::OutOfFile { tensor: name, offset, bytes: len, available: usize::MAX });
     };
-    Ok(TensorInfo { name, dims, dtype, offset, len })
+    Ok(TensorInfo { name, dims, dtype, shard: 0, offset, len })
+}
+
+/// Refuses a number of dimensions the format does not allow.
+fn check_rank(tensor: &str, rank: u32) -> Result<(), Error> {
+    if rank == 0 || rank as usize > MAX_DIMS {
+        return Err(Error::Dimensions { tensor: tensor.to_owned(), found: rank, limit: MAX_DIMS });
+    }
+    Ok(())
+}
+
+/// The checked shape of a tensor and the size of its data in bytes.
+pub(crate) fn sized(tensor: &str, claimed: &[u64], dtype: GgmlType) -> Result<(Vec<usize>, usize), Error> {
+    check_rank(tensor, u32::try_from(claimed.len()).unwrap_or(u32::MAX))?;
+    let named = || tensor.to_owned();
+    if let Some(dim) = claimed.iter().position(|&size| size == 0) {
+        return Err(Error::ZeroDimension { tensor: named(), dim });
+    }
+    let too_large = || Error::TensorTooLarge { tensor: named(), dims: claimed.to_vec() };
+    let (dims, elements) = shape(claimed).ok_or_else(too_large)?;
+    let (row, block) = (dims[0], dtype.block_size());
+    if row % block != 0 {
+        return Err(Error::PartialBlock { tensor: named(), dtype, row, block });
+    }
+    let len = dtype.bytes_for(elements).ok_or_else(too_large)?;
+    Ok((dims, len))
 }
 
 /// The dimensions and their product, where both can be expressed.

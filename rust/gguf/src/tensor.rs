@@ -12,7 +12,9 @@ pub struct TensorInfo {
     pub dims: Vec<usize>,
     /// The element type.
     pub dtype: GgmlType,
-    /// Where the data begin, in bytes from the start of the file.
+    /// The file of a split model that holds the data, from 0.
+    pub shard: usize,
+    /// Where the data begin, in bytes from the start of that file.
     pub offset: usize,
     /// The size of the data in bytes.
     pub len: usize,

@@ -25,6 +25,9 @@ pub enum Value {
 }
 
 /// A metadata array; all elements have one type.
+///
+/// The format also allows arrays of arrays. No known key holds one and llama.cpp refuses a file that does, so the reader
+/// refuses them too and the writer has no way to make one.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // the variants are the format's types
 pub enum Array {
@@ -62,6 +65,25 @@ impl Value {
         }
     }
 
+    /// The format's number for the value's type.
+    pub(crate) const fn type_id(&self) -> u32 {
+        match self {
+            Self::U8(_) => 0,
+            Self::I8(_) => 1,
+            Self::U16(_) => 2,
+            Self::I16(_) => 3,
+            Self::U32(_) => 4,
+            Self::I32(_) => 5,
+            Self::F32(_) => 6,
+            Self::Bool(_) => 7,
+            Self::String(_) => 8,
+            Self::Array(_) => 9,
+            Self::U64(_) => 10,
+            Self::I64(_) => 11,
+            Self::F64(_) => 12,
+        }
+    }
+
     /// The value of any integer type.
     pub const fn as_integer(&self) -> Option<i128> {
         match self {
@@ -94,6 +116,24 @@ impl Array {
             Self::U64(_) => "array of u64",
             Self::I64(_) => "array of i64",
             Self::F64(_) => "array of f64",
+        }
+    }
+
+    /// The format's number for the elements' type.
+    pub(crate) const fn type_id(&self) -> u32 {
+        match self {
+            Self::U8(_) => 0,
+            Self::I8(_) => 1,
+            Self::U16(_) => 2,
+            Self::I16(_) => 3,
+            Self::U32(_) => 4,
+            Self::I32(_) => 5,
+            Self::F32(_) => 6,
+            Self::Bool(_) => 7,
+            Self::String(_) => 8,
+            Self::U64(_) => 10,
+            Self::I64(_) => 11,
+            Self::F64(_) => 12,
         }
     }
 

@@ -116,6 +116,19 @@ fn duplicates_leave_the_map_as_it_was() {
 }
 
 #[test]
+fn pairs_are_replaced_in_place_and_taken_out() {
+    let pairs = [("a", Value::U8(1)), ("b", Value::U8(2)), ("c", Value::U8(3))];
+    let mut map = map(&pairs);
+    map.set("b", Value::Bool(true));
+    map.set("d", Value::U8(4));
+    assert_eq!(map.remove("a"), Some(Value::U8(1)));
+    assert_eq!(map.remove("a"), None);
+    let left: Vec<_> = map.iter().map(|(key, value)| (key, value.clone())).collect();
+    assert_eq!(left, [("b", Value::Bool(true)), ("c", Value::U8(3)), ("d", Value::U8(4))]);
+    assert!(left.iter().all(|(key, value)| map.get(key) == Some(value)), "look-ups follow the move");
+}
+
+#[test]
 fn values_print_for_people() {
     assert_eq!(Value::F32(0.5).to_string(), "0.5");
     assert_eq!(Value::Array(Array::Bool(vec![true; 3])).to_string(), "array of bool [3]");

@@ -53,6 +53,11 @@ pub trait CausalLm: Send {
     /// A description for logs: architecture, device, instruction set, threads.
     fn describe(&self) -> String;
 
+    /// What a user should know of how the weights were loaded, one line each.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
     /// The cache of one block of `block_size` tokens, over all layers; `dtype` F32 or Bf16, or the model's own choice.
     fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec;
 

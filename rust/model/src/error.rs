@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use nanovllm_backend::DType;
 
+use crate::parameter::ParameterError;
+use crate::sharding::ShardError;
+
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -86,19 +89,39 @@ pub enum LoadError {
         error: nanovllm_backend::Error,
     },
     /// A tensor's element type cannot be read.
-    #[error("tensor {name:?} has the unsupported type {dtype}; supported: F32, F16, BF16, Q8_0, Q4_0, Q4_1")]
+    #[error("tensor {name:?} has the unsupported type {dtype}")]
     UnsupportedDType {
         /// Its name, as stored.
         name: String,
         /// The type's name.
         dtype: String,
     },
+    /// A stored tensor does not fit its parameter.
+    #[error("tensor {name:?}: {error}")]
+    Parameter {
+        /// Its name, as stored.
+        name: String,
+        /// What does not fit.
+        error: ParameterError,
+    },
+    /// The configuration asks for a parameter that cannot be.
+    #[error("model configuration: {0}")]
+    Shard(#[from] ShardError),
     /// The device failed.
     #[error(transparent)]
     Backend(#[from] nanovllm_backend::Error),
 }
 
 impl LoadError {
+    /// An error about the stored tensor `name`, from its parameter's.
+    pub(crate) fn parameter(name: &str, error: ParameterError) -> Self {
+        let name = name.to_owned();
+        match error {
+            ParameterError::Shape { expected, got } => Self::Shape { name, expected, got },
+            error => Self::Parameter { name, error },
+        }
+    }
+
     /// An error about the stored tensor `name` of element type `dtype`, from the device's.
     pub(crate) fn tensor(name: &str, error: nanovllm_backend::Error) -> Self {
         match error {

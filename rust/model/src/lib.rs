@@ -4,14 +4,20 @@ mod causal_lm;
 mod checkpoint;
 mod config;
 mod error;
-mod layers;
+pub mod layers;
 mod model;
-mod models;
+pub mod models;
+mod parameter;
+mod sharding;
 mod slices;
 mod weights;
 
 pub use causal_lm::{CausalLm, ModelInput, StepError};
-pub use checkpoint::{Checkpoint, GgufCheckpoint, SafeTensorsCheckpoint, StoredTensor};
+pub use checkpoint::{
+    Checkpoint, GgufCheckpoint, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles, StoredTensor, gguf_tensor_name,
+};
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
 pub use error::LoadError;
 pub use model::load;
+pub use parameter::{Parameter, ParameterError};
+pub use sharding::{Layout, Shard, ShardError, TpRank, divide};

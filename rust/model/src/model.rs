@@ -7,7 +7,8 @@ use crate::checkpoint::Checkpoint;
 use crate::config::ModelConfig;
 use crate::error::{LoadError, Result};
 use crate::layers::rotary_embedding::RotaryEmbedding;
-use crate::models::qwen3::{Buffers, HeadBuffers, Qwen3ForCausalLm};
+use crate::models::qwen3::Qwen3ForCausalLm;
+use crate::models::{Buffers, HeadBuffers};
 use crate::slices::{SLICE_ROWS, Slicer};
 use crate::weights::Weights;
 
@@ -22,6 +23,7 @@ struct Model<B: Backend> {
     positions: usize,
     decoder: Qwen3ForCausalLm<B>,
     rotary: RotaryEmbedding<B>,
+    notes: Vec<String>,
     cache: Option<B::KvCache>,
     buffers: Buffers<B>,
     head: HeadBuffers<B>,
@@ -48,17 +50,19 @@ pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usiz
     }
     let stored = weights.dtype("model.layers.0.self_attn.q_proj.weight");
     let decoder = Qwen3ForCausalLm::load(&mut weights, &config)?;
+    let notes = weights.notes();
     weights.finish()?;
     let positions = max_model_len.min(config.max_position_embeddings);
     Ok(Box::new(Model {
         rotary: RotaryEmbedding::new(&backend, &config.rope, config.head_dim, positions)?,
-        buffers: Buffers::new(&backend, &config, SLICE_ROWS)?,
-        head: HeadBuffers::new(&backend, &config, HEAD_ROWS)?,
+        buffers: Buffers::new(&backend, config.hidden_size, config.intermediate_size, &config.heads(), SLICE_ROWS)?,
+        head: HeadBuffers::new(&backend, config.hidden_size, config.vocab_size, HEAD_ROWS)?,
         kv_dtype: if stored == Some(DType::F32) { DType::F32 } else { DType::Bf16 },
         positions,
         backend,
         config,
         decoder,
+        notes,
         cache: None,
         slicer: Slicer::default(),
         rows: Vec::new(),
@@ -92,7 +96,7 @@ impl<B: Backend> Model<B> {
             }
             let end = (start + SLICE_ROWS).min(total);
             let slice = self.slicer.slice(input, start, end);
-            self.decoder.forward(&self.backend, &self.rotary, &slice, cache, &mut self.buffers);
+            self.decoder.model.forward(&self.backend, &self.rotary, &slice, cache, &mut self.buffers);
             self.rows.clear();
             self.plan.clear();
             for row in start..end {
@@ -111,6 +115,7 @@ impl<B: Backend> Model<B> {
                 self.decoder.logits(&self.backend, &mut self.head);
                 use_logits(&self.backend, &self.head.logits, plan);
             }
+            self.backend.synchronize()?;
         }
         Ok(())
     }
@@ -123,6 +128,10 @@ impl<B: Backend> CausalLm for Model<B> {
 
     fn describe(&self) -> String {
         format!("{:?} on {}", self.config.architecture, self.backend.describe())
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec {

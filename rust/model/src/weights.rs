@@ -1,11 +1,14 @@
 //! Hands each stored tensor to the one parameter it belongs to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use nanovllm_backend::{Backend, DType, WeightPart};
+use nanovllm_backend::{Backend, DType};
 
 use crate::checkpoint::{Checkpoint, StoredTensor};
 use crate::error::{LoadError, Result};
+use crate::parameter::Parameter;
+use crate::sharding::Layout;
 
 /// A checkpoint being loaded: every tensor is taken exactly once, or [`finish`](Self::finish) names it.
 pub(crate) struct Weights<'a, B: Backend> {
@@ -14,12 +17,14 @@ pub(crate) struct Weights<'a, B: Backend> {
     /// Names nobody has taken.
     left: BTreeSet<String>,
     missing: Vec<String>,
+    /// How many tensors of a type the device stores as another.
+    restored: BTreeMap<(DType, DType), usize>,
 }
 
 impl<'a, B: Backend> Weights<'a, B> {
     pub(crate) fn new(backend: &'a B, checkpoint: &'a Checkpoint) -> Self {
         let left = checkpoint.names().into_iter().collect();
-        Self { backend, checkpoint, left, missing: Vec::new() }
+        Self { backend, checkpoint, left, missing: Vec::new(), restored: BTreeMap::new() }
     }
 
     /// Tensors nobody has taken yet.
@@ -27,61 +32,69 @@ impl<'a, B: Backend> Weights<'a, B> {
         self.left.len()
     }
 
-    /// The tensor `name` of this shape; a missing one is noted for [`finish`](Self::finish).
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Option<StoredTensor<'a>>> {
+    /// The tensor `name`; a missing one is noted for [`finish`](Self::finish).
+    fn take(&mut self, name: &str) -> Result<Option<StoredTensor<'a>>> {
         self.left.remove(name);
-        let Some(tensor) = self.checkpoint.tensor(name) else {
+        self.checkpoint.check(name)?;
+        let tensor = self.checkpoint.tensor(name);
+        if tensor.is_none() {
             self.missing.push(name.to_owned());
-            return Ok(None);
-        };
-        if tensor.shape != shape {
-            let (name, got) = (tensor.name.to_owned(), tensor.shape.clone());
-            return Err(LoadError::Shape { name, expected: shape.to_vec(), got });
         }
-        Ok(Some(tensor))
+        Ok(tensor)
     }
 
-    /// The matrix `name`, `[rows, cols]`, packed for the device; its pages are released. A missing one is noted and stands
-    /// empty until [`finish`](Self::finish) refuses the checkpoint.
-    pub(crate) fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<B::Weight> {
-        let Some(tensor) = self.take(name, &[rows, cols])? else {
-            return Ok(self.backend.pack(&WeightPart { dtype: DType::F32, rows: 0, cols, data: &[] })?);
-        };
-        let part = WeightPart { dtype: tensor.dtype, rows, cols, data: &tensor.data };
-        let weight = self.backend.pack(&part).map_err(|e| LoadError::tensor(tensor.name, e))?;
-        self.checkpoint.release(&tensor);
-        Ok(weight)
-    }
-
-    /// The matrices `names` stacked by rows.
-    pub(crate) fn stacked(&mut self, names: &[(String, usize)], cols: usize) -> Result<B::Weight> {
-        let parts = names.iter().map(|(name, rows)| self.matrix(name, *rows, cols)).collect::<Result<_>>()?;
-        Ok(self.backend.concat(parts)?)
-    }
-
-    /// The vector `name` in f32, `[len]`; empty if it is missing.
-    fn values(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        self.take(name, &[len])?.map_or_else(|| Ok(Vec::new()), |tensor| tensor.to_f32())
-    }
-
-    /// The vector `name` on the device, `[1, len]`.
-    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<B::Tensor> {
-        let values = self.values(name, len)?;
-        Ok(self.backend.upload(&values, 1, values.len())?)
-    }
-
-    /// The vectors `names` one after the other on the device, `[1, sum]`.
-    pub(crate) fn stacked_vector(&mut self, names: &[(String, usize)]) -> Result<B::Tensor> {
-        let mut values = Vec::new();
-        for (name, len) in names {
-            values.extend(self.values(name, *len)?);
+    /// The matrix that the tensors `names` make up, packed for the device tensor by tensor, their pages released. A missing
+    /// one adds no rows until [`finish`](Self::finish) refuses the checkpoint.
+    pub(crate) fn matrix(&mut self, names: &[String], layout: Layout) -> Result<Arc<B::Weight>> {
+        let mut parameter = Parameter::new(layout);
+        let mut parts = Vec::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            let Some(tensor) = self.take(name)? else { continue };
+            let (stored, dtype) = (tensor.name, tensor.dtype);
+            let cols = tensor.shape.last().copied().unwrap_or(1);
+            parameter.load(index, tensor).map_err(|e| LoadError::parameter(stored, e))?;
+            parts.push(parameter.pack_shard(self.backend, index).map_err(|e| LoadError::tensor(stored, e))?);
+            self.checkpoint.release(stored);
+            let kept = self.backend.stored_as(dtype, cols);
+            if kept != dtype {
+                *self.restored.entry((dtype, kept)).or_default() += 1;
+            }
         }
-        Ok(self.backend.upload(&values, 1, values.len())?)
+        if parts.is_empty() {
+            parts.push(parameter.pack_shard(self.backend, 0)?);
+        }
+        Ok(Arc::new(self.backend.concat(parts)?))
+    }
+
+    /// The vector that the tensors `names` make up, on the device in f32, `[1, len]`; empty if one is missing.
+    pub(crate) fn vector(&mut self, names: &[String], layout: Layout) -> Result<Arc<B::Tensor>> {
+        let mut parameter = Parameter::new(layout);
+        for (index, name) in names.iter().enumerate() {
+            if let Some(tensor) = self.take(name)? {
+                let name = tensor.name;
+                tensor.check_readable()?;
+                parameter.load(index, tensor).map_err(|e| LoadError::parameter(name, e))?;
+            }
+        }
+        let values = match parameter.unloaded().next() {
+            None => parameter.to_f32().map_err(|e| LoadError::parameter(&names.join(", "), e))?,
+            Some(_) => Vec::new(),
+        };
+        Ok(Arc::new(self.backend.upload(&values, 1, values.len())?))
+    }
+
+    /// A line for every type that the device has no kernels for and stores as another.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let note = |(&(from, to), &n): (&(DType, DType), &usize)| {
+            let plural = if n == 1 { "" } else { "s" };
+            format!("{n} tensor{plural} of type {from} stored as {to}, for which there are kernels")
+        };
+        self.restored.iter().map(note).collect()
     }
 
     /// Element type of the tensor `name`.
     pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
-        self.checkpoint.tensor(name).map(|t| t.dtype)
+        self.checkpoint.dtype(name)
     }
 
     /// Says that `name`, if stored, is a copy of something else.

@@ -44,6 +44,7 @@ pub(crate) struct Engine {
     inner: Arc<Shared<Option<LlmEngine>>>,
     tokenizer: Py<Tokenizer>,
     description: String,
+    notes: Vec<String>,
 }
 
 #[pymethods]
@@ -88,10 +89,10 @@ impl Engine {
         let Loaded { model, tokenizer, config: model_config } = load(py, &path, &options)?;
         config.max_model_len = max_model_len.min(model_config.max_position_embeddings);
         config.eos = tokenizer.eos_token_ids().to_vec();
-        let description = model.describe();
+        let (description, notes) = (model.describe(), model.notes().to_vec());
         let inner = py.detach(|| LlmEngine::new(model, config)).map_err(engine_error)?;
         let tokenizer = Py::new(py, Tokenizer::new(Arc::new(tokenizer)))?;
-        Ok(Self { inner: Shared::new(Some(inner)), tokenizer, description })
+        Ok(Self { inner: Shared::new(Some(inner)), tokenizer, description, notes })
     }
 
     /// The model's tokenizer.
@@ -104,6 +105,12 @@ impl Engine {
     #[getter]
     fn description(&self) -> &str {
         &self.description
+    }
+
+    /// What a user should know of how the weights were loaded, one line each.
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 
     /// Queues a prompt and returns its sequence id.

@@ -16,7 +16,8 @@ mod exceptions {
     pyo3::import_exception!(nanovllm.exceptions, PreconditionError);
     pyo3::import_exception!(nanovllm.exceptions, UnsupportedModelError);
 }
-use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError, PreconditionError, UnsupportedModelError};
+pub(crate) use exceptions::UnsupportedModelError;
+use exceptions::{ChatTemplateError, ModelFormatError, ModelNotFoundError, PreconditionError};
 
 /// The exception for a call that is wrong now, where nano-vLLM asserts or breaks.
 pub(crate) fn precondition(text: &'static str) -> PyErr {
@@ -84,7 +85,8 @@ pub(crate) fn tokenizer_error(error: &nanovllm_tokenizer::Error) -> PyErr {
     }
 }
 
-fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
+/// The exception for an error of a device.
+pub(crate) fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
     use nanovllm_backend::Error;
     let text = error.to_string();
     match error {
@@ -95,10 +97,14 @@ fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
     }
 }
 
-fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
-    match error {
-        nanovllm_gguf::Error::InFile { error, .. } => gguf_error(error, text),
-        nanovllm_gguf::Error::Io(source) => io_error(source, text),
+/// The exception, with this text, for an error of the GGUF format or of a mapped file.
+pub(crate) fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
+    use nanovllm_gguf::Error;
+    match error.kind() {
+        Error::Io(source) => io_error(source, text),
+        Error::MissingShard { .. } => ModelNotFoundError::new_err(text),
+        Error::UnsupportedType { .. } => UnsupportedModelError::new_err(text),
+        Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
         _ => ModelFormatError::new_err(text),
     }
 }

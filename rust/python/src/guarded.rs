@@ -11,14 +11,32 @@ use pyo3::prelude::*;
 pub(crate) struct Guarded<T: ?Sized> {
     holder: Mutex<Option<ThreadId>>,
     process: u32,
+    /// What the value is to whom reads an error.
+    name: &'static str,
     value: Mutex<T>,
 }
 
-const POISONED: &str = "the engine is unusable: an earlier call failed inside it";
+const POISONED: &str = "is unusable: an earlier call failed inside it";
 
 impl<T> Guarded<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { value: Mutex::new(value), holder: Mutex::new(None), process: std::process::id() }
+        Self::named("the engine", value)
+    }
+
+    /// A value that errors call `name`.
+    pub(crate) fn named(name: &'static str, value: T) -> Self {
+        Self { value: Mutex::new(value), holder: Mutex::new(None), process: std::process::id(), name }
+    }
+}
+
+impl<T: ?Sized> Guarded<T> {
+    /// Whether it was made in this process, and not in one that has forked since.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        std::process::id() == self.process
+    }
+
+    fn error(&self, text: &str) -> PyErr {
+        PyRuntimeError::new_err(format!("{} {text}", self.name))
     }
 }
 
@@ -27,11 +45,11 @@ impl<T: Send + ?Sized> Guarded<T> {
     pub(crate) fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
         let me = std::thread::current().id();
         if *self.holder.lock().unwrap_or_else(PoisonError::into_inner) == Some(me) {
-            let text = "the engine is in the middle of a call on this thread (was this a signal handler?)";
-            return Err(PyRuntimeError::new_err(text));
+            let text = "is in the middle of a call on this thread (was this a signal handler?)";
+            return Err(self.error(text));
         }
-        if std::process::id() != self.process {
-            return Err(PyRuntimeError::new_err("the engine does not survive fork(); load the model in the child"));
+        if !self.is_of_this_process() {
+            return Err(self.error("does not survive fork(); make what uses it in the child"));
         }
         py.detach(|| {
             let mut value = self.value.lock().map_err(|_| POISONED)?;
@@ -40,15 +58,15 @@ impl<T: Send + ?Sized> Guarded<T> {
             *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
             Ok(result)
         })
-        .map_err(|text: &str| PyRuntimeError::new_err(text))
+        .map_err(|text: &str| self.error(text))
     }
 
     /// As [`with`](Self::with), for work that takes no time and calls no Python: the GIL is kept if the value is free.
     pub(crate) fn peek<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
-        if std::process::id() == self.process {
+        if self.is_of_this_process() {
             match self.value.try_lock() {
                 Ok(mut value) => return Ok(work(&mut value)),
-                Err(TryLockError::Poisoned(_)) => return Err(PyRuntimeError::new_err(POISONED)),
+                Err(TryLockError::Poisoned(_)) => return Err(self.error(POISONED)),
                 Err(TryLockError::WouldBlock) => {}
             }
         }

@@ -4,13 +4,19 @@
 //! other crates with the GIL released. `python/nanovllm/_core.pyi` is its face; `stubtest` holds the two together.
 
 mod arguments;
+mod arrays;
 mod block_manager;
+mod cli;
+mod device;
 mod engine;
 mod errors;
+mod files;
 mod guarded;
 mod home;
+mod layers;
 mod model_runner;
 mod options;
+mod quant;
 mod scheduler;
 mod sequence;
 mod tokenizer;
@@ -23,11 +29,35 @@ mod _core {
     #[pymodule_export]
     use crate::block_manager::{PyBlock, PyBlockManager};
     #[pymodule_export]
+    use crate::cli::run_command;
+    #[pymodule_export]
+    use crate::device::memory;
+    #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
+    #[pymodule_export]
+    use crate::files::{GgufFile, SafeTensors, TensorInfo};
+    #[pymodule_export]
+    use crate::layers::activation::SiluAndMul;
+    #[pymodule_export]
+    use crate::layers::attention::{Attention, store_kvcache};
+    #[pymodule_export]
+    use crate::layers::embed_head::VocabParallel;
+    #[pymodule_export]
+    use crate::layers::layernorm::RMSNorm;
+    #[pymodule_export]
+    use crate::layers::linear::Linear;
+    #[pymodule_export]
+    use crate::layers::parameter::{Parameter, divide};
+    #[pymodule_export]
+    use crate::layers::rotary_embedding::{RotaryEmbedding, apply_rotary_emb};
+    #[pymodule_export]
+    use crate::layers::sampler::{exponential_noise, sample};
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
     use crate::options::read_config;
+    #[pymodule_export]
+    use crate::quant::{dequantize, ggml_types, quantize};
     #[pymodule_export]
     use crate::scheduler::PyScheduler;
     #[pymodule_export]

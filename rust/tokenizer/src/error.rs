@@ -135,6 +135,12 @@ pub enum Error {
         /// What would do.
         expected: &'static str,
     },
+    /// GGUF has no way to write this tokenizer.
+    #[error("the tokenizer cannot be written to GGUF: {reason}")]
+    NoGgufForm {
+        /// What stands in the way.
+        reason: String,
+    },
     /// The `tokenizers` library refused the parts.
     #[error("cannot build the tokenizer: {0}")]
     Build(String),

@@ -45,7 +45,12 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
     let ids = index(tokens)?;
     let merges = merges(metadata.strings("tokenizer.ggml.merges")?, &ids)?;
     let added = added_tokens(metadata, tokens)?;
+    let special = special_tokens(metadata, tokens)?;
+    let bos = edge(metadata, "tokenizer.ggml.add_bos_token", pre.add_bos, BOS, tokens)?;
+    let eos = edge(metadata, "tokenizer.ggml.add_eos_token", false, EOS, tokens)?;
+    let templates = chat_templates(metadata)?;
 
+    // Everything has been checked: what follows takes memory and time.
     let vocab: tokenizers::models::bpe::Vocab = ids.iter().map(|(token, id)| ((*token).to_owned(), *id)).collect();
     let bpe = BPE::builder()
         .vocab_and_merges(vocab, merges)
@@ -59,14 +64,11 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
         .with_decoder(Some(ByteLevel::default()));
     tokenizer.add_tokens(&added);
 
-    let special = special_tokens(metadata, tokens)?;
-    let bos = edge(metadata, "tokenizer.ggml.add_bos_token", pre.add_bos, BOS, tokens)?;
-    let eos = edge(metadata, "tokenizer.ggml.add_eos_token", false, EOS, tokens)?;
     match post_processor::around(bos, eos)? {
         Some(around) => tokenizer.with_post_processor(Some(around)),
         None => tokenizer.with_post_processor(Some(ByteLevel::new(true, false, true))),
     };
-    Ok(Parts { tokenizer, special, templates: chat_templates(metadata)? })
+    Ok(Parts { tokenizer, special, templates })
 }
 
 /// Token to id.

@@ -15,6 +15,7 @@ mod detokenizer;
 mod directory;
 mod error;
 mod gguf;
+mod gguf_export;
 mod post_processor;
 mod pre_tokenizer;
 mod special;

@@ -52,7 +52,7 @@ const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^
 const PLAIN: PreTokenizer = PreTokenizer { names: &[], cuts: &[], nfc: false, ignore_merges: false, add_bos: false };
 
 /// Every known name.
-const TABLE: &[PreTokenizer] = &[
+pub(crate) const TABLE: &[PreTokenizer] = &[
     PreTokenizer { names: &["gpt-2", "gpt2", "phi-2", "mpt", "olmo"], cuts: &[Cut::Gpt2], ..PLAIN },
     PreTokenizer { names: &["smollm", "starcoder", "refact"], cuts: &[Cut::Digits, Cut::Gpt2], ..PLAIN },
     PreTokenizer {
@@ -104,6 +104,11 @@ impl PreTokenizer {
             pre: name.to_owned(),
             known: TABLE.iter().flat_map(|row| row.names).copied().collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// The names it goes by, the usual one first.
+    pub(crate) fn names(&self) -> &'static [&'static str] {
+        self.names
     }
 
     /// The normaliser, if there is one.

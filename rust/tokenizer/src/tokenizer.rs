@@ -6,7 +6,7 @@ use tokenizers::Tokenizer as HfTokenizer;
 
 use crate::chat::{ChatTemplates, render};
 use crate::special::SpecialTokens;
-use crate::{ChatOptions, Error, directory, gguf};
+use crate::{ChatOptions, Error, directory, gguf, gguf_export};
 
 /// What a source yields, before it is checked and given its face.
 pub(crate) struct Parts {
@@ -19,9 +19,7 @@ pub(crate) struct Parts {
 ///
 /// Immutable after loading and `Send + Sync`: share it in an [`Arc`](std::sync::Arc).
 pub struct Tokenizer {
-    inner: HfTokenizer,
-    special: SpecialTokens,
-    templates: ChatTemplates,
+    parts: Parts,
     vocab_size: usize,
 }
 
@@ -47,10 +45,20 @@ impl Tokenizer {
         gguf::load(metadata).map(Self::new)
     }
 
-    fn new(Parts { tokenizer, special, templates }: Parts) -> Self {
+    fn new(parts: Parts) -> Self {
         // Counting walks the whole vocabulary, so it is done once.
-        let vocab_size = tokenizer.get_vocab_size(true);
-        Self { inner: tokenizer, special, templates, vocab_size }
+        let vocab_size = parts.tokenizer.get_vocab_size(true);
+        Self { parts, vocab_size }
+    }
+
+    /// GGUF metadata (`tokenizer.*`) that describe this tokenizer for a model whose embedding has `rows` rows;
+    /// [`from_gguf`](Self::from_gguf) reads them back.
+    ///
+    /// # Errors
+    /// [`Error::NoGgufForm`] for a vocabulary that is not byte-level BPE, has ids past `rows`, or cuts words in a way
+    /// that GGUF has no name for.
+    pub fn to_gguf(&self, rows: usize) -> Result<Vec<(String, nanovllm_gguf::Value)>, Error> {
+        gguf_export::pairs(&self.parts, rows)
     }
 
     /// The ids of `text`. Special tokens written out in `text` become their ids; with `add_special_tokens` the sequence
@@ -59,7 +67,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when the library cannot encode it.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Error> {
-        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        let encoding =
+            self.parts.tokenizer.encode_fast(text, add_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -70,7 +79,7 @@ impl Tokenizer {
     /// [`Error::TokenId`] for an id no token has; [`Error::Tokenizer`] when the library cannot decode.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Error> {
         ids.iter().try_for_each(|id| self.token(*id).map(|_| ()))?;
-        self.inner.decode(ids, skip_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))
+        self.parts.tokenizer.decode(ids, skip_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))
     }
 
     /// The tokenizer as the JSON of a `tokenizer.json`.
@@ -78,7 +87,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when the library cannot serialise it.
     pub fn to_json(&self) -> Result<String, Error> {
-        self.inner.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))
+        self.parts.tokenizer.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))
     }
 
     /// Tokens in the vocabulary, added ones included.
@@ -88,32 +97,32 @@ impl Tokenizer {
 
     /// The id of `token`, written as the vocabulary writes it (in the byte alphabet, `Ġ` for a space).
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        self.parts.tokenizer.token_to_id(token)
     }
 
     /// The token with this id, written as the vocabulary writes it.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.parts.tokenizer.id_to_token(id)
     }
 
     /// Every id that ends a generation, the tokenizer's own first.
     pub fn eos_token_ids(&self) -> &[u32] {
-        self.special.eos_token_ids()
+        self.parts.special.eos_token_ids()
     }
 
     /// The beginning-of-sequence token.
     pub fn bos_token(&self) -> Option<&str> {
-        self.special.get("bos_token")
+        self.parts.special.get("bos_token")
     }
 
     /// The end-of-sequence token.
     pub fn eos_token(&self) -> Option<&str> {
-        self.special.get("eos_token")
+        self.parts.special.get("eos_token")
     }
 
     /// The padding token.
     pub fn pad_token(&self) -> Option<&str> {
-        self.special.get("pad_token")
+        self.parts.special.get("pad_token")
     }
 
     /// The id of [`bos_token`](Self::bos_token).
@@ -133,7 +142,7 @@ impl Tokenizer {
 
     /// The source of the chat template used by default, if the model has one.
     pub fn chat_template(&self) -> Option<&str> {
-        self.templates.default_template()
+        self.parts.templates.default_template()
     }
 
     /// Renders `messages`, a JSON array of objects (`role`, `content`, ...), into the prompt text.
@@ -142,13 +151,13 @@ impl Tokenizer {
     /// [`Error::NoChatTemplate`], [`Error::UnknownChatTemplate`], [`Error::Messages`], [`Error::ReservedVariable`],
     /// [`Error::TemplateRefused`] when the template raises, [`Error::Template`] for anything else in it.
     pub fn apply_chat_template(&self, messages: &serde_json::Value, options: &ChatOptions) -> Result<String, Error> {
-        let template = self.templates.select(options)?;
-        render(template, &self.special, messages, options)
+        let template = self.parts.templates.select(options)?;
+        render(template, &self.parts.special, messages, options)
     }
 
     /// The library's tokenizer.
     pub(crate) fn inner(&self) -> &HfTokenizer {
-        &self.inner
+        &self.parts.tokenizer
     }
 
     /// The token with this id, or the error that says there is none.
@@ -162,7 +171,7 @@ impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size)
-            .field("special", &self.special)
+            .field("special", &self.parts.special)
             .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,8 @@ pub(crate) mod scalar;
 pub(crate) mod attention;
 pub(crate) mod cached;
 mod math;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod quantized;
 pub(crate) mod rows;
 pub(crate) mod sample;
 pub(crate) mod simd;

@@ -1,74 +1,25 @@
 //! Choosing a token from a row of logits, generic over vectors.
-//!
-//! Adding Gumbel noise to logits and taking the arg-max samples their softmax (Gumbel 1954; Maddison et al. 2014); here as
-//! `logit / temperature - ln(E)` with exponential `E`, nano-vLLM's own draw.
+
+pub(crate) use nanovllm_backend::NoiseStream as Stream;
 
 use super::math::exp2;
 use super::simd::Simd;
 
-/// nano-vLLM's lower bound of the exponential variate.
-const LEAST: f64 = 1e-10;
-
-/// The random stream of one draw: a token's uniform variate is a hash of the token's id and these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stream {
-    low: u32,
-    high: u32,
-}
-
-impl Stream {
-    /// The stream of the token at `position` of the request with `key`.
-    pub(crate) fn new(key: u64, position: u64) -> Self {
-        let mixed = splitmix(splitmix(key).wrapping_add(position));
-        Self { low: mixed as u32, high: (mixed >> 32) as u32 }
+/// [`Stream::bits`] of `LANES` tokens.
+///
+/// # Safety
+/// See [`Simd`].
+#[inline(always)]
+unsafe fn bits<S: Simd>(stream: Stream, tokens: S::U) -> S::U {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let x = S::add_u(tokens, S::splat_u(stream.low));
+        let x = S::mul_u(S::xor_u(x, S::shr_u::<17>(x)), S::splat_u(0xed5a_d4bb));
+        let x = S::mul_u(S::xor_u(x, S::shr_u::<11>(x)), S::splat_u(0xac4c_1b51));
+        let x = S::xor_u(x, S::splat_u(stream.high));
+        let x = S::mul_u(S::xor_u(x, S::shr_u::<15>(x)), S::splat_u(0x3184_8bab));
+        S::xor_u(x, S::shr_u::<14>(x))
     }
-
-    /// 32 random bits for a token.
-    ///
-    /// Multiply and xor-shift rounds with constants of Wellons' `triple32`, the stream entering before the first round and
-    /// between the rounds, so that two streams are not one stream with its tokens renumbered.
-    pub(crate) fn bits(self, token: u32) -> u32 {
-        let mut x = token.wrapping_add(self.low);
-        x ^= x >> 17;
-        x = x.wrapping_mul(0xed5a_d4bb);
-        x ^= x >> 11;
-        x = x.wrapping_mul(0xac4c_1b51) ^ self.high;
-        x ^= x >> 15;
-        x = x.wrapping_mul(0x3184_8bab);
-        x ^ (x >> 14)
-    }
-
-    /// [`bits`](Self::bits) of `LANES` tokens.
-    ///
-    /// # Safety
-    /// See [`Simd`].
-    #[inline(always)]
-    unsafe fn bits_of<S: Simd>(self, tokens: S::U) -> S::U {
-        // SAFETY: by the caller's contract.
-        unsafe {
-            let x = S::add_u(tokens, S::splat_u(self.low));
-            let x = S::mul_u(S::xor_u(x, S::shr_u::<17>(x)), S::splat_u(0xed5a_d4bb));
-            let x = S::mul_u(S::xor_u(x, S::shr_u::<11>(x)), S::splat_u(0xac4c_1b51));
-            let x = S::xor_u(x, S::splat_u(self.high));
-            let x = S::mul_u(S::xor_u(x, S::shr_u::<15>(x)), S::splat_u(0x3184_8bab));
-            S::xor_u(x, S::shr_u::<14>(x))
-        }
-    }
-
-    /// `logit / temperature - ln(E)`. In f64: as f32, uniform variates near 1 would become 1 and their `E` infinite.
-    pub(crate) fn score(self, token: u32, logit: f32, temperature: f32) -> f64 {
-        let uniform = (f64::from(self.bits(token)) + 0.5) * 2f64.powi(-32);
-        let exponential = (-(-uniform).ln_1p()).max(LEAST);
-        f64::from(logit / temperature) - exponential.ln()
-    }
-}
-
-/// Steele, Lea and Flood's `SplitMix64` output function, one step on.
-fn splitmix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 /// The lowest index of the largest of `n` logits, NaN aside; 0 when there is none.
@@ -137,15 +88,15 @@ pub(crate) unsafe fn draw<S: Simd>(logits: *const f32, n: usize, temperature: f3
             if S::ge_bits(v, S::splat(bound.logit)) != 0 {
                 let tokens = S::add_u(S::iota(), S::splat_u(i as u32));
                 // 24 bits, rounded down: a lower bound of the uniform variate, exact in f32.
-                let uniform = S::mul(S::to_f32(S::shr_u::<8>(stream.bits_of::<S>(tokens))), S::splat(2f32.powi(-24)));
+                let uniform = S::mul(S::to_f32(S::shr_u::<8>(bits::<S>(stream, tokens))), S::splat(2f32.powi(-24)));
                 // Above 0 every variate passes; of a huge logit over the temperature the rounding alone may be huge.
                 let exponent = S::min(S::sub(S::div(v, divisor), S::splat(bound.score)), S::splat(1.0));
-                let mut bits = S::ge_bits(exp2::<S>(S::mul(exponent, S::splat(std::f32::consts::LOG2_E))), uniform);
+                let mut likely = S::ge_bits(exp2::<S>(S::mul(exponent, S::splat(std::f32::consts::LOG2_E))), uniform);
                 // NaN is lost on the way here.
-                bits &= S::ge_bits(v, v);
-                while bits != 0 {
-                    let token = (i + bits.trailing_zeros() as usize) as u32;
-                    bits &= bits - 1;
+                likely &= S::ge_bits(v, v);
+                while likely != 0 {
+                    let token = (i + likely.trailing_zeros() as usize) as u32;
+                    likely &= likely - 1;
                     let score = stream.score(token, *logits.add(token as usize), temperature);
                     #[allow(clippy::float_cmp)] // a tie is a tie to the last bit
                     if score > best || (score == best && token < winner) {
@@ -171,7 +122,7 @@ struct Bound {
 impl Bound {
     fn new(best: f64, temperature: f32) -> Self {
         let slack = 1e-4 + 1e-6 * best.abs();
-        let least = (best + LEAST.ln() - slack) * f64::from(temperature);
+        let least = (best + Stream::LEAST.ln() - slack) * f64::from(temperature);
         Self { logit: (least - 1e-6 * least.abs()) as f32, score: (best - slack) as f32 }
     }
 }

@@ -55,7 +55,7 @@ impl RowKernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx512Bf16 => super::avx512::table::rows(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => super::avx2::table::rows(),
+            Isa::Avx2 | Isa::AvxVnni => super::avx2::table::rows(),
             _ => super::scalar::table::rows(),
         }
     }
@@ -70,7 +70,7 @@ impl AttentionKernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => super::avx512::table::attention(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => super::avx2::table::attention(),
+            Isa::Avx2 | Isa::AvxVnni => super::avx2::table::attention(),
             _ => super::scalar::table::attention(),
         }
     }

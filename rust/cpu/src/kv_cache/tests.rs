@@ -116,6 +116,52 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn layers_are_read_as_they_were_written(
+        num_kv_heads in 1usize..4, half in 1usize..40, num_blocks in 0usize..5,
+        block_size in prop_oneof![Just(16usize), Just(32), 1usize..40], bf16: bool, seed: u64,
+    ) {
+        let dtype = if bf16 { DType::Bf16 } else { DType::F32 };
+        let spec = KvCacheSpec { num_layers: 2, num_blocks, block_size, num_kv_heads, head_dim: 2 * half, dtype };
+        let mut random = Random::new(seed);
+        let (keys, values) = (random.values(spec.layer_len()), random.values(spec.layer_len()));
+        let rounded = |x: &[f32]| -> Vec<f32> {
+            x.iter().map(|&x| if bf16 { half::bf16::from_f32(x).to_f32() } else { x }).collect()
+        };
+        for isa in Isa::available() {
+            let mut cache = KvCache::new(&spec, isa).expect("small");
+            cache.poison();
+            cache.write_layer(1, &keys, &values).expect("of the right length");
+            prop_assert_eq!(cache.copy_layer(1), (rounded(&keys), rounded(&values)), "{}", isa);
+            let (other, _) = cache.copy_layer(0);
+            prop_assert!(other.iter().all(|x| x.is_nan()), "the other layer is untouched");
+            // Rounding what is rounded changes nothing.
+            let (read_keys, read_values) = cache.copy_layer(1);
+            cache.write_layer(1, &read_keys, &read_values).expect("of the right length");
+            prop_assert_eq!(cache.copy_layer(1), (read_keys, read_values), "{}", isa);
+        }
+    }
+}
+
+#[test]
+fn layers_of_another_length_are_refused_whole() {
+    let spec =
+        KvCacheSpec { num_layers: 1, num_blocks: 2, block_size: 3, num_kv_heads: 1, head_dim: 4, dtype: DType::F32 };
+    let (right, zeros) = (vec![1.0; 24], vec![0.0; 24]);
+    let mut cache = KvCache::new(&spec, Isa::Scalar).expect("small");
+    for wrong in [vec![1.0; 23], vec![1.0; 25], vec![]] {
+        let got = wrong.len();
+        for (keys, values) in [(&wrong, &right), (&right, &wrong)] {
+            let error = cache.write_layer(0, keys, values).expect_err("of the wrong length");
+            assert!(matches!(error, Error::Shape { expected: 24, got: g, .. } if g == got));
+            assert_eq!(cache.copy_layer(0), (zeros.clone(), zeros.clone()));
+        }
+    }
+}
+
 #[test]
 fn impossible_caches_are_errors() {
     let spec =

@@ -1,4 +1,4 @@
-//! F32, F16 and BF16: one value an element, of any bit pattern.
+//! Floats of any bit pattern and integers: one value an element. Integers and F64 are read as the nearest f32.
 
 #![allow(clippy::unnecessary_wraps)] // encoders share the signature of the block formats', which can fail
 
@@ -19,6 +19,26 @@ pub(super) fn from_bf16(data: &[u8], out: &mut [f32]) {
     decode(data, out, |bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16));
 }
 
+pub(super) fn from_f64(data: &[u8], out: &mut [f32]) {
+    decode(data, out, |bytes| f64::from_le_bytes(bytes) as f32);
+}
+
+pub(super) fn from_i8(data: &[u8], out: &mut [f32]) {
+    decode(data, out, |bytes| i8::from_le_bytes(bytes) as f32);
+}
+
+pub(super) fn from_i16(data: &[u8], out: &mut [f32]) {
+    decode(data, out, |bytes| i16::from_le_bytes(bytes) as f32);
+}
+
+pub(super) fn from_i32(data: &[u8], out: &mut [f32]) {
+    decode(data, out, |bytes| i32::from_le_bytes(bytes) as f32);
+}
+
+pub(super) fn from_i64(data: &[u8], out: &mut [f32]) {
+    decode(data, out, |bytes| i64::from_le_bytes(bytes) as f32);
+}
+
 pub(super) fn to_f32(x: &[f32], out: &mut Vec<u8>) -> Result<(), Error> {
     out.extend(x.iter().flat_map(|value| value.to_le_bytes()));
     Ok(())
@@ -31,6 +51,11 @@ pub(super) fn to_f16(x: &[f32], out: &mut Vec<u8>) -> Result<(), Error> {
 
 pub(super) fn to_bf16(x: &[f32], out: &mut Vec<u8>) -> Result<(), Error> {
     out.extend(x.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()));
+    Ok(())
+}
+
+pub(super) fn to_f64(x: &[f32], out: &mut Vec<u8>) -> Result<(), Error> {
+    out.extend(x.iter().flat_map(|&value| f64::from(value).to_le_bytes()));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Byte `i` of a block holds element `i` in its low nibble and element `i + 16` in its high one.
 
-use super::{Block, LeF16, inverse};
+use super::{Block, Encode, LeF16, inverse, search};
 use crate::GgmlType;
 
 /// 32 elements: `d * (q - 8)`.
@@ -27,9 +27,6 @@ pub struct BlockQ4_1 {
     pub qs: [u8; 16],
 }
 
-const _: () = assert!(size_of::<BlockQ4_0>() == GgmlType::Q4_0.type_size() && align_of::<BlockQ4_0>() == 1);
-const _: () = assert!(size_of::<BlockQ4_1>() == GgmlType::Q4_1.type_size() && align_of::<BlockQ4_1>() == 1);
-
 impl Block for BlockQ4_0 {
     const DTYPE: GgmlType = GgmlType::Q4_0;
 
@@ -37,11 +34,11 @@ impl Block for BlockQ4_0 {
         let d = self.d.to_f32();
         unpack(&self.qs, out, |q| (i32::from(q) - 8) as f32 * d);
     }
+}
 
+impl Encode for BlockQ4_0 {
     fn quantize(x: &[f32]) -> Option<Self> {
-        // The value of largest magnitude, the first of equals.
-        let extreme = x.iter().fold(0.0, |most: f32, &v| if most.abs() < v.abs() { v } else { most });
-        let d = extreme / -8.0;
+        let d = search::extreme(x) / -8.0;
         let id = inverse(d);
         Some(Self { d: LeF16::finite(d)?, qs: pack(x, |v| v * id + 8.5) })
     }
@@ -54,7 +51,9 @@ impl Block for BlockQ4_1 {
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
         unpack(&self.qs, out, |q| q as f32 * d + m);
     }
+}
 
+impl Encode for BlockQ4_1 {
     fn quantize(x: &[f32]) -> Option<Self> {
         let min = x.iter().copied().fold(f32::MAX, f32::min);
         let max = x.iter().copied().fold(f32::MIN, f32::max);
@@ -64,7 +63,8 @@ impl Block for BlockQ4_1 {
     }
 }
 
-fn unpack(qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32) {
+/// Hands `value` each code of 32, in the order of Q4_0.
+pub(super) fn unpack(qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32) {
     let (low, high) = out.split_at_mut(16);
     for ((low, high), &byte) in low.iter_mut().zip(high).zip(qs) {
         *low = value(byte & 0x0f);
@@ -74,6 +74,10 @@ fn unpack(qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32) {
 
 /// `code` gives the code plus a half, to be truncated.
 fn pack(x: &[f32], code: impl Fn(f32) -> f32) -> [u8; 16] {
-    let nibble = |v: f32| (code(v) as u8).min(15);
-    std::array::from_fn(|i| nibble(x[i]) | nibble(x[i + 16]) << 4)
+    pack_codes(|i| (code(x[i]) as u8).min(15))
+}
+
+/// The codes of 32 elements, 0 to 15, in the order of Q4_0.
+pub(super) fn pack_codes(code: impl Fn(usize) -> u8) -> [u8; 16] {
+    std::array::from_fn(|i| code(i) | code(i + 16) << 4)
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use nanovllm_backend::DType;
 use nanovllm_gguf::GgufFile;
 
 use super::{StoredTensor, gguf_names};
@@ -16,7 +17,7 @@ pub struct GgufCheckpoint {
 }
 
 impl GgufCheckpoint {
-    /// Opens the file at `path`.
+    /// Opens the file at `path`; any shard of a split model leads to the others.
     ///
     /// # Errors
     /// What is wrong with it, or with the configuration it holds.
@@ -55,8 +56,16 @@ impl GgufCheckpoint {
         })
     }
 
-    pub(super) fn release(&self, tensor: &StoredTensor<'_>) {
-        if let Some(view) = self.file.tensor(tensor.name) {
+    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
+        Some(self.file.tensor(&gguf_names::from_hugging_face(name)?)?.dtype)
+    }
+
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        gguf_names::from_hugging_face(name).map_or(Ok(()), |name| Ok(self.file.check(&name)?))
+    }
+
+    pub(super) fn release(&self, name: &str) {
+        if let Some(view) = self.file.tensor(name) {
             self.file.release(&view);
         }
     }
@@ -97,8 +106,6 @@ fn restore_halves(tensor: StoredTensor<'_>, heads: usize, head_dim: usize) -> St
 
 #[cfg(test)]
 mod tests {
-    use nanovllm_backend::DType;
-
     use super::*;
 
     #[test]

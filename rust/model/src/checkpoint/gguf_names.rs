@@ -32,7 +32,7 @@ pub(super) fn to_hugging_face(name: &str) -> Option<String> {
 }
 
 /// The GGUF name of a Hugging Face tensor.
-pub(super) fn from_hugging_face(name: &str) -> Option<String> {
+pub fn from_hugging_face(name: &str) -> Option<String> {
     let (module, kind) = name.rsplit_once('.')?;
     if let Some(rest) = module.strip_prefix("model.layers.") {
         let (layer, module) = rest.split_once('.')?;

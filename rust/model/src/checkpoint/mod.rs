@@ -3,6 +3,7 @@
 mod gguf;
 mod gguf_names;
 mod safetensors;
+mod safetensors_files;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,7 +12,9 @@ use nanovllm_backend::DType;
 use nanovllm_gguf::GgufFile;
 
 pub use self::gguf::GgufCheckpoint;
+pub use self::gguf_names::from_hugging_face as gguf_tensor_name;
 pub use self::safetensors::SafeTensorsCheckpoint;
+pub use self::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
 use crate::config::ModelConfig;
 use crate::error::{LoadError, Result};
 
@@ -29,14 +32,21 @@ pub struct StoredTensor<'a> {
 }
 
 impl StoredTensor<'_> {
+    /// Refuses an element type that cannot be widened to f32.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        if nanovllm_gguf::is_supported(self.dtype) {
+            Ok(())
+        } else {
+            Err(LoadError::unsupported_dtype(self.name, self.dtype))
+        }
+    }
+
     /// All elements as f32.
     ///
     /// # Errors
     /// [`LoadError::UnsupportedDType`]; [`LoadError::Gguf`] when memory is short.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
-        if !nanovllm_gguf::is_supported(self.dtype) {
-            return Err(LoadError::unsupported_dtype(self.name, self.dtype));
-        }
+        self.check_readable()?;
         let mut out = vec![0.0; self.shape.iter().product()];
         nanovllm_gguf::dequantize(self.dtype, &self.data, &mut out)?;
         Ok(out)
@@ -99,11 +109,28 @@ impl Checkpoint {
         }
     }
 
-    /// Tells the system that the pages of the tensor are not needed for now.
-    pub(crate) fn release(&self, tensor: &StoredTensor<'_>) {
+    /// Element type of the tensor with this Hugging Face name. Its data are not read.
+    pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
         match self {
-            Self::SafeTensors(c) => c.release(tensor),
-            Self::Gguf(c) => c.release(tensor),
+            Self::SafeTensors(c) => c.dtype(name),
+            Self::Gguf(c) => c.dtype(name),
+        }
+    }
+
+    /// Checks that the file of the tensor with this Hugging Face name is as long as when it was opened. To be called before
+    /// [`tensor`](Self::tensor), which may read the data.
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        match self {
+            Self::SafeTensors(c) => c.check(name),
+            Self::Gguf(c) => c.check(name),
+        }
+    }
+
+    /// Tells the system that the pages of the tensor stored as `name` are not needed for now.
+    pub(crate) fn release(&self, name: &str) {
+        match self {
+            Self::SafeTensors(c) => c.release(name),
+            Self::Gguf(c) => c.release(name),
         }
     }
 }

@@ -29,16 +29,6 @@ impl ModelConfig {
         let hidden_size = keys.usize("embedding_length")?;
         let num_attention_heads = keys.usize("attention.head_count")?;
         let head_dim = keys.opt("attention.key_length")?.unwrap_or(hidden_size / num_attention_heads.max(1));
-        for (key, value) in [
-            ("attention.value_length", keys.opt("attention.value_length")?),
-            ("rope.dimension_count", keys.opt("rope.dimension_count")?),
-        ] {
-            if let Some(value) = value.filter(|&n| n != head_dim) {
-                return Err(LoadError::Unsupported(format!(
-                    "{name}.{key} of {value} beside heads of {head_dim}; they must be equal"
-                )));
-            }
-        }
         let embedding = file.tensor("token_embd.weight");
         let vocab_size = match keys.opt("vocab_size")? {
             Some(n) => n,
@@ -65,6 +55,7 @@ impl ModelConfig {
             raw: serde_json::Value::Null,
         }
         .validate()?;
+        keys.check_heads(config.head_dim)?;
         config.raw = config.to_json(class, name);
         Ok(config)
     }
@@ -111,10 +102,33 @@ impl Keys<'_> {
         Ok(self.metadata.opt_u64(&self.name(key))?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
     }
 
+    /// Heads are rotated whole, and those of values are as wide as those of keys.
+    fn check_heads(&self, head_dim: usize) -> Result<()> {
+        let rotated = self.opt("rope.dimension_count")?;
+        if let Some(rotated) = rotated.filter(|&n| n > head_dim) {
+            let key = self.name("rope.dimension_count");
+            return Err(LoadError::Config(format!(
+                "{key} is {rotated}, more than the {head_dim} dimensions of a head"
+            )));
+        }
+        for (key, value) in
+            [("attention.value_length", self.opt("attention.value_length")?), ("rope.dimension_count", rotated)]
+        {
+            if let Some(value) = value.filter(|&n| n != head_dim) {
+                let key = self.name(key);
+                return Err(LoadError::Unsupported(format!(
+                    "{key} of {value} beside heads of {head_dim}; they must be equal"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn rope(&self, file: &GgufFile) -> Result<RopeConfig> {
         let theta = f64::from(self.metadata.opt_f32(&self.name("rope.freq_base"))?.unwrap_or(10000.0));
         if let Some(factors) = file.tensor("rope_freqs.weight") {
             // Llama 3's scaling, already worked out by whoever converted the model.
+            file.check(factors.name)?;
             let factors = factors.to_f32()?;
             return Ok(RopeConfig { theta, scaling: RopeScaling::Factors(factors) });
         }

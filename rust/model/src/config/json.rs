@@ -56,6 +56,17 @@ impl ModelConfig {
     }
 }
 
+impl RopeConfig {
+    /// Reads what config.json says of rotary embeddings: `rope_parameters`, or `rope_theta` beside `rope_scaling`; and
+    /// `max_position_embeddings` where a scaling does not say what the model was trained on.
+    ///
+    /// # Errors
+    /// [`LoadError::Unsupported`] for a scaling there is no code for, and [`LoadError::Config`] naming the key.
+    pub fn from_json(raw: &Value) -> Result<Self> {
+        rope(Object(raw))
+    }
+}
+
 fn read(json: Object<'_>) -> Result<ModelConfig> {
     let architecture = architecture(json)?;
     let hidden_size = json.usize("hidden_size")?;

@@ -3,11 +3,11 @@
 use nanovllm_backend::Backend;
 
 /// `silu(gate) * up`.
-pub(crate) struct SiluAndMul;
+pub struct SiluAndMul;
 
 impl SiluAndMul {
     /// `x` is `[rows, 2 n]`, gates first; `out` is `[rows, n]`.
-    pub(crate) fn forward<B: Backend>(backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
+    pub fn forward<B: Backend>(backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
         backend.silu_and_mul(x, out);
     }
 }

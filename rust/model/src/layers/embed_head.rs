@@ -5,41 +5,61 @@ use std::sync::Arc;
 use nanovllm_backend::Backend;
 
 use crate::error::Result;
+use crate::sharding::{Layout, ShardError, TpRank};
 use crate::weights::Weights;
 
+/// How the matrix of an embedding or of an output projection lies on one rank: a rank has its share of the tokens.
+///
+/// # Errors
+/// [`ShardError::Indivisible`], [`ShardError::Overflow`].
+pub fn vocab_parallel(vocab: usize, hidden: usize, tp: TpRank) -> std::result::Result<Layout, ShardError> {
+    Layout::by_rows(&[vocab], Some(hidden), tp)
+}
+
 /// Token ids to rows.
-pub(crate) struct VocabParallelEmbedding<B: Backend> {
+pub struct VocabParallelEmbedding<B: Backend> {
     weight: Arc<B::Weight>,
 }
 
 impl<B: Backend> VocabParallelEmbedding<B> {
-    pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
-        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden)?) })
+    /// The embedding of a packed matrix `[tokens, hidden]`.
+    pub fn new(weight: Arc<B::Weight>) -> Self {
+        Self { weight }
     }
 
-    /// `out[i] = weight[ids[i]]`.
-    pub(crate) fn forward(&self, backend: &B, ids: &[u32], out: &mut B::Tensor) {
+    pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
+        let layout = vocab_parallel(vocab, hidden, TpRank::SINGLE)?;
+        Ok(Self { weight: weights.matrix(&[format!("{prefix}.weight")], layout)? })
+    }
+
+    /// `out[i] = weight[ids[i]]`; ids are in range.
+    pub fn forward(&self, backend: &B, ids: &[u32], out: &mut B::Tensor) {
         backend.embedding(&self.weight, ids, out);
     }
 }
 
 /// Rows to logits.
-pub(crate) struct ParallelLmHead<B: Backend> {
+pub struct ParallelLmHead<B: Backend> {
     weight: Arc<B::Weight>,
 }
 
 impl<B: Backend> ParallelLmHead<B> {
+    /// The projection by a packed matrix `[tokens, hidden]`.
+    pub fn new(weight: Arc<B::Weight>) -> Self {
+        Self { weight }
+    }
+
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
-        Ok(Self { weight: Arc::new(weights.matrix(&format!("{prefix}.weight"), vocab, hidden)?) })
+        VocabParallelEmbedding::load(weights, prefix, vocab, hidden).map(|embedding| Self::tied(&embedding))
     }
 
     /// The embedding's own matrix, stored once.
-    pub(crate) fn tied(embedding: &VocabParallelEmbedding<B>) -> Self {
+    pub fn tied(embedding: &VocabParallelEmbedding<B>) -> Self {
         Self { weight: Arc::clone(&embedding.weight) }
     }
 
-    /// `[rows, hidden] -> [rows, vocab]`; the caller has chosen the rows that need logits.
-    pub(crate) fn forward(&self, backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
+    /// `[rows, hidden] -> [rows, tokens]`; the caller has chosen the rows that need logits.
+    pub fn forward(&self, backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
         backend.linear(x, &self.weight, None, out);
     }
 }

@@ -1,33 +1,42 @@
 //! Root-mean-square norm, with and without the residual addition.
 
+use std::sync::Arc;
+
 use nanovllm_backend::Backend;
 
 use crate::error::Result;
+use crate::sharding::Layout;
 use crate::weights::Weights;
 
 /// A norm's weight and epsilon.
-pub(crate) struct RmsNorm<B: Backend> {
-    weight: B::Tensor,
+pub struct RmsNorm<B: Backend> {
+    weight: Arc<B::Tensor>,
     eps: f32,
 }
 
 impl<B: Backend> RmsNorm<B> {
+    /// A norm of rows as wide as `weight`, `[1, width]`.
+    pub fn new(weight: Arc<B::Tensor>, eps: f32) -> Self {
+        Self { weight, eps }
+    }
+
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, size: usize, eps: f32) -> Result<Self> {
-        Ok(Self { weight: weights.vector(&format!("{prefix}.weight"), size)?, eps })
+        let layout = Layout::replicated(size, None)?;
+        Ok(Self { weight: weights.vector(&[format!("{prefix}.weight")], layout)?, eps })
     }
 
     /// `out = norm(x)`.
-    pub(crate) fn forward(&self, backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
+    pub fn forward(&self, backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
         backend.rms_norm(x, &self.weight, self.eps, out);
     }
 
     /// `residual += x; out = norm(residual)`.
-    pub(crate) fn add_forward(&self, backend: &B, x: &B::Tensor, residual: &mut B::Tensor, out: &mut B::Tensor) {
+    pub fn add_forward(&self, backend: &B, x: &B::Tensor, residual: &mut B::Tensor, out: &mut B::Tensor) {
         backend.add_rms_norm(x, residual, &self.weight, self.eps, out);
     }
 
     /// Weight and epsilon, for an operation that norms along the way.
-    pub(crate) fn parts(&self) -> (&B::Tensor, f32) {
+    pub fn parts(&self) -> (&B::Tensor, f32) {
         (&self.weight, self.eps)
     }
 }

@@ -1,90 +1,114 @@
-//! Linear layers: projections that are stored apart and run as one.
+//! Linear layers, cut over tensor-parallel ranks as nano-vLLM cuts them; projections of the same input run as one.
+
+use std::sync::Arc;
 
 use nanovllm_backend::{Backend, HeadLayout};
 
 use crate::error::Result;
+use crate::sharding::{Layout, ShardError, TpRank, divide};
 use crate::weights::Weights;
 
 /// Which stored projections a packed module is made of, in order: nano-vLLM's `packed_modules_mapping`.
-pub(crate) const PACKED_MODULES: [(&str, &[&str]); 2] =
+pub const PACKED_MODULES: [(&str, &[&str]); 2] =
     [("qkv_proj", &["q_proj", "k_proj", "v_proj"]), ("gate_up_proj", &["gate_proj", "up_proj"])];
 
 /// `y = x @ weight^T (+ bias)`.
-pub(crate) struct Linear<B: Backend> {
-    weight: B::Weight,
-    bias: Option<B::Tensor>,
+pub struct Linear<B: Backend> {
+    weight: Arc<B::Weight>,
+    bias: Option<Arc<B::Tensor>>,
 }
 
 impl<B: Backend> Linear<B> {
-    /// A layer whose rows come from `shards` of the packed module at the end of `prefix`, each of its own number of rows.
-    fn packed(
-        weights: &mut Weights<'_, B>,
-        prefix: &str,
-        input_size: usize,
-        output_sizes: &[usize],
-        bias: bool,
-    ) -> Result<Self> {
-        let mut prefixes = vec![prefix.to_owned()];
-        for (module, shards) in PACKED_MODULES {
-            if let Some(parent) = prefix.strip_suffix(module) {
-                prefixes = shards.iter().map(|shard| format!("{parent}{shard}")).collect();
-            }
-        }
-        let names = |kind: &str| -> Vec<(String, usize)> {
-            prefixes.iter().map(|p| format!("{p}.{kind}")).zip(output_sizes.iter().copied()).collect()
-        };
-        let weight = weights.stacked(&names("weight"), input_size)?;
-        let bias = if bias { Some(weights.stacked_vector(&names("bias"))?) } else { None };
+    /// A layer of a packed weight `[outputs, inputs]` and a bias `[1, outputs]`.
+    pub fn new(weight: Arc<B::Weight>, bias: Option<Arc<B::Tensor>>) -> Self {
+        Self { weight, bias }
+    }
+
+    /// The layer at `prefix` of a checkpoint.
+    pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, layouts: LinearLayouts) -> Result<Self> {
+        let weight = weights.matrix(&stored_names(prefix, "weight"), layouts.weight)?;
+        let bias = layouts.bias.map(|layout| weights.vector(&stored_names(prefix, "bias"), layout)).transpose()?;
         Ok(Self { weight, bias })
     }
 
     /// `[rows, inputs] -> [rows, outputs]`.
-    pub(crate) fn forward(&self, backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
-        backend.linear(x, &self.weight, self.bias.as_ref(), out);
+    pub fn forward(&self, backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
+        backend.linear(x, &self.weight, self.bias.as_deref(), out);
     }
 }
 
-/// q, k and v as one projection.
-pub(crate) struct QkvParallelLinear;
+/// The stored tensors `kind` of the module at `prefix`: several for a packed one.
+fn stored_names(prefix: &str, kind: &str) -> Vec<String> {
+    for (module, shards) in PACKED_MODULES {
+        if let Some(parent) = prefix.strip_suffix(module) {
+            return shards.iter().map(|shard| format!("{parent}{shard}.{kind}")).collect();
+        }
+    }
+    vec![format!("{prefix}.{kind}")]
+}
 
-impl QkvParallelLinear {
-    pub(crate) fn load<B: Backend>(
-        weights: &mut Weights<'_, B>,
-        prefix: &str,
+/// How weight and bias of a linear layer lie on one rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinearLayouts {
+    /// `[outputs, inputs]` of the rank.
+    pub weight: Layout,
+    /// `[outputs]` of the rank; None without a bias.
+    pub bias: Option<Layout>,
+}
+
+impl LinearLayouts {
+    /// Every rank has everything.
+    ///
+    /// # Errors
+    /// [`ShardError::Overflow`].
+    pub fn replicated(inputs: usize, outputs: usize, bias: bool) -> std::result::Result<Self, ShardError> {
+        let layout = |cols| Layout::replicated(outputs, cols);
+        Ok(Self { weight: layout(Some(inputs))?, bias: bias.then(|| layout(None)).transpose()? })
+    }
+
+    /// Projections of `outputs` each, stacked; a rank has its share of the outputs of each.
+    ///
+    /// # Errors
+    /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
+    pub fn column_parallel(
+        inputs: usize,
+        outputs: &[usize],
+        bias: bool,
+        tp: TpRank,
+    ) -> std::result::Result<Self, ShardError> {
+        let layout = |cols| Layout::by_rows(outputs, cols, tp);
+        Ok(Self { weight: layout(Some(inputs))?, bias: bias.then(|| layout(None)).transpose()? })
+    }
+
+    /// q, k and v of `heads`, the heads of all ranks together; a rank has its share of the heads of each.
+    ///
+    /// # Errors
+    /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
+    pub fn qkv_parallel(
         hidden_size: usize,
         heads: &HeadLayout,
         bias: bool,
-    ) -> Result<Linear<B>> {
-        Linear::packed(weights, prefix, hidden_size, &[heads.q_size(), heads.kv_size(), heads.kv_size()], bias)
+        tp: TpRank,
+    ) -> std::result::Result<Self, ShardError> {
+        // Heads must divide, which is more than that their widths do.
+        for count in [heads.num_heads, heads.num_kv_heads] {
+            divide(count, tp.size())?;
+            count.checked_mul(heads.head_dim).ok_or(ShardError::Overflow)?;
+        }
+        Self::column_parallel(hidden_size, &[heads.q_size(), heads.kv_size(), heads.kv_size()], bias, tp)
     }
-}
 
-/// Several projections of the same input as one.
-pub(crate) struct MergedColumnParallelLinear;
-
-impl MergedColumnParallelLinear {
-    pub(crate) fn load<B: Backend>(
-        weights: &mut Weights<'_, B>,
-        prefix: &str,
-        input_size: usize,
-        output_sizes: &[usize],
+    /// A rank has its share of the inputs, and a bias whole: one rank adds it before the sum over ranks.
+    ///
+    /// # Errors
+    /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
+    pub fn row_parallel(
+        inputs: usize,
+        outputs: usize,
         bias: bool,
-    ) -> Result<Linear<B>> {
-        Linear::packed(weights, prefix, input_size, output_sizes, bias)
-    }
-}
-
-/// A projection whose input would be split over tensor-parallel ranks.
-pub(crate) struct RowParallelLinear;
-
-impl RowParallelLinear {
-    pub(crate) fn load<B: Backend>(
-        weights: &mut Weights<'_, B>,
-        prefix: &str,
-        input_size: usize,
-        output_size: usize,
-        bias: bool,
-    ) -> Result<Linear<B>> {
-        Linear::packed(weights, prefix, input_size, &[output_size], bias)
+        tp: TpRank,
+    ) -> std::result::Result<Self, ShardError> {
+        let weight = Layout::by_cols(outputs, inputs, tp)?;
+        Ok(Self { weight, bias: bias.then(|| Layout::replicated(outputs, None)).transpose()? })
     }
 }

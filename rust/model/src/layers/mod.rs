@@ -1,8 +1,8 @@
 //! nano-vLLM's layers, under its names, over any backend.
 
-pub(crate) mod activation;
-pub(crate) mod attention;
-pub(crate) mod embed_head;
-pub(crate) mod layernorm;
-pub(crate) mod linear;
-pub(crate) mod rotary_embedding;
+pub mod activation;
+pub mod attention;
+pub mod embed_head;
+pub mod layernorm;
+pub mod linear;
+pub mod rotary_embedding;

@@ -1,18 +1,22 @@
 //! The table of cosines and sines that rotates queries and keys.
 
-use nanovllm_backend::{Backend, Error};
+use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec};
 
 use crate::config::RopeConfig;
 use crate::error::Result;
 
 /// `[max_position, head_dim]`: cosines of the position times each inverse frequency, then sines.
-pub(crate) struct RotaryEmbedding<B: Backend> {
-    pub(crate) cos_sin_cache: B::Tensor,
+pub struct RotaryEmbedding<B: Backend> {
+    /// The table.
+    pub cos_sin_cache: B::Tensor,
 }
 
 impl<B: Backend> RotaryEmbedding<B> {
     /// The table for positions below `max_position`. Angles are worked out in f64: in f32 those of far positions lose digits.
-    pub(crate) fn new(backend: &B, config: &RopeConfig, head_dim: usize, max_position: usize) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`crate::LoadError::Config`] for a scaling that gives no angles; [`crate::LoadError::Backend`] when memory is short.
+    pub fn new(backend: &B, config: &RopeConfig, head_dim: usize, max_position: usize) -> Result<Self> {
         let (inverse, scale) = config.inverse_frequencies(head_dim)?;
         let (what, len) = ("the rotary table", max_position.saturating_mul(head_dim));
         let mut table = Vec::new();
@@ -28,4 +32,75 @@ impl<B: Backend> RotaryEmbedding<B> {
         }
         Ok(Self { cos_sin_cache: backend.upload(&table, max_position, head_dim)? })
     }
+
+    /// A table of one position that leaves heads as they are.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn identity(backend: &B, head_dim: usize) -> std::result::Result<Self, Error> {
+        let cosines = std::iter::repeat_n(1.0, head_dim / 2);
+        let table: Vec<f32> = cosines.chain(std::iter::repeat_n(0.0, head_dim / 2)).collect();
+        Ok(Self { cos_sin_cache: backend.upload(&table, 1, head_dim)? })
+    }
+
+    /// Rotates heads without storing or attending: `x`, `[rows, num_heads * head_dim]`, row `i` by table row `positions[i]`,
+    /// which is in range. They are to the device the queries of rows whose keys and values go nowhere.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an odd head dimension or when sizes disagree; [`Error::OutOfMemory`].
+    pub fn rotate(
+        &self,
+        backend: &B,
+        x: &[f32],
+        num_heads: usize,
+        head_dim: usize,
+        positions: &[u32],
+    ) -> std::result::Result<Vec<f32>, Error> {
+        let heads = HeadLayout { num_heads, num_kv_heads: 1, head_dim };
+        let (rows, width) = (positions.len(), heads.q_size());
+        let mut cache = backend.kv_cache(&KvCacheSpec {
+            num_layers: 1,
+            num_blocks: 1,
+            block_size: 1,
+            num_kv_heads: 1,
+            head_dim,
+            dtype: DType::F32,
+        })?;
+        let mut qkv = backend.upload(&padded(x, width, heads.qkv_size(), rows)?, rows, heads.qkv_size())?;
+        let context = Context {
+            cu_seqlens_q: &[0],
+            context_lens: &[],
+            slot_mapping: &vec![-1; rows],
+            block_tables: &[],
+            table_stride: 0,
+        };
+        backend.norm_rope_store(&mut qkv, &heads, None, &self.cos_sin_cache, positions, &mut cache, 0, &context);
+        let mut out = backend.download(&qkv);
+        for row in 0..rows {
+            out.copy_within(row * heads.qkv_size()..row * heads.qkv_size() + width, row * width);
+        }
+        out.truncate(rows * width);
+        Ok(out)
+    }
+}
+
+/// Rows of `width` values with zeros appended to each up to `padded_width`.
+fn padded(x: &[f32], width: usize, padded_width: usize, rows: usize) -> std::result::Result<Vec<f32>, Error> {
+    let expected = rows.saturating_mul(width);
+    if x.len() != expected {
+        return Err(Error::Shape { what: "values of the heads to rotate", expected, got: x.len() });
+    }
+    let mut out = Vec::new();
+    let len = rows.saturating_mul(padded_width);
+    out.try_reserve_exact(len).map_err(|e| Error::OutOfMemory {
+        what: "the heads to rotate",
+        bytes: len.saturating_mul(size_of::<f32>()),
+        reason: e.to_string(),
+    })?;
+    for row in x.chunks_exact(width.max(1)) {
+        out.extend_from_slice(row);
+        out.extend(std::iter::repeat_n(0.0, padded_width - width));
+    }
+    out.resize(len, 0.0);
+    Ok(out)
 }

@@ -1,3 +1,7 @@
 //! The models there is code for.
 
-pub(crate) mod qwen3;
+mod buffers;
+pub mod qwen3;
+
+pub(crate) use buffers::HeadBuffers;
+pub use buffers::{AttentionBuffers, Buffers, MlpBuffers};

@@ -1,18 +1,16 @@
 //! AVX2 matmul: groups of 8 outputs, one 256-bit load for 8 outputs times 4 inputs.
 //!
-//! `vpmaddubsw` adds two products of an unsigned and a signed byte in 16 bits and saturates. Nibbles are safe as they are
-//! (eight pairs of 15 x 127 still fit), signed bytes as |w| x sign(a, w): 2 x 128 x 127 fits because activations stop at 127.
+//! Dense weights and the conversion of rows; [`dot`](super::dot) has the quantised weights.
 
 use std::arch::x86_64::*;
 
+use super::dot;
 use crate::activations::{BlockMeta, LARGEST, Rows, STEP, TINY};
+use crate::layout::BLOCK;
 use crate::matmul::{MatmulKernels, Tile};
-use crate::pack::BLOCK;
 
 /// Rows of a packed group.
 const LANES: usize = 8;
-/// Bytes to fetch ahead of use.
-const PREFETCH: usize = 2048;
 
 pub(crate) fn kernels() -> MatmulKernels {
     MatmulKernels {
@@ -23,10 +21,20 @@ pub(crate) fn kernels() -> MatmulKernels {
         f32: tile::<F32>,
         f16: tile::<F16>,
         bf16: tile::<Bf16>,
-        q8_0: [tile::<Quantized<Q8_0, false>>, tile::<Quantized<Q8_0, true>>],
-        q4_0: [tile::<Quantized<Q4_0, false>>, tile::<Quantized<Q4_0, true>>],
-        q4_1: [tile::<Quantized<Q4_1, false>>, tile::<Quantized<Q4_1, true>>],
+        quantized: dot::tiles(),
     }
+}
+
+/// [`kernels`] with the byte products of AVX-VNNI.
+pub(crate) fn kernels_vnni() -> MatmulKernels {
+    MatmulKernels { quantized: dot::tiles_vnni(), ..kernels() }
+}
+
+/// [`kernels`] with the byte products of AVX-512 VNNI on 256 bits, which are those of AVX-VNNI in another encoding: machines
+/// with either test the same kernels.
+#[cfg(test)]
+pub(crate) fn kernels_evex() -> MatmulKernels {
+    MatmulKernels { quantized: dot::tiles_evex(), ..kernels() }
 }
 
 /// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
@@ -52,11 +60,10 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
             let largest = reduce_max(largest);
             let inverse = _mm256_set1_ps(if largest > TINY { most / largest } else { 0.0 });
             let mut q = [_mm256_setzero_si256(); 4];
-            let mut sum = _mm256_setzero_si256();
             for (q, v) in q.iter_mut().zip(v) {
                 *q = _mm256_cvtps_epi32(_mm256_mul_ps(v, inverse));
-                sum = _mm256_add_epi32(sum, *q);
             }
+            let sums = [reduce_add(_mm256_add_epi32(q[0], q[1])), reduce_add(_mm256_add_epi32(q[2], q[3]))];
             if WIDE {
                 let mut rest = q;
                 for (q, rest) in q.iter_mut().zip(&mut rest) {
@@ -66,7 +73,7 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
                 _mm256_storeu_si256(low.add(block * BLOCK).cast(), narrow(rest));
             }
             _mm256_storeu_si256(codes.add(block * BLOCK).cast(), narrow(q));
-            *meta.add(block) = BlockMeta::new(largest / most, reduce_add(sum));
+            *meta.add(block) = BlockMeta::new(largest / most, sums);
         }
     }
 }
@@ -136,163 +143,6 @@ unsafe fn store<const MR: usize>(tile: &Tile, i: usize, sums: [__m256; MR]) {
     for (m, sum) in sums.into_iter().enumerate() {
         // SAFETY: `lanes` outputs of the row are ours by the tile's contract, and the mask ends there.
         unsafe { _mm256_maskstore_ps(tile.out.add((i + m) * tile.stride), mask, sum) };
-    }
-}
-
-/// The bytes of a quantised block.
-trait Codes {
-    /// Bytes of codes in a group's block.
-    const CODE_BYTES: usize;
-    /// Whether minimums follow the scales.
-    const HAS_MIN: bool = false;
-    /// Bytes of a group's block.
-    const BYTES: usize = Self::CODE_BYTES + LANES * if Self::HAS_MIN { 4 } else { 2 };
-
-    /// Where the sums start: minus the codes' offset times the sum of the activations.
-    fn start(meta: &BlockMeta) -> i32;
-
-    /// Sums of products, 8 outputs for each of `MR` rows whose codes are `stride` bytes apart.
-    ///
-    /// # Safety
-    /// `weight` points to a block's codes and `activations` to 32 codes of each row; AVX2.
-    unsafe fn dot<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR];
-}
-
-/// Sums of products of nibbles; the low ones of the four vectors go with the first 16 activations.
-///
-/// # Safety
-/// See [`Codes::dot`].
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn dot_nibbles<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR] {
-    let fifteen = _mm256_set1_epi8(15);
-    let mut sums = [_mm256_setzero_si256(); MR];
-    for j in 0..4 {
-        // SAFETY: by this function's contract.
-        unsafe {
-            let w = _mm256_loadu_si256(weight.add(j));
-            let low = _mm256_and_si256(w, fifteen);
-            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(w), fifteen);
-            for (m, sum) in sums.iter_mut().enumerate() {
-                let a = activations.add(m * stride).cast::<i32>();
-                let first = _mm256_maddubs_epi16(low, _mm256_set1_epi32(a.add(j).read_unaligned()));
-                let second = _mm256_maddubs_epi16(high, _mm256_set1_epi32(a.add(j + 4).read_unaligned()));
-                *sum = _mm256_add_epi16(*sum, _mm256_add_epi16(first, second));
-            }
-        }
-    }
-    let ones = _mm256_set1_epi16(1);
-    for sum in &mut sums {
-        *sum = _mm256_madd_epi16(*sum, ones);
-    }
-    sums
-}
-
-struct Q8_0;
-impl Codes for Q8_0 {
-    const CODE_BYTES: usize = LANES * BLOCK;
-    #[inline(always)]
-    fn start(_: &BlockMeta) -> i32 {
-        0
-    }
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn dot<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR] {
-        let ones = _mm256_set1_epi16(1);
-        let mut sums = [_mm256_setzero_si256(); MR];
-        for j in 0..8 {
-            // SAFETY: by this function's contract.
-            unsafe {
-                let w = _mm256_loadu_si256(weight.add(j));
-                let size = _mm256_abs_epi8(w);
-                for (m, sum) in sums.iter_mut().enumerate() {
-                    let a = activations.add(m * stride + 4 * j).cast::<i32>();
-                    let signed = _mm256_sign_epi8(_mm256_set1_epi32(a.read_unaligned()), w);
-                    let pairs = _mm256_maddubs_epi16(size, signed);
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
-                }
-            }
-        }
-        sums
-    }
-}
-
-struct Q4_0;
-impl Codes for Q4_0 {
-    const CODE_BYTES: usize = LANES * BLOCK / 2;
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn dot<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR] {
-        // SAFETY: passed on.
-        unsafe { dot_nibbles::<MR>(weight, activations, stride) }
-    }
-    #[inline(always)]
-    fn start(meta: &BlockMeta) -> i32 {
-        meta.start8
-    }
-}
-
-struct Q4_1;
-impl Codes for Q4_1 {
-    const CODE_BYTES: usize = LANES * BLOCK / 2;
-    const HAS_MIN: bool = true;
-    #[inline(always)]
-    fn start(_: &BlockMeta) -> i32 {
-        0
-    }
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn dot<const MR: usize>(weight: *const __m256i, activations: *const i8, stride: usize) -> [__m256i; MR] {
-        // SAFETY: passed on.
-        unsafe { dot_nibbles::<MR>(weight, activations, stride) }
-    }
-}
-
-struct Quantized<C, const WIDE: bool>(C);
-impl<C: Codes, const WIDE: bool> Kernel for Quantized<C, WIDE> {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m256; MR] {
-        let Rows { codes, low, meta, cols, .. } = tile.rows;
-        let blocks = cols / BLOCK;
-        let mut sums = [_mm256_setzero_ps(); MR];
-        // SAFETY: a group has `blocks` blocks, each row `blocks` metas and `cols` codes; prefetching past the end is harmless.
-        unsafe {
-            let (codes, low, meta) = (codes.add(row * cols), low.add(row * cols), meta.add(row * blocks));
-            for b in 0..blocks {
-                let block = tile.weight.add(b * C::BYTES);
-                for line in (0..C::BYTES).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH + line).cast());
-                }
-                let mut metas = [&*meta.add(b); MR];
-                for (m, slot) in metas.iter_mut().enumerate() {
-                    *slot = &*meta.add(m * blocks + b);
-                }
-                let mut dots = C::dot::<MR>(block.cast(), codes.add(b * BLOCK), cols);
-                if WIDE {
-                    let low = C::dot::<MR>(block.cast(), low.add(b * BLOCK), cols);
-                    for (dot, low) in dots.iter_mut().zip(low) {
-                        *dot = _mm256_add_epi32(_mm256_slli_epi32::<7>(*dot), low);
-                    }
-                }
-                for (dot, meta) in dots.iter_mut().zip(metas) {
-                    *dot = _mm256_add_epi32(*dot, _mm256_set1_epi32(C::start(meta)));
-                }
-                let halves = block.add(C::CODE_BYTES).cast::<__m128i>();
-                let scale = _mm256_cvtph_ps(_mm_loadu_si128(halves));
-                for m in 0..MR {
-                    let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[m]), scale);
-                    sums[m] = _mm256_fmadd_ps(dot, _mm256_set1_ps(metas[m].scale), sums[m]);
-                }
-                if C::HAS_MIN {
-                    let min = _mm256_cvtph_ps(_mm_loadu_si128(halves.add(1)));
-                    for m in 0..MR {
-                        sums[m] = _mm256_fmadd_ps(min, _mm256_set1_ps(metas[m].sum), sums[m]);
-                    }
-                }
-            }
-        }
-        sums
     }
 }
 

@@ -1,5 +1,6 @@
 //! Kernels for AVX2, FMA and F16C.
 
+mod dot;
 pub(crate) mod matmul;
 mod simd;
 pub(crate) mod table;

@@ -1,13 +1,12 @@
 //! AVX-512 matmul: groups of 16 outputs, one 512-bit load for 16 outputs times 4 inputs.
 //!
-//! `vpdpbusd` multiplies unsigned by signed bytes. Weight codes are the unsigned side; a signed or offset code is made unsigned
-//! by adding its offset, and the accumulator starts at minus the offset times the sum of the activations, which is exact.
+//! Dense weights and the conversion of rows; [`dot`](super::dot) has the quantised weights.
 
 use std::arch::x86_64::*;
 
 use crate::activations::{BlockMeta, LARGEST, Rows, STEP, TINY};
+use crate::layout::BLOCK;
 use crate::matmul::{MatmulKernels, Tile};
-use crate::pack::BLOCK;
 
 /// Rows of a packed group.
 const LANES: usize = 16;
@@ -24,9 +23,7 @@ pub(crate) fn kernels() -> MatmulKernels {
         f32: tile::<F32>,
         f16: tile::<F16>,
         bf16: tile::<Bf16>,
-        q8_0: [tile::<Quantized<Q8_0, false>>, tile::<Quantized<Q8_0, true>>],
-        q4_0: [tile::<Quantized<Q4_0, false>>, tile::<Quantized<Q4_0, true>>],
-        q4_1: [tile::<Quantized<Q4_1, false>>, tile::<Quantized<Q4_1, true>>],
+        quantized: super::dot::tiles(),
     }
 }
 
@@ -64,8 +61,8 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
                 }
                 _mm_storeu_si128(codes.cast_mut().add(at).cast(), _mm512_cvtsepi32_epi8(top));
             }
-            let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
-            *meta.add(block) = BlockMeta::new(largest / most, sum);
+            let sums = [_mm512_reduce_add_epi32(low), _mm512_reduce_add_epi32(high)];
+            *meta.add(block) = BlockMeta::new(largest / most, sums);
         }
     }
 }
@@ -138,153 +135,6 @@ unsafe fn store<const MR: usize>(tile: &Tile, i: usize, sums: [__m512; MR]) {
     for (m, sum) in sums.into_iter().enumerate() {
         // SAFETY: `lanes` outputs of the row are ours by the tile's contract, and the mask ends there.
         unsafe { _mm512_mask_storeu_ps(tile.out.add((i + m) * tile.stride), mask, sum) };
-    }
-}
-
-/// The bytes of a quantised block.
-trait Codes {
-    /// Bytes of codes in a group's block.
-    const CODE_BYTES: usize;
-    /// Whether minimums follow the scales.
-    const HAS_MIN: bool = false;
-    /// Bytes of a group's block.
-    const BYTES: usize = Self::CODE_BYTES + LANES * if Self::HAS_MIN { 4 } else { 2 };
-
-    /// The codes as unsigned bytes, inputs `4j..4j + 4` of each lane in vector `j`.
-    ///
-    /// # Safety
-    /// `codes` points to a block; AVX-512 F and BW.
-    unsafe fn load(codes: *const __m512i) -> [__m512i; 8];
-
-    /// Where the accumulator starts: minus the codes' offset times the sum of the activations.
-    fn start(meta: &BlockMeta) -> i32;
-}
-
-/// The low nibbles of four vectors, then the high ones.
-///
-/// # Safety
-/// `codes` points to four vectors.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn nibbles(codes: *const __m512i) -> [__m512i; 8] {
-    let fifteen = _mm512_set1_epi8(15);
-    let mut w = [_mm512_setzero_si512(); 8];
-    for j in 0..4 {
-        // SAFETY: by this function's contract.
-        let v = unsafe { _mm512_loadu_si512(codes.add(j)) };
-        w[j] = _mm512_and_si512(v, fifteen);
-        w[j + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(v), fifteen);
-    }
-    w
-}
-
-struct Q8_0;
-impl Codes for Q8_0 {
-    const CODE_BYTES: usize = LANES * BLOCK;
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load(codes: *const __m512i) -> [__m512i; 8] {
-        let sign = _mm512_set1_epi8(-128);
-        let mut w = [sign; 8];
-        for (j, w) in w.iter_mut().enumerate() {
-            // SAFETY: a block has eight vectors of codes.
-            *w = unsafe { _mm512_xor_si512(_mm512_loadu_si512(codes.add(j)), sign) };
-        }
-        w
-    }
-    #[inline(always)]
-    fn start(meta: &BlockMeta) -> i32 {
-        meta.start128
-    }
-}
-
-struct Q4_0;
-impl Codes for Q4_0 {
-    const CODE_BYTES: usize = LANES * BLOCK / 2;
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load(codes: *const __m512i) -> [__m512i; 8] {
-        // SAFETY: a block has four vectors of codes.
-        unsafe { nibbles(codes) }
-    }
-    #[inline(always)]
-    fn start(meta: &BlockMeta) -> i32 {
-        meta.start8
-    }
-}
-
-struct Q4_1;
-impl Codes for Q4_1 {
-    const CODE_BYTES: usize = LANES * BLOCK / 2;
-    const HAS_MIN: bool = true;
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn load(codes: *const __m512i) -> [__m512i; 8] {
-        // SAFETY: a block has four vectors of codes.
-        unsafe { nibbles(codes) }
-    }
-    #[inline(always)]
-    fn start(_: &BlockMeta) -> i32 {
-        0
-    }
-}
-
-/// `start` plus the products of a block's codes with 32 activation codes.
-///
-/// # Safety
-/// `codes` points to 32 codes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn dot_block(start: __m512i, weight: &[__m512i; 8], codes: *const i8) -> __m512i {
-    let codes = codes.cast::<i32>();
-    let mut dot = start;
-    for (j, &w) in weight.iter().enumerate() {
-        // SAFETY: eight times four codes.
-        dot = _mm512_dpbusd_epi32(dot, w, _mm512_set1_epi32(unsafe { codes.add(j).read_unaligned() }));
-    }
-    dot
-}
-
-struct Quantized<C, const WIDE: bool>(C);
-impl<C: Codes, const WIDE: bool> Kernel for Quantized<C, WIDE> {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    unsafe fn rows<const MR: usize>(tile: &Tile, row: usize) -> [__m512; MR] {
-        let Rows { codes, low, meta, cols, .. } = tile.rows;
-        let blocks = cols / BLOCK;
-        let mut sums = [_mm512_setzero_ps(); MR];
-        // SAFETY: a group has `blocks` blocks, each row `blocks` metas and `cols` codes; prefetching past the end is harmless.
-        unsafe {
-            let (codes, low, meta) = (codes.add(row * cols), low.add(row * cols), meta.add(row * blocks));
-            for b in 0..blocks {
-                let block = tile.weight.add(b * C::BYTES);
-                for line in (0..C::BYTES).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(PREFETCH + line).cast());
-                }
-                let w = C::load(block.cast());
-                let halves = block.add(C::CODE_BYTES).cast::<__m256i>();
-                let scale = _mm512_cvtph_ps(_mm256_loadu_si256(halves));
-                let min =
-                    if C::HAS_MIN { _mm512_cvtph_ps(_mm256_loadu_si256(halves.add(1))) } else { _mm512_setzero_ps() };
-                for (m, sum) in sums.iter_mut().enumerate() {
-                    let at = m * cols + b * BLOCK;
-                    let meta = &*meta.add(m * blocks + b);
-                    let start = _mm512_set1_epi32(C::start(meta));
-                    let dot = if WIDE {
-                        let high = dot_block(_mm512_setzero_si512(), &w, codes.add(at));
-                        _mm512_add_epi32(dot_block(start, &w, low.add(at)), _mm512_slli_epi32::<7>(high))
-                    } else {
-                        dot_block(start, &w, codes.add(at))
-                    };
-                    let dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), scale);
-                    *sum = _mm512_fmadd_ps(dot, _mm512_set1_ps(meta.scale), *sum);
-                    if C::HAS_MIN {
-                        *sum = _mm512_fmadd_ps(min, _mm512_set1_ps(meta.sum), *sum);
-                    }
-                }
-            }
-        }
-        sums
     }
 }
 

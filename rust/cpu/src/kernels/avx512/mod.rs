@@ -1,5 +1,6 @@
 //! Kernels for AVX-512 with VNNI, and BF16 where the machine has it.
 
+mod dot;
 pub(crate) mod matmul;
 mod simd;
 pub(crate) mod table;

@@ -3,8 +3,9 @@
 use half::{bf16, f16};
 
 use crate::activations::{BlockMeta, LARGEST, Rows, STEP, TINY};
-use crate::matmul::{MatmulKernels, Tile};
-use crate::pack::{BLOCK, Format};
+use crate::layout::{BLOCK, Coded, ForLayout, Scaling, for_each};
+use crate::matmul::{MatmulKernels, Tile, TileKernel};
+use crate::pack::unpack_block;
 
 /// Rows of a packed group.
 const LANES: usize = 4;
@@ -18,9 +19,7 @@ pub(crate) fn kernels() -> MatmulKernels {
         f32: dense::<F32>,
         f16: dense::<F16>,
         bf16: dense_bf16,
-        q8_0: [quantized::<Q8_0, false>, quantized::<Q8_0, true>],
-        q4_0: [quantized::<Q4_0, false>, quantized::<Q4_0, true>],
-        q4_1: [quantized::<Q4_1, false>, quantized::<Q4_1, true>],
+        quantized: for_each::<Tiles>(),
     }
 }
 
@@ -43,7 +42,7 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
     for (b, (x, meta)) in x.chunks_exact(BLOCK).zip(meta).enumerate() {
         let largest = x.iter().fold(0f32, |a, v| a.max(v.abs()));
         let inverse = if largest > TINY { most / largest } else { 0.0 };
-        let mut sum = 0;
+        let mut sums = [0i32; 2];
         for (k, v) in x.iter().enumerate() {
             let q = (v * inverse).round_ties_even() as i32;
             let high = if WIDE { (q + STEP / 2).div_euclid(STEP) } else { q };
@@ -51,9 +50,10 @@ unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
             if WIDE {
                 low[b * BLOCK + k] = (q - high * STEP) as i8;
             }
-            sum = i32::wrapping_add(sum, q);
+            let sum = &mut sums[k / (BLOCK / 2)];
+            *sum = sum.wrapping_add(q);
         }
-        *meta = BlockMeta::new(largest / most, sum);
+        *meta = BlockMeta::new(largest / most, sums);
     }
 }
 
@@ -141,97 +141,78 @@ unsafe fn store(tile: &Tile, i: usize, sums: &[f32; LANES]) {
     out.copy_from_slice(&sums[..tile.lanes]);
 }
 
-/// The integer part of a quantised type.
-trait Codes {
-    const FORMAT: Format;
-    const HAS_MIN: bool = false;
-    /// Sum of `code * activation` over the lane's share of a block.
-    fn dot(block: &[u8], lane: usize, activations: &[i8]) -> i32;
-}
+/// Rows that share the unpacking of a block.
+const ROWS: usize = 8;
 
-/// The byte of inputs `4 * quad..4 * quad + 4` of a lane.
-fn four(block: &[u8], quad: usize, lane: usize) -> &[u8] {
-    &block[(quad * LANES + lane) * 4..][..4]
-}
+/// The kernels of every layout.
+struct Tiles;
 
-/// Nibbles less `offset`, against both halves of the activations.
-fn dot_nibbles(block: &[u8], lane: usize, activations: &[i8], offset: i32) -> i32 {
-    let (low, high) = activations.split_at(BLOCK / 2);
-    let mut sum = 0;
-    for quad in 0..BLOCK / 8 {
-        for (i, &byte) in four(block, quad, lane).iter().enumerate() {
-            sum += (i32::from(byte & 15) - offset) * i32::from(low[4 * quad + i]);
-            sum += (i32::from(byte >> 4) - offset) * i32::from(high[4 * quad + i]);
-        }
-    }
-    sum
-}
-
-struct Q8_0;
-impl Codes for Q8_0 {
-    const FORMAT: Format = Format::Q8_0;
-    fn dot(block: &[u8], lane: usize, activations: &[i8]) -> i32 {
-        let mut sum = 0;
-        for (quad, a) in activations.chunks_exact(4).enumerate() {
-            for (&w, &a) in four(block, quad, lane).iter().zip(a) {
-                sum += i32::from(w as i8) * i32::from(a);
-            }
-        }
-        sum
-    }
-}
-
-struct Q4_0;
-impl Codes for Q4_0 {
-    const FORMAT: Format = Format::Q4_0;
-    fn dot(block: &[u8], lane: usize, activations: &[i8]) -> i32 {
-        dot_nibbles(block, lane, activations, 8)
-    }
-}
-
-struct Q4_1;
-impl Codes for Q4_1 {
-    const FORMAT: Format = Format::Q4_1;
-    const HAS_MIN: bool = true;
-    fn dot(block: &[u8], lane: usize, activations: &[i8]) -> i32 {
-        dot_nibbles(block, lane, activations, 0)
+impl ForLayout for Tiles {
+    type Result = [TileKernel; 2];
+    fn of<C: Coded>() -> [TileKernel; 2] {
+        [quantized::<C, false>, quantized::<C, true>]
     }
 }
 
 /// # Safety
 /// See [`crate::matmul::TileKernel`].
-unsafe fn quantized<C: Codes, const WIDE: bool>(tile: &Tile) {
+unsafe fn quantized<C: Coded, const WIDE: bool>(tile: &Tile) {
     let Rows { codes, low, meta, cols, .. } = tile.rows;
-    let (blocks, block_bytes) = (cols / BLOCK, C::FORMAT.block_bytes(LANES));
-    let code_bytes = C::FORMAT.code_bytes() * LANES;
-    // SAFETY: a group holds `blocks` blocks.
-    let weight = unsafe { std::slice::from_raw_parts(tile.weight, blocks * block_bytes) };
-    for i in 0..tile.count {
-        let row = tile.first + i;
-        // SAFETY: row `first + i` exists and was converted.
-        let (codes, low, meta) = unsafe {
-            (
-                std::slice::from_raw_parts(codes.add(row * cols), cols),
-                std::slice::from_raw_parts(low.add(row * cols), cols),
-                std::slice::from_raw_parts(meta.add(row * blocks), blocks),
-            )
-        };
-        let mut sums = [0.0; LANES];
-        for (b, (block, meta)) in weight.chunks_exact(block_bytes).zip(meta).enumerate() {
-            let plane = |plane: &[i8], lane: usize| C::dot(block, lane, &plane[b * BLOCK..(b + 1) * BLOCK]);
-            let half = |i: usize, lane: usize| {
-                let at = code_bytes + (i * LANES + lane) * 2;
-                f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
-            };
-            for (lane, sum) in sums.iter_mut().enumerate() {
-                let dot = if WIDE { plane(codes, lane) * STEP + plane(low, lane) } else { plane(codes, lane) };
-                *sum += dot as f32 * half(0, lane) * meta.scale;
-                if C::HAS_MIN {
-                    *sum += half(1, lane) * meta.sum;
+    let (blocks, bytes) = (cols / BLOCK, C::SHAPE.bytes(LANES));
+    // SAFETY: a group holds that many blocks.
+    let weight = unsafe { std::slice::from_raw_parts(tile.weight, blocks / C::SHAPE.blocks() * bytes) };
+    for first in (0..tile.count).step_by(ROWS) {
+        let mut sums = [[0.0; LANES]; ROWS];
+        let sums = &mut sums[..ROWS.min(tile.count - first)];
+        for at in 0..blocks {
+            let shared = &weight[at / C::SHAPE.blocks() * bytes..][..bytes];
+            for lane in 0..LANES {
+                let (values, scaling) = unpack_block(C::SHAPE, tile.table, LANES, lane, shared, at % C::SHAPE.blocks());
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let row = tile.first + first + i;
+                    // SAFETY: row `first + i` of the tile exists and was converted.
+                    let (codes, low, meta) = unsafe {
+                        (
+                            &*codes.add(row * cols + at * BLOCK).cast::<[i8; BLOCK]>(),
+                            &*low.add(row * cols + at * BLOCK).cast::<[i8; BLOCK]>(),
+                            &*meta.add(row * blocks + at),
+                        )
+                    };
+                    sums[lane] += block::<C, WIDE>(&values, &scaling, codes, low, meta);
                 }
             }
         }
-        // SAFETY: row `i` of the tile exists.
-        unsafe { store(tile, i, &sums) };
+        for (i, sums) in sums.iter().enumerate() {
+            // SAFETY: row `first + i` of the tile exists.
+            unsafe { store(tile, first + i, sums) };
+        }
     }
+}
+
+/// The part of one output that a block of inputs gives.
+fn block<C: Coded, const WIDE: bool>(
+    values: &[i8; BLOCK],
+    scaling: &Scaling,
+    codes: &[i8; BLOCK],
+    low: &[i8; BLOCK],
+    meta: &BlockMeta,
+) -> f32 {
+    let run = BLOCK / C::SHAPE.runs();
+    let mut scaled = 0.0;
+    for (i, values) in values.chunks_exact(run).enumerate() {
+        let plane = |plane: &[i8; BLOCK]| -> i32 {
+            values.iter().zip(&plane[i * run..]).map(|(&w, &a)| i32::from(w) * i32::from(a)).sum()
+        };
+        let dot = if WIDE { plane(codes) * STEP + plane(low) } else { plane(codes) };
+        scaled += dot as f32 * scaling.scale[i];
+    }
+    scaled *= meta.scale;
+    if C::SHAPE.has_min() {
+        if C::SHAPE.runs() == 1 {
+            scaled += scaling.min[0] * meta.sum;
+        } else {
+            scaled += scaling.min[0] * meta.run_sums[0] + scaling.min[1] * meta.run_sums[1];
+        }
+    }
+    scaled
 }

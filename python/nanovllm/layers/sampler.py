@@ -1,0 +1,33 @@
+"""Choosing tokens from logits."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from nanovllm import _core
+from nanovllm.layers.module import Module
+
+
+class Sampler(Module):
+    """Draws a token a row from the softmax of its logits over its temperature; temperature 0 takes the likeliest.
+
+    As in nano-vLLM, the token is the one with the largest probability over an exponential variate. Here a variate is a
+    function of the seed, the number of rows drawn before and the token (`nanovllm._core.exponential_noise`): samplers
+    of the same seed draw the same tokens. Without a seed, the system gives one.
+    """
+
+    def __init__(self, seed: int | None = None, *, device: str = "cpu") -> None:
+        self.seed = secrets.randbits(64) if seed is None else seed
+        self._rows = 0
+        self._device = device
+
+    def forward(self, logits: Any, temperatures: Any) -> Any:
+        """Token ids, int64 `[n]`, for `logits [n, vocab]` and `temperatures [n]`.
+
+        Raises ValueError for a temperature that is negative or not finite. NaN logits are never chosen, unless a row
+        has no others: then the token is 0.
+        """
+        tokens = _core.sample(logits, temperatures, self.seed, self._rows, device=self._device)
+        self._rows += len(tokens)
+        return tokens

@@ -1,0 +1,111 @@
+//! Norms, the gated activation and gathering: what works row by row.
+
+use proptest::prelude::*;
+
+use super::random::{Random, random_tensor, room, upload};
+use super::{Claims, ELEMENTWISE, assert_close, for_cases, reference};
+use crate::Backend;
+
+/// Few and many rows, narrow and wide, multiples of a vector and not.
+fn shape() -> impl Strategy<Value = (usize, usize, u64)> {
+    (prop_oneof![1usize..6, 60usize..70], prop_oneof![1usize..40, 500usize..530], any::<u64>())
+}
+
+/// [`Backend::rms_norm`].
+pub fn rms_norm_of_rows<B: Backend>(backend: &B, _: &Claims) {
+    for_cases(16, &shape(), |(rows, cols, seed)| {
+        let mut random = Random::new(seed);
+        let (x, data) = random_tensor(backend, &mut random, rows, cols);
+        let (weight, weights) = random_tensor(backend, &mut random, 1, cols);
+        let mut out = room(backend, rows, cols);
+        for eps in [1e-6, 1e-5, 0.5] {
+            backend.rms_norm(&x, &weight, eps, &mut out);
+            let expected: Vec<f64> = data
+                .chunks(cols)
+                .flat_map(|row| reference::rms_norm(&reference::widened(row), &weights, eps))
+                .collect();
+            assert_close(backend, "rms_norm", &backend.download(&out), &expected, ELEMENTWISE);
+        }
+    });
+    // A row of zeros is divided by the root of epsilon alone.
+    let mut out = room(backend, 1, 8);
+    backend.rms_norm(&upload(backend, &[0.0; 8], 1, 8), &upload(backend, &[1.0; 8], 1, 8), 1e-6, &mut out);
+    assert_eq!(backend.download(&out), [0.0; 8], "on {}", backend.describe());
+}
+
+/// [`Backend::add_rms_norm`]: the residual is the sum, and the output its norm.
+pub fn add_rms_norm_of_rows<B: Backend>(backend: &B, _: &Claims) {
+    for_cases(16, &shape(), |(rows, cols, seed)| {
+        let mut random = Random::new(seed);
+        let (x, data) = random_tensor(backend, &mut random, rows, cols);
+        let (mut residual, residuals) = random_tensor(backend, &mut random, rows, cols);
+        let (weight, weights) = random_tensor(backend, &mut random, 1, cols);
+        let mut out = room(backend, rows, cols);
+        backend.add_rms_norm(&x, &mut residual, &weight, 1e-6, &mut out);
+        let sums: Vec<f64> = data.iter().zip(&residuals).map(|(&a, &b)| f64::from(a) + f64::from(b)).collect();
+        assert_close(backend, "the residual", &backend.download(&residual), &sums, ELEMENTWISE);
+        let expected: Vec<f64> = sums.chunks(cols).flat_map(|row| reference::rms_norm(row, &weights, 1e-6)).collect();
+        assert_close(backend, "add_rms_norm", &backend.download(&out), &expected, ELEMENTWISE);
+        assert_eq!(backend.download(&x), data, "the input stays");
+    });
+}
+
+/// [`Backend::silu_and_mul`], from values where the sigmoid is 0 to where it is 1.
+pub fn silu_and_mul_of_rows<B: Backend>(backend: &B, _: &Claims) {
+    for_cases(16, &(shape(), prop_oneof![Just(1f32), Just(0.01), Just(30.0)]), |((rows, n, seed), scale)| {
+        let data: Vec<f32> = Random::new(seed).values(rows * 2 * n).iter().map(|x| x * scale).collect();
+        let mut out = room(backend, rows, n);
+        backend.silu_and_mul(&upload(backend, &data, rows, 2 * n), &mut out);
+        let expected: Vec<f64> =
+            data.chunks(2 * n).flat_map(|row| (0..n).map(|i| reference::silu_and_mul(row[i], row[n + i]))).collect();
+        assert_close(backend, "silu_and_mul", &backend.download(&out), &expected, ELEMENTWISE);
+    });
+    let extremes = [-200.0, -90.0, 0.0, 90.0, 200.0];
+    let data: Vec<f32> = extremes.into_iter().chain([1.0; 5]).collect();
+    let mut out = room(backend, 1, 5);
+    backend.silu_and_mul(&upload(backend, &data, 1, 10), &mut out);
+    let got = backend.download(&out);
+    let expected: Vec<f64> = extremes.iter().map(|&x| reference::silu_and_mul(x, 1.0)).collect();
+    assert_close(backend, "silu_and_mul of extremes", &got, &expected, ELEMENTWISE);
+}
+
+/// [`Backend::gather_rows`]: in any order, repeated, exactly.
+pub fn rows_are_gathered<B: Backend>(backend: &B, _: &Claims) {
+    for_cases(16, &(shape(), 1usize..70), |((rows, cols, seed), count)| {
+        let mut random = Random::new(seed);
+        let (x, data) = random_tensor(backend, &mut random, rows, cols);
+        let chosen: Vec<u32> = (0..count).map(|_| random.below(rows) as u32).collect();
+        let mut out = room(backend, 70, cols);
+        backend.gather_rows(&x, &chosen, &mut out);
+        let expected: Vec<f32> = chosen.iter().flat_map(|&row| data[row as usize * cols..][..cols].to_vec()).collect();
+        assert_eq!(backend.download(&out), expected, "on {}", backend.describe());
+    });
+}
+
+/// An output takes the rows of its input, fewer or more than before up to its capacity, and none at all.
+pub fn buffers_are_reused<B: Backend>(backend: &B, _: &Claims) {
+    let (capacity, cols) = (9, 24);
+    let mut random = Random::new(8);
+    let (source, data) = random_tensor(backend, &mut random, capacity, cols);
+    let (weight, weights) = random_tensor(backend, &mut random, 1, cols);
+    let mut x = backend.tensor(capacity, cols).expect("a small matrix");
+    let mut normed = backend.tensor(capacity, cols).expect("a small matrix");
+    let mut halved = backend.tensor(capacity, cols / 2).expect("a small matrix");
+    for rows in [9, 1, 0, 5, 9, 0, 2] {
+        let chosen: Vec<u32> = (0..rows as u32).collect();
+        backend.gather_rows(&source, &chosen, &mut x);
+        backend.rms_norm(&x, &weight, 1e-6, &mut normed);
+        backend.add_rms_norm(&source_rows(backend, &source, &chosen, cols), &mut x, &weight, 1e-6, &mut normed);
+        backend.silu_and_mul(&x, &mut halved);
+        let sums: Vec<f64> = data[..rows * cols].iter().map(|&v| 2.0 * f64::from(v)).collect();
+        let expected: Vec<f64> = sums.chunks(cols).flat_map(|row| reference::rms_norm(row, &weights, 1e-6)).collect();
+        assert_close(backend, "a reused buffer", &backend.download(&normed), &expected, ELEMENTWISE);
+        assert_eq!(backend.download(&halved).len(), rows * cols / 2, "rows on {}", backend.describe());
+    }
+}
+
+fn source_rows<B: Backend>(backend: &B, source: &B::Tensor, chosen: &[u32], cols: usize) -> B::Tensor {
+    let mut rows = backend.tensor(chosen.len(), cols).expect("a small matrix");
+    backend.gather_rows(source, chosen, &mut rows);
+    rows
+}

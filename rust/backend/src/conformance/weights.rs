@@ -1,0 +1,82 @@
+//! Weights in every type: packed, stacked, unpacked and refused.
+
+use super::Claims;
+use super::random::{Random, Stored};
+use crate::{Backend, DType, Error, WeightPart};
+
+/// Every claimed type unpacks to the stored values, exactly.
+pub fn weights_unpack_as_stored<B: Backend>(backend: &B, claims: &Claims) {
+    let mut random = Random::new(2);
+    for &dtype in claims.dtypes {
+        for (rows, blocks) in [(1, 1), (5, 3), (16, 2), (33, 1)] {
+            let stored = Stored::claimed(&mut random, dtype, rows, blocks * dtype.block_size());
+            let got = backend.unpack(&stored.pack(backend));
+            assert_eq!(got, stored.values, "{dtype}, {rows} rows, on {}", backend.describe());
+        }
+    }
+}
+
+/// Weights of different types and sizes stack by rows; stacks stack too.
+pub fn stacked_weights_keep_their_order<B: Backend>(backend: &B, claims: &Claims) {
+    let mut random = Random::new(3);
+    let cols = claims.dtypes.iter().map(|d| d.block_size()).max().unwrap_or(1);
+    let stored: Vec<_> = claims
+        .dtypes
+        .iter()
+        .zip([3, 16, 1, 20].into_iter().cycle())
+        .map(|(&dtype, rows)| Stored::claimed(&mut random, dtype, rows, cols))
+        .collect();
+    let expected: Vec<f32> = stored.iter().flat_map(|s| s.values.iter().copied()).collect();
+    let mut parts: Vec<_> = stored.iter().map(|s| s.pack(backend)).collect();
+    let tail = parts.split_off(parts.len() / 2);
+    let halves = [parts, tail].into_iter().filter(|half| !half.is_empty());
+    let halves = halves.map(|half| backend.concat(half).expect("of equal columns")).collect();
+    let whole = backend.concat(halves).expect("of equal columns");
+    assert_eq!(backend.unpack(&whole), expected, "on {}", backend.describe());
+}
+
+/// Bytes, columns and parts that do not fit are errors of their own kind.
+pub fn impossible_weights_are_refused<B: Backend>(backend: &B, claims: &Claims) {
+    let mut random = Random::new(4);
+    let shape = |outcome: crate::Result<B::Weight>| {
+        let error = outcome.map(|_| ()).expect_err("of an impossible shape");
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
+    };
+    for &dtype in claims.dtypes {
+        let block = dtype.block_size();
+        let stored = Stored::claimed(&mut random, dtype, 4, 2 * block);
+        let short = &stored.data[1..];
+        shape(backend.pack(&WeightPart { data: short, ..stored.part() }));
+        shape(backend.pack(&WeightPart { rows: 5, ..stored.part() }));
+        shape(backend.pack(&WeightPart { rows: usize::MAX, ..stored.part() }));
+        if block > 1 {
+            shape(backend.pack(&WeightPart { cols: 2 * block - 1, ..stored.part() }));
+        }
+        let wider = Stored::claimed(&mut random, dtype, 4, 3 * block);
+        shape(backend.concat(vec![stored.pack(backend), wider.pack(backend)]));
+    }
+    shape(backend.concat(Vec::new()));
+    // A weight that no model multiplies with.
+    let error = backend.pack(&WeightPart { dtype: DType::I64, rows: 1, cols: 1, data: &[0; 8] }).map(|_| ());
+    assert!(matches!(error, Err(Error::UnsupportedDType { dtype: DType::I64, .. })), "{error:?}");
+}
+
+/// A type that is not claimed is refused by name, or unpacks as stored and multiplies as well as any of its kind.
+pub fn other_types_are_refused_or_right<B: Backend>(backend: &B, claims: &Claims) {
+    let mut random = Random::new(5);
+    for &dtype in DType::ALL.iter().filter(|d| !claims.dtypes.contains(d)) {
+        let cols = 2 * dtype.block_size().max(32);
+        let bytes = dtype.bytes_for(3 * cols).expect("whole blocks");
+        let zeros = vec![0; bytes];
+        match backend.pack(&WeightPart { dtype, rows: 3, cols, data: &zeros }) {
+            Err(Error::UnsupportedDType { dtype: named, .. }) => assert_eq!(named, dtype),
+            Err(error) => panic!("{dtype} on {}: {error}", backend.describe()),
+            Ok(_) => {
+                let Some(stored) = Stored::new(&mut random, dtype, 3, cols) else { continue };
+                let got = backend.unpack(&stored.pack(backend));
+                assert_eq!(got, stored.values, "{dtype} on {}", backend.describe());
+                super::linear::product(backend, claims, &mut random, &stored, 6);
+            }
+        }
+    }
+}

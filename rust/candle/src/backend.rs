@@ -1,0 +1,196 @@
+//! The backend contract on candle.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::Device;
+use nanovllm_backend::{Backend, Context, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
+
+use crate::kv_cache::KvCache;
+use crate::memory::{probe, tensor, zeroed_vec, zeros};
+use crate::tensor::Tensor;
+use crate::weight::Weight;
+use crate::{attention, device_error, rows};
+
+/// How to set up the device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CandleOptions {
+    /// Widen every weight to f32. Otherwise quantised weights keep candle's blocks where candle has the type, and their inputs
+    /// are rounded to 8 bits: a fraction of the memory, but not what to compare another device with.
+    pub oracle: bool,
+}
+
+/// candle as a [`Backend`].
+///
+/// candle's operations return errors and the contract's do not: the first failure is kept for
+/// [`synchronize`](Backend::synchronize), and until it is reported nothing more is computed. candle takes its threads from
+/// pools of the whole process, sized by the environment variable `RAYON_NUM_THREADS` or the number of cores.
+pub struct CandleBackend {
+    device: Device,
+    oracle: bool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl CandleBackend {
+    /// candle on the CPU.
+    pub fn new(options: CandleOptions) -> Self {
+        Self { device: Device::Cpu, oracle: options.oracle, failure: Mutex::new(None) }
+    }
+
+    /// What `f` gives, or `None` if it fails or something has failed before it.
+    fn attempt<T>(&self, f: impl FnOnce() -> candle_core::Result<T>) -> Option<T> {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_some() {
+            return None;
+        }
+        f().inspect_err(|e| *failure = Some(device_error(e))).ok()
+    }
+
+    /// Sets `out` to the `rows` rows that `f` computes.
+    fn compute(&self, rows: usize, out: &mut Tensor, f: impl FnOnce() -> candle_core::Result<candle_core::Tensor>) {
+        // Several of candle's operations refuse empty tensors.
+        self.attempt(|| if rows == 0 { out.clear(&self.device) } else { out.set(&f()?) });
+    }
+
+    fn indices(&self, indices: &[u32]) -> candle_core::Result<candle_core::Tensor> {
+        candle_core::Tensor::new(indices, &self.device)
+    }
+}
+
+impl Backend for CandleBackend {
+    type Tensor = Tensor;
+    type Weight = Weight;
+    type KvCache = KvCache;
+
+    fn describe(&self) -> String {
+        let device = match self.device {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        };
+        format!("candle ({device}{})", if self.oracle { ", f32 weights" } else { "" })
+    }
+
+    fn tensor(&self, rows: usize, cols: usize) -> Result<Tensor> {
+        let data = zeros::<f32>(&self.device, &[rows, cols], "an activation buffer")?;
+        Tensor::new(data).map_err(|e| device_error(&e))
+    }
+
+    fn upload(&self, data: &[f32], rows: usize, cols: usize) -> Result<Tensor> {
+        let expected = rows.saturating_mul(cols);
+        if data.len() != expected {
+            return Err(Error::Shape { what: "values of a matrix", expected, got: data.len() });
+        }
+        let mut values = zeroed_vec::<f32>(data.len(), "an activation buffer")?;
+        values.copy_from_slice(data);
+        Tensor::new(tensor(&self.device, values, (rows, cols))?).map_err(|e| device_error(&e))
+    }
+
+    fn download(&self, x: &Tensor) -> Vec<f32> {
+        let values = self.attempt(|| x.data().flatten_all()?.to_vec1());
+        values.unwrap_or_else(|| vec![0.0; x.rows() * x.cols()])
+    }
+
+    fn pack(&self, part: &WeightPart<'_>) -> Result<Weight> {
+        Weight::pack(&self.device, part, !self.oracle)
+    }
+
+    fn concat(&self, parts: Vec<Weight>) -> Result<Weight> {
+        Weight::concat(parts)
+    }
+
+    fn unpack(&self, weight: &Weight) -> Vec<f32> {
+        let values = self.attempt(|| weight.dequantize(&self.device)?.flatten_all()?.to_vec1());
+        values.unwrap_or_else(|| vec![0.0; weight.rows() * weight.cols()])
+    }
+
+    fn kv_cache(&self, spec: &KvCacheSpec) -> Result<KvCache> {
+        KvCache::new(&self.device, spec)
+    }
+
+    fn read_kv_cache(&self, cache: &KvCache, layer: usize) -> (Vec<f32>, Vec<f32>) {
+        let len = cache.spec().layer_len();
+        self.attempt(|| cache.read(layer)).unwrap_or_else(|| (vec![0.0; len], vec![0.0; len]))
+    }
+
+    fn write_kv_cache(&self, cache: &mut KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        probe(size_of_val(keys), "a layer of the KV cache")?;
+        cache.write(layer, keys, values)
+    }
+
+    fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {
+        self.compute(ids.len(), out, || weight.embedding(&self.device, ids));
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
+        self.compute(x.rows(), out, || rows::rms_norm(x.data(), weight.data(), eps));
+    }
+
+    fn add_rms_norm(&self, x: &Tensor, residual: &mut Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
+        self.compute(x.rows(), out, || {
+            residual.set(&(residual.data() + x.data())?)?;
+            rows::rms_norm(residual.data(), weight.data(), eps)
+        });
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: &mut Tensor) {
+        self.compute(x.rows(), out, || {
+            let product = weight.forward(x.data())?;
+            if let Some(bias) = bias { product.broadcast_add(bias.data()) } else { Ok(product) }
+        });
+    }
+
+    fn norm_rope_store(
+        &self,
+        qkv: &mut Tensor,
+        heads: &HeadLayout,
+        qk_norm: Option<(&Tensor, &Tensor, f32)>,
+        rope: &Tensor,
+        positions: &[u32],
+        cache: &mut KvCache,
+        layer: usize,
+        context: &Context<'_>,
+    ) {
+        if qkv.rows() == 0 {
+            return;
+        }
+        let qk_norm = qk_norm.map(|(q, k, eps)| (q.data(), k.data(), eps));
+        self.attempt(|| {
+            let rope = rope.data().index_select(&self.indices(positions)?, 0)?;
+            let slots = context.slot_mapping;
+            qkv.set(&attention::norm_rope_store(qkv.data(), heads, qk_norm, &rope, cache, layer, slots)?)
+        });
+    }
+
+    fn attention(
+        &self,
+        qkv: &Tensor,
+        heads: &HeadLayout,
+        cache: &KvCache,
+        layer: usize,
+        context: &Context<'_>,
+        out: &mut Tensor,
+    ) {
+        self.compute(qkv.rows(), out, || attention::attention(qkv.data(), heads, cache, layer, context));
+    }
+
+    fn silu_and_mul(&self, x: &Tensor, out: &mut Tensor) {
+        self.compute(x.rows(), out, || rows::silu_and_mul(x.data()));
+    }
+
+    fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) {
+        self.compute(rows.len(), out, || x.data().index_select(&self.indices(rows)?, 0));
+    }
+
+    fn sample(&self, logits: &Tensor, plan: &[SampleRow], out: &mut [u32]) {
+        let cols = logits.cols();
+        let values = self.download(logits);
+        for ((token, row), logits) in out.iter_mut().zip(plan).zip(values.chunks(cols.max(1))) {
+            *token = row.choose(logits);
+        }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.attempt(|| self.device.synchronize());
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}

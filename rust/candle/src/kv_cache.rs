@@ -1,0 +1,134 @@
+//! The paged key/value cache as candle tensors.
+
+use candle_core::{Device, Tensor};
+use nanovllm_backend::{DType, Error, KvCacheSpec, Result};
+
+use crate::memory::{out_of_memory, zeros};
+use crate::{NAME, device_error};
+
+/// The keys and values of all layers.
+pub struct KvCache {
+    spec: KvCacheSpec,
+    dtype: candle_core::DType,
+    layers: Vec<Layer>,
+}
+
+/// One layer's keys and values, each `[num_blocks * block_size, num_kv_heads * head_dim]`: a row is a slot.
+struct Layer {
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl KvCache {
+    /// A zeroed cache; memory is mapped when first touched.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedDType`] for a type other than F32 and Bf16; [`Error::Shape`] for an odd head dimension or an empty
+    /// block; [`Error::OutOfMemory`].
+    pub(crate) fn new(device: &Device, spec: &KvCacheSpec) -> Result<Self> {
+        let dtype = match spec.dtype {
+            DType::F32 => candle_core::DType::F32,
+            DType::Bf16 => candle_core::DType::BF16,
+            dtype => return Err(Error::UnsupportedDType { device: NAME, what: "the KV cache", dtype }),
+        };
+        if spec.head_dim == 0 || !spec.head_dim.is_multiple_of(2) {
+            let expected = spec.head_dim.saturating_add(1).next_multiple_of(2);
+            return Err(Error::Shape { what: "an even head_dim of the KV cache", expected, got: spec.head_dim });
+        }
+        if spec.block_size == 0 {
+            return Err(Error::Shape { what: "block_size of the KV cache", expected: 1, got: 0 });
+        }
+        let bytes = spec.block_bytes().saturating_mul(spec.num_blocks);
+        let mut layers = Vec::new();
+        if isize::try_from(bytes).is_err() || layers.try_reserve_exact(spec.num_layers).is_err() {
+            return Err(out_of_memory(bytes, "the KV cache"));
+        }
+        // In range: with at least one block and head, the product above holds these; without, the tensors are empty.
+        let slots = spec.num_blocks.saturating_mul(spec.block_size);
+        let width = spec.num_kv_heads.saturating_mul(spec.head_dim);
+        let half = || match spec.dtype {
+            DType::F32 => zeros::<f32>(device, &[slots, width], "the KV cache"),
+            _ => zeros::<half::bf16>(device, &[slots, width], "the KV cache"),
+        };
+        for _ in 0..spec.num_layers {
+            layers.push(Layer { keys: half()?, values: half()? });
+        }
+        Ok(Self { spec: *spec, dtype, layers })
+    }
+
+    /// What the cache was made for.
+    pub fn spec(&self) -> &KvCacheSpec {
+        &self.spec
+    }
+
+    /// Stores row `i` of `keys` and `values`, each `[rows, num_kv_heads * head_dim]`, at slot `slots[i]` of `layer`; -1 stores
+    /// nothing.
+    pub(crate) fn store(
+        &mut self,
+        layer: usize,
+        keys: &Tensor,
+        values: &Tensor,
+        slots: &[i32],
+    ) -> candle_core::Result<()> {
+        let device = keys.device();
+        let stored = || (0u32..).zip(slots).filter_map(|(row, &slot)| Some((row, u32::try_from(slot).ok()?)));
+        let count = stored().count();
+        if count == 0 {
+            return Ok(());
+        }
+        let (rows, slots_of_rows): (Vec<u32>, Vec<u32>) = stored().unzip();
+        let rows = (count < slots.len()).then(|| Tensor::new(rows, device)).transpose()?;
+        let width = keys.dim(1)?;
+        let index = Tensor::from_vec(slots_of_rows, (count, 1), device)?.broadcast_as((count, width))?.contiguous()?;
+        let Layer { keys: to_keys, values: to_values } = &self.layers[layer];
+        for (from, to) in [(keys, to_keys), (values, to_values)] {
+            let from = from.contiguous()?;
+            let from = if let Some(rows) = &rows { from.index_select(rows, 0)? } else { from };
+            to.scatter_set(&index, &from.to_dtype(self.dtype)?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The keys and values of the first `tokens` tokens of a sequence in f32, each `[tokens, num_kv_heads, head_dim]`.
+    pub(crate) fn gather(&self, layer: usize, table: &[i32], tokens: usize) -> candle_core::Result<(Tensor, Tensor)> {
+        let KvCacheSpec { num_blocks, block_size, num_kv_heads, head_dim, .. } = self.spec;
+        let Layer { keys, values } = &self.layers[layer];
+        let count = tokens.div_ceil(block_size);
+        let blocks: Option<Vec<u32>> = table.iter().take(count).map(|&block| u32::try_from(block).ok()).collect();
+        let Some(blocks) = blocks.filter(|blocks| blocks.len() == count) else {
+            candle_core::bail!("a block table of fewer than {count} blocks for {tokens} tokens");
+        };
+        let blocks = Tensor::new(blocks, keys.device())?;
+        // What the last block holds past the sequence is anybody's.
+        let of = |x: &Tensor| {
+            let x = x.reshape((num_blocks, block_size * num_kv_heads * head_dim))?.index_select(&blocks, 0)?;
+            let x = x.reshape((count * block_size, num_kv_heads, head_dim))?.narrow(0, 0, tokens)?;
+            x.to_dtype(candle_core::DType::F32)
+        };
+        Ok((of(keys)?, of(values)?))
+    }
+
+    /// A layer in f32, as [`Backend::read_kv_cache`](nanovllm_backend::Backend::read_kv_cache) says.
+    pub(crate) fn read(&self, layer: usize) -> candle_core::Result<(Vec<f32>, Vec<f32>)> {
+        let of = |x: &Tensor| x.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1();
+        let Layer { keys, values } = &self.layers[layer];
+        Ok((of(keys)?, of(values)?))
+    }
+
+    /// Overwrites a layer, as [`Backend::write_kv_cache`](nanovllm_backend::Backend::write_kv_cache) says.
+    pub(crate) fn write(&mut self, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        let expected = self.spec.layer_len();
+        for (what, data) in [("keys of the KV cache", keys), ("values of the KV cache", values)] {
+            if data.len() != expected {
+                return Err(Error::Shape { what, expected, got: data.len() });
+            }
+        }
+        let Layer { keys: to_keys, values: to_values } = &self.layers[layer];
+        for (from, to) in [(keys, to_keys), (values, to_values)].into_iter().filter(|(from, _)| !from.is_empty()) {
+            Tensor::from_slice(from, to.shape(), to.device())
+                .and_then(|from| to.slice_set(&from.to_dtype(self.dtype)?, 0, 0))
+                .map_err(|e| device_error(&e))?;
+        }
+        Ok(())
+    }
+}

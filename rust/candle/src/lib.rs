@@ -1,0 +1,33 @@
+//! The backend contract on candle tensors.
+//!
+//! It runs wherever candle does and shares no kernel with the other devices, so it is both the portable path and, with every
+//! weight widened to f32 ([`CandleOptions::oracle`]), the oracle the others are compared with. Nothing here reaches into a
+//! tensor's storage: values enter and leave through [`upload`](nanovllm_backend::Backend::upload) and
+//! [`download`](nanovllm_backend::Backend::download) alone, and the rest is candle's operations on the device the backend was made
+//! for.
+//!
+//! Unlike on the `cpu` device, a row's result may depend in its last bits on the rows beside it: candle's products block by
+//! the number of rows.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // tests
+
+mod attention;
+mod backend;
+mod kv_cache;
+mod memory;
+mod rows;
+mod tensor;
+mod weight;
+
+pub use backend::{CandleBackend, CandleOptions};
+pub use kv_cache::KvCache;
+pub use tensor::Tensor;
+pub use weight::Weight;
+
+/// The device's name in messages.
+const NAME: &str = "candle";
+
+/// What candle says of a failure.
+fn device_error(error: &candle_core::Error) -> nanovllm_backend::Error {
+    nanovllm_backend::Error::Device { device: NAME, reason: error.to_string() }
+}

@@ -1,0 +1,34 @@
+//! Row-wise operations.
+
+use candle_core::{D, Result, Tensor};
+
+/// `x / sqrt(mean(x^2) + eps) * weight` along the last dimension, which `weight` (`[1, n]`) covers.
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let n = x.dim(D::Minus1)?;
+    let mean = (x.sqr()?.sum_keepdim(D::Minus1)? / n as f64)?;
+    x.broadcast_div(&(mean + f64::from(eps))?.sqrt()?)?.broadcast_mul(weight)
+}
+
+/// `silu(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
+pub(crate) fn silu_and_mul(x: &Tensor) -> Result<Tensor> {
+    let n = x.dim(1)? / 2;
+    x.narrow(1, 0, n)?.contiguous()?.silu()?.mul(&x.narrow(1, n, n)?.contiguous()?)
+}
+
+/// Rotates the halves of each head: `x` is `[rows, heads, head_dim]`, `rope` (`[rows, head_dim]`) the cosines, then the sines,
+/// of each row's position.
+pub(crate) fn rotate(x: &Tensor, rope: &Tensor) -> Result<Tensor> {
+    let half = x.dim(2)? / 2;
+    let cos = rope.narrow(1, 0, half)?.unsqueeze(1)?;
+    let sin = rope.narrow(1, half, half)?.unsqueeze(1)?;
+    let (first, second) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+    let rotated_first = (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?;
+    let rotated_second = (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[rotated_first, rotated_second], 2)
+}
+
+/// The softmax of the last dimension.
+pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
+    let weights = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
+    weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
+}

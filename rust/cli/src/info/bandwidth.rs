@@ -1,0 +1,69 @@
+//! How fast this machine reads memory.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use nanovllm_engine::Memory;
+use serde::Serialize;
+
+/// A measurement of reading.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Bandwidth {
+    /// Threads that read at the same time.
+    pub(crate) threads: usize,
+    /// Bytes a second of all threads together, the best of several passes.
+    pub(crate) bytes_per_second: f64,
+}
+
+/// More than the last-level cache of any machine but the largest.
+const BYTES: u64 = 512 << 20;
+/// How long to go on measuring.
+const TIME: Duration = Duration::from_millis(400);
+
+/// Reads a buffer larger than the caches from `threads` threads, for about half a second; `None` where there is no memory
+/// for it.
+pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
+    let available = Memory::detect().map_or(BYTES, |memory| memory.available());
+    let words = usize::try_from(BYTES.min(available / 4) / 8).ok()?;
+    let share = words / threads;
+    let mut buffer: Vec<u64> = Vec::new();
+    if share == 0 || buffer.try_reserve_exact(share * threads).is_err() {
+        return None;
+    }
+    // Written, so that the pages exist: unmapped ones all read the system's one page of zeros.
+    buffer.extend(0..(share * threads) as u64);
+    let started = Instant::now();
+    let mut fastest = Duration::MAX;
+    while started.elapsed() < TIME {
+        let pass = Instant::now();
+        std::thread::scope(|scope| {
+            for part in buffer.chunks_exact(share) {
+                scope.spawn(move || black_box(sum(part)));
+            }
+        });
+        fastest = fastest.min(pass.elapsed());
+    }
+    let bytes_per_second = (share * threads * 8) as f64 / fastest.as_secs_f64();
+    Some(Bandwidth { threads, bytes_per_second })
+}
+
+/// Enough sums side by side that memory, not addition, is the limit.
+fn sum(part: &[u64]) -> u64 {
+    let mut sums = [0u64; 32];
+    for chunk in part.chunks_exact(32) {
+        for (sum, &word) in sums.iter_mut().zip(chunk) {
+            *sum = sum.wrapping_add(word);
+        }
+    }
+    sums.iter().fold(0, |a, &b| a.wrapping_add(b))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn memory_is_read_at_some_speed() {
+        let measured = super::measure(2).unwrap();
+        // Between a floppy disk and a wafer.
+        assert!((1e6..1e14).contains(&measured.bytes_per_second), "{measured:?}");
+    }
+}

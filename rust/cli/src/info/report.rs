@@ -1,0 +1,278 @@
+//! What `nanovllm info` says, as data.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nanovllm_gguf::GgmlType;
+use nanovllm_model::ModelConfig;
+use nanovllm_tokenizer::Tokenizer;
+use serde::Serialize;
+
+use super::bandwidth::Bandwidth;
+use crate::model_files::{Entry, ModelFiles};
+
+/// A model described; this is also the shape of `--json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) path: String,
+    /// "GGUF v3" or "safetensors".
+    pub(crate) format: String,
+    /// As the model calls itself, if it does.
+    pub(crate) name: Option<String>,
+    pub(crate) architecture: String,
+    /// Why the model does not run here, if it does not.
+    pub(crate) unsupported: Option<String>,
+    pub(crate) parameters: u64,
+    pub(crate) bits_per_weight: f64,
+    /// By element type, most bytes first.
+    pub(crate) quantization: Vec<Share>,
+    /// By what the tensors are for, in the order of a forward pass.
+    pub(crate) kinds: Vec<Share>,
+    pub(crate) shape: Option<Shape>,
+    pub(crate) tokenizer: TokenizerReport,
+    pub(crate) memory: Memory,
+    pub(crate) speed: Option<Speed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tensors: Option<Vec<Tensor>>,
+}
+
+/// Part of the tensors.
+#[derive(Debug, Default, Clone, Serialize)]
+pub(crate) struct Share {
+    pub(crate) name: String,
+    pub(crate) tensors: usize,
+    pub(crate) parameters: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The hyperparameters.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shape {
+    pub(crate) num_hidden_layers: usize,
+    pub(crate) hidden_size: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) num_attention_heads: usize,
+    pub(crate) num_key_value_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) vocab_size: usize,
+    pub(crate) max_position_embeddings: usize,
+    pub(crate) tie_word_embeddings: bool,
+}
+
+/// The tokenizer, or why it cannot be used.
+#[derive(Debug, Serialize)]
+pub(crate) struct TokenizerReport {
+    pub(crate) vocab_size: Option<usize>,
+    pub(crate) eos_token_ids: Vec<u32>,
+    pub(crate) chat_template: Option<String>,
+    pub(crate) unsupported: Option<String>,
+}
+
+/// Bytes needed.
+#[derive(Debug, Serialize)]
+pub(crate) struct Memory {
+    /// As stored; packed weights take within a few percent of it.
+    pub(crate) weight_bytes: u64,
+    /// Tokens the KV cache is reckoned for.
+    pub(crate) context: Option<u64>,
+    pub(crate) kv_cache_dtype: Option<String>,
+    pub(crate) kv_cache_bytes: Option<u64>,
+}
+
+/// What memory allows at batch 1.
+#[derive(Debug, Serialize)]
+pub(crate) struct Speed {
+    pub(crate) bandwidth: Bandwidth,
+    /// Bytes that one token reads with an empty cache.
+    pub(crate) bytes_per_token: u64,
+    /// The limit with an empty cache.
+    pub(crate) tokens_per_second: f64,
+    /// The limit with a full one, of `memory.context` tokens.
+    pub(crate) tokens_per_second_at_context: Option<f64>,
+}
+
+/// One tensor.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) dtype: &'static str,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: u64,
+}
+
+impl Report {
+    pub(crate) fn new(
+        path: &Path,
+        files: &ModelFiles,
+        context: Option<u64>,
+        list_tensors: bool,
+        bandwidth: Option<Bandwidth>,
+    ) -> Self {
+        let entries = files.entries();
+        let config = files.config();
+        let parameters: u64 = entries.iter().map(Entry::elements).sum();
+        let weight_bytes: u64 = entries.iter().map(|e| e.bytes).sum();
+        let memory = memory(&entries, config.as_ref().ok(), weight_bytes, context);
+        let speed = bandwidth.filter(|_| weight_bytes > 0).map(|bandwidth| speed(&entries, bandwidth, &memory));
+        let (format, name, architecture) = identity(files);
+        Self {
+            path: path.display().to_string(),
+            format,
+            name,
+            architecture,
+            unsupported: config.as_ref().err().map(ToString::to_string),
+            parameters,
+            bits_per_weight: if parameters == 0 { 0.0 } else { weight_bytes as f64 * 8.0 / parameters as f64 },
+            quantization: shares(&entries, |e| e.dtype.name().to_owned(), |a, b| b.bytes.cmp(&a.bytes)),
+            kinds: shares(&entries, |e| kind(&e.name).to_owned(), |a, b| order(&a.name).cmp(&order(&b.name))),
+            shape: config.ok().map(Shape::from),
+            tokenizer: TokenizerReport::new(files),
+            memory,
+            speed,
+            tensors: list_tensors.then(|| entries.into_iter().map(Tensor::from).collect()),
+        }
+    }
+}
+
+/// Format, name and architecture.
+fn identity(files: &ModelFiles) -> (String, Option<String>, String) {
+    match files {
+        ModelFiles::Gguf(file) => {
+            let text = |key| match file.metadata().get(key) {
+                Some(nanovllm_gguf::Value::String(text)) => Some(text.clone()),
+                _ => None,
+            };
+            let architecture = text("general.architecture").unwrap_or_else(|| "unknown".to_owned());
+            (format!("GGUF v{}", file.version()), text("general.name"), architecture)
+        }
+        ModelFiles::SafeTensors { checkpoint, .. } => {
+            let raw = &checkpoint.config().raw;
+            let architecture = raw["architectures"][0].as_str().unwrap_or("unknown").to_owned();
+            let name = raw["_name_or_path"].as_str().filter(|name| !name.is_empty()).map(str::to_owned);
+            ("safetensors".to_owned(), name, architecture)
+        }
+    }
+}
+
+const KINDS: [&str; 6] = ["embedding", "attention", "mlp", "norm", "output", "other"];
+
+fn order(kind: &str) -> usize {
+    KINDS.iter().position(|&k| k == kind).unwrap_or(KINDS.len())
+}
+
+/// What a tensor is for, by GGUF's or Hugging Face's name.
+fn kind(name: &str) -> &'static str {
+    let has = |part| name.contains(part);
+    if has("norm") {
+        "norm"
+    } else if has("token_embd") || has("embed_tokens") {
+        "embedding"
+    } else if has("attn") {
+        "attention"
+    } else if has("ffn") || has("mlp") {
+        "mlp"
+    } else if name.starts_with("output.") || name.starts_with("lm_head.") {
+        "output"
+    } else {
+        "other"
+    }
+}
+
+fn shares(
+    entries: &[Entry],
+    key: impl Fn(&Entry) -> String,
+    order: impl FnMut(&Share, &Share) -> std::cmp::Ordering,
+) -> Vec<Share> {
+    let mut shares: BTreeMap<String, Share> = BTreeMap::new();
+    for entry in entries {
+        let name = key(entry);
+        let share = shares.entry(name.clone()).or_insert_with(|| Share { name, ..Share::default() });
+        share.tensors += 1;
+        share.parameters += entry.elements();
+        share.bytes += entry.bytes;
+    }
+    let mut shares: Vec<Share> = shares.into_values().collect();
+    shares.sort_by(order);
+    shares
+}
+
+/// Where the context is not given: what the engine allows by default.
+const DEFAULT_CONTEXT: usize = 4096;
+
+fn memory(entries: &[Entry], config: Option<&ModelConfig>, weight_bytes: u64, context: Option<u64>) -> Memory {
+    let Some(config) = config else {
+        return Memory { weight_bytes, context: None, kv_cache_dtype: None, kv_cache_bytes: None };
+    };
+    let context = context.unwrap_or(config.max_position_embeddings.min(DEFAULT_CONTEXT) as u64);
+    // The engine's choice: as exact as the weights are.
+    let exact = entries.iter().filter(|e| e.shape.len() > 1).all(|e| e.dtype == GgmlType::F32);
+    let dtype = if exact { GgmlType::F32 } else { GgmlType::Bf16 };
+    let per_token = [config.num_hidden_layers, config.num_key_value_heads, config.head_dim, dtype.type_size()]
+        .into_iter()
+        .fold(2u64, |product, n| product.saturating_mul(n as u64));
+    Memory {
+        weight_bytes,
+        context: Some(context),
+        kv_cache_dtype: Some(dtype.name().to_owned()),
+        kv_cache_bytes: Some(per_token.saturating_mul(context)),
+    }
+}
+
+/// A token reads every weight once, but of an embedding that is not also the output projection only its own row.
+fn speed(entries: &[Entry], bandwidth: Bandwidth, memory: &Memory) -> Speed {
+    let untied = entries.iter().any(|e| kind(&e.name) == "output");
+    let read = entries.iter().filter(|e| !(untied && kind(&e.name) == "embedding"));
+    let bytes_per_token: u64 = read.map(|e| e.bytes).sum();
+    let limit = |bytes: u64| bandwidth.bytes_per_second / bytes.max(1) as f64;
+    Speed {
+        bandwidth,
+        bytes_per_token,
+        tokens_per_second: limit(bytes_per_token),
+        tokens_per_second_at_context: memory.kv_cache_bytes.map(|kv| limit(bytes_per_token.saturating_add(kv))),
+    }
+}
+
+impl TokenizerReport {
+    fn new(files: &ModelFiles) -> Self {
+        let tokenizer = match files {
+            ModelFiles::Gguf(file) => Tokenizer::from_gguf(file.metadata()),
+            ModelFiles::SafeTensors { dir, .. } => Tokenizer::from_dir(dir),
+        };
+        match tokenizer {
+            Ok(t) => Self {
+                vocab_size: Some(t.vocab_size()),
+                eos_token_ids: t.eos_token_ids().to_vec(),
+                chat_template: t.chat_template().map(str::to_owned),
+                unsupported: None,
+            },
+            Err(error) => Self {
+                vocab_size: None,
+                eos_token_ids: Vec::new(),
+                chat_template: None,
+                unsupported: Some(error.to_string()),
+            },
+        }
+    }
+}
+
+impl From<ModelConfig> for Shape {
+    fn from(config: ModelConfig) -> Self {
+        Self {
+            num_hidden_layers: config.num_hidden_layers,
+            hidden_size: config.hidden_size,
+            intermediate_size: config.intermediate_size,
+            num_attention_heads: config.num_attention_heads,
+            num_key_value_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            vocab_size: config.vocab_size,
+            max_position_embeddings: config.max_position_embeddings,
+            tie_word_embeddings: config.tie_word_embeddings,
+        }
+    }
+}
+
+impl From<Entry> for Tensor {
+    fn from(entry: Entry) -> Self {
+        Self { name: entry.name, dtype: entry.dtype.name(), shape: entry.shape, bytes: entry.bytes }
+    }
+}

@@ -1,0 +1,81 @@
+//! A model's files as a list of tensors, whatever they are stored in.
+
+use std::path::{Path, PathBuf};
+
+use nanovllm_gguf::{GgmlType, GgufFile};
+use nanovllm_model::{LoadError, ModelConfig, SafeTensorsCheckpoint};
+
+use crate::Error;
+
+/// A GGUF file or a Hugging Face directory.
+pub(crate) enum ModelFiles {
+    /// One GGUF file, or all shards of one.
+    Gguf(GgufFile),
+    /// config.json beside safetensors files.
+    SafeTensors {
+        /// The directory.
+        dir: PathBuf,
+        /// Its tensors.
+        checkpoint: SafeTensorsCheckpoint,
+    },
+}
+
+/// A stored tensor.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// As stored.
+    pub(crate) name: String,
+    pub(crate) dtype: GgmlType,
+    /// Outermost first.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: u64,
+}
+
+impl Entry {
+    pub(crate) fn elements(&self) -> u64 {
+        self.shape.iter().map(|&n| n as u64).product()
+    }
+}
+
+impl ModelFiles {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        if path.is_dir() {
+            Ok(Self::SafeTensors { dir: path.to_owned(), checkpoint: SafeTensorsCheckpoint::open(path)? })
+        } else if path.exists() {
+            Ok(Self::Gguf(GgufFile::open(path)?))
+        } else {
+            let reason = "no such file or directory".to_owned();
+            Err(LoadError::NotAModel { path: path.to_owned(), reason }.into())
+        }
+    }
+
+    /// The hyperparameters; a GGUF file of an architecture we have no code for has none.
+    pub(crate) fn config(&self) -> Result<ModelConfig, LoadError> {
+        match self {
+            Self::Gguf(file) => ModelConfig::from_gguf(file),
+            Self::SafeTensors { checkpoint, .. } => Ok(checkpoint.config().clone()),
+        }
+    }
+
+    /// Every tensor: GGUF's in the file's order, others by name.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        match self {
+            Self::Gguf(file) => {
+                let entry = |t: &nanovllm_gguf::TensorInfo| Entry {
+                    name: t.name.clone(),
+                    dtype: t.dtype,
+                    shape: t.dims.iter().rev().copied().collect(),
+                    bytes: t.len as u64,
+                };
+                file.tensors().iter().map(entry).collect()
+            }
+            Self::SafeTensors { checkpoint, .. } => {
+                let tensors = checkpoint.names().into_iter().filter_map(|name| {
+                    let t = checkpoint.tensor(&name)?;
+                    Some(Entry { dtype: t.dtype, bytes: t.data.len() as u64, shape: t.shape, name })
+                });
+                tensors.collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! One tensor to its new type, rows split over threads.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nanovllm_gguf::{GgmlType, dequantize, quantize};
+
+/// How far the new values are from the old ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Difference {
+    squared_error: f64,
+    squared_norm: f64,
+    /// Largest absolute difference of a value.
+    pub(crate) largest: f32,
+}
+
+impl Difference {
+    /// Squared error over squared norm (NMSE); 0 where all is zero.
+    pub(crate) fn nmse(&self) -> f64 {
+        if self.squared_error == 0.0 { 0.0 } else { self.squared_error / self.squared_norm }
+    }
+
+    fn add(&mut self, old: &[f32], new: &[f32]) {
+        for (&old, &new) in old.iter().zip(new) {
+            let error = old - new;
+            self.squared_error += f64::from(error) * f64::from(error);
+            self.squared_norm += f64::from(old) * f64::from(old);
+            self.largest = self.largest.max(error.abs());
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.squared_error += other.squared_error;
+        self.squared_norm += other.squared_norm;
+        self.largest = self.largest.max(other.largest);
+    }
+}
+
+/// Elements that one thread converts at a time: enough to be worth claiming, few enough to stay in its cache.
+const CHUNK: usize = 1 << 16;
+
+/// Converts `data`, rows of `cols` elements of type `from`, to `to`. The result does not depend on `threads`.
+///
+/// # Errors
+/// What [`dequantize`] or [`quantize`] say of the first chunk that cannot be converted.
+pub(crate) fn convert(
+    data: &[u8],
+    from: GgmlType,
+    to: GgmlType,
+    cols: usize,
+    threads: usize,
+) -> Result<(Vec<u8>, Difference), nanovllm_gguf::Error> {
+    let row_bytes = from.bytes_for(cols).unwrap_or(0).max(1);
+    let rows = data.len() / row_bytes;
+    let chunk_rows = (CHUNK / cols.max(1)).max(1);
+    let chunks = rows.div_ceil(chunk_rows);
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<Converted>>> = Mutex::new((0..chunks).map(|_| None).collect());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(chunks) {
+            scope.spawn(|| {
+                loop {
+                    let chunk = next.fetch_add(1, Ordering::Relaxed);
+                    if chunk >= chunks {
+                        break;
+                    }
+                    let first = chunk * chunk_rows;
+                    let last = (first + chunk_rows).min(rows);
+                    let converted = convert_rows(&data[first * row_bytes..last * row_bytes], from, to);
+                    if converted.is_err() {
+                        // The others need not go on.
+                        next.store(chunks, Ordering::Relaxed);
+                    }
+                    results.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[chunk] = Some(converted);
+                }
+            });
+        }
+    });
+    let mut out = Vec::new();
+    let mut difference = Difference::default();
+    for converted in results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_iter().flatten() {
+        let (bytes, part) = converted?;
+        out.extend_from_slice(&bytes);
+        difference.merge(&part);
+    }
+    Ok((out, difference))
+}
+
+type Converted = Result<(Vec<u8>, Difference), nanovllm_gguf::Error>;
+
+fn convert_rows(data: &[u8], from: GgmlType, to: GgmlType) -> Converted {
+    let elements = data.len() / from.type_size() * from.block_size();
+    let mut old = vec![0.0; elements];
+    dequantize(from, data, &mut old)?;
+    let mut bytes = Vec::new();
+    quantize(to, &old, &mut bytes)?;
+    let mut new = vec![0.0; elements];
+    dequantize(to, &bytes, &mut new)?;
+    let mut difference = Difference::default();
+    difference.add(&old, &new);
+    Ok((bytes, difference))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 13.0).collect()
+    }
+
+    #[test]
+    fn threads_do_not_change_the_result() {
+        let data: Vec<u8> = row(300 * 512).iter().flat_map(|x| x.to_le_bytes()).collect();
+        let (one, difference) = convert(&data, GgmlType::F32, GgmlType::Q8_0, 512, 1).unwrap();
+        assert_eq!(one.len(), 300 * 512 / 32 * 34);
+        assert!((1e-9..1e-4).contains(&difference.nmse()), "{difference:?}");
+        assert!(difference.largest > 0.0 && difference.largest < 0.05);
+        for threads in [2, 7] {
+            assert_eq!(convert(&data, GgmlType::F32, GgmlType::Q8_0, 512, threads).unwrap().0, one);
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_an_error() {
+        let mut x = row(64);
+        x[40] = f32::NAN;
+        let data: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert!(convert(&data, GgmlType::F32, GgmlType::Q8_0, 64, 2).is_err());
+    }
+
+    #[test]
+    fn nothing_converts_to_nothing() {
+        let (bytes, difference) = convert(&[], GgmlType::F32, GgmlType::Q8_0, 32, 2).unwrap();
+        assert!(bytes.is_empty());
+        assert_eq!(difference.nmse(), 0.0);
+    }
+}

@@ -1,0 +1,273 @@
+//! Which type each tensor of a quantised file gets: llama.cpp's mixes by name.
+//!
+//! The rules are those of `llama_tensor_get_type` in llama.cpp's `src/llama-quant.cpp` for dense models without an importance
+//! matrix, so that a file made here has the types that `llama-quantize` would give it. Tensors that matter more than
+//! their size (values, the down projection, the output) get more bits, the more so in the first and last layers.
+
+#[allow(clippy::enum_glob_use)] // the rules are about nothing but types
+use nanovllm_gguf::GgmlType::{self, *};
+
+/// A named recipe.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mix {
+    pub(crate) name: &'static str,
+    /// What most matrices get.
+    pub(crate) base: GgmlType,
+    /// `general.file_type` in the file.
+    pub(crate) file_type: u32,
+}
+
+const fn mix(name: &'static str, base: GgmlType, file_type: u32) -> Mix {
+    Mix { name, base, file_type }
+}
+
+/// Every mix; those of llama.cpp that are not here need an importance matrix.
+pub(crate) const MIXES: &[Mix] = &[
+    mix("F32", F32, 0),
+    mix("F16", F16, 1),
+    mix("BF16", Bf16, 32),
+    mix("Q8_0", Q8_0, 7),
+    mix("Q6_K", Q6_K, 18),
+    mix("Q5_K_M", Q5_K, 17),
+    mix("Q5_K_S", Q5_K, 16),
+    mix("Q5_1", Q5_1, 9),
+    mix("Q5_0", Q5_0, 8),
+    mix("Q4_K_M", Q4_K, 15),
+    mix("Q4_K_S", Q4_K, 14),
+    mix("Q4_1", Q4_1, 3),
+    mix("Q4_0", Q4_0, 2),
+    mix("IQ4_NL", IQ4_NL, 25),
+    mix("IQ4_XS", IQ4_XS, 30),
+    // llama.cpp has MXFP4 for experts only; here every matrix but embedding and output gets it.
+    mix("MXFP4", MXFP4, 38),
+    mix("Q3_K_L", Q3_K, 13),
+    mix("Q3_K_M", Q3_K, 12),
+    mix("Q3_K_S", Q3_K, 11),
+    mix("Q2_K", Q2_K, 10),
+    mix("TQ2_0", TQ2_0, 37),
+    mix("TQ1_0", TQ1_0, 36),
+];
+
+/// Short names, as `llama-quantize` has them.
+const ALIASES: [(&str, &str); 3] = [("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5_K", "Q5_K_M")];
+
+/// What the rules ask of a model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Model<'a> {
+    /// `general.architecture`.
+    pub(crate) architecture: &'a str,
+    pub(crate) num_layers: usize,
+    /// Query heads a key/value head.
+    pub(crate) group: usize,
+    /// Whether the embedding is also the output projection.
+    pub(crate) tied: bool,
+}
+
+/// What a tensor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Output,
+    Embedding,
+    Value,
+    AttentionOutput,
+    Down,
+    Other,
+}
+
+impl Mix {
+    /// The mix of this name, in any case.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        let upper = name.to_ascii_uppercase();
+        let full = ALIASES.iter().find(|(short, _)| *short == upper).map_or(upper.as_str(), |(_, full)| full);
+        MIXES.iter().find(|mix| mix.name == full)
+    }
+
+    /// As [`dtype`](Self::dtype), but every matrix gets the base type.
+    pub(crate) fn pure_dtype(&self, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
+        if is_matrix(name, dims) { fit(self.base, cols) } else { stored }
+    }
+
+    /// The type of the tensor `name` (GGUF's) with rows of `cols` elements, now of type `stored`.
+    pub(crate) fn dtype(&self, model: &Model<'_>, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
+        if !is_matrix(name, dims) {
+            return stored;
+        }
+        if self.base.block_size() == 1 {
+            return self.base;
+        }
+        fit(self.wanted(model, name, cols), cols)
+    }
+
+    /// The rules, before the row's length is looked at.
+    #[allow(clippy::match_same_arms)] // one arm a rule of llama.cpp's, by role
+    fn wanted(&self, model: &Model<'_>, name: &str, cols: usize) -> GgmlType {
+        let role = Role::of(name);
+        let layer = layer(name).unwrap_or(0);
+        let (n, base) = (model.num_layers, self.base);
+        let first_eighth = layer < n / 8;
+        let more_bits = first_eighth || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
+        let grouped = model.group >= 4;
+        if role == Role::Output || (model.tied && role == Role::Embedding) {
+            let small = !cols.is_multiple_of(base.block_size());
+            return if small || matches!(base, Q8_0 | MXFP4) { Q8_0 } else { Q6_K };
+        }
+        match (role, self.name) {
+            (Role::Embedding, "TQ1_0" | "TQ2_0") => Q4_K,
+            (Role::Embedding, "MXFP4") => Q8_0,
+            (Role::Value, name) => {
+                let dtype = match name {
+                    "Q2_K" => {
+                        if grouped {
+                            Q4_K
+                        } else {
+                            Q3_K
+                        }
+                    }
+                    "Q3_K_M" => {
+                        if layer < 2 {
+                            Q5_K
+                        } else {
+                            Q4_K
+                        }
+                    }
+                    "Q3_K_L" => Q5_K,
+                    "IQ4_NL" | "IQ4_XS" if grouped => Q5_K,
+                    "Q4_K_M" | "Q5_K_M" if more_bits => Q6_K,
+                    "Q4_K_S" if layer < 4 => Q5_K,
+                    _ => base,
+                };
+                // Eight query heads share a value head there, so it is small and much depends on it.
+                let is_70b = model.architecture == "llama" && n == 80;
+                if is_70b && matches!(dtype, Q3_K | Q4_K) { Q5_K } else { dtype }
+            }
+            (Role::Down, "Q2_K") => Q3_K,
+            (Role::Down, "Q3_K_M") => {
+                if layer < n / 16 {
+                    Q5_K
+                } else {
+                    Q4_K
+                }
+            }
+            (Role::Down, "Q3_K_L") => Q5_K,
+            (Role::Down, "Q4_K_M" | "Q5_K_M") if more_bits => Q6_K,
+            (Role::Down, "Q4_K_S" | "IQ4_NL" | "IQ4_XS") if first_eighth => Q5_K,
+            (Role::AttentionOutput, "Q2_K") => Q3_K,
+            (Role::AttentionOutput, "Q3_K_M") => Q4_K,
+            (Role::AttentionOutput, "Q3_K_L") => Q5_K,
+            _ => base,
+        }
+    }
+}
+
+impl Role {
+    fn of(name: &str) -> Self {
+        match name {
+            "output.weight" => Self::Output,
+            "token_embd.weight" => Self::Embedding,
+            _ if name.contains("attn_v.weight") => Self::Value,
+            _ if name.contains("attn_output.weight") => Self::AttentionOutput,
+            _ if name.contains("ffn_down") => Self::Down,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a tensor is quantised at all; the router of experts is not.
+fn is_matrix(name: &str, dims: usize) -> bool {
+    dims >= 2 && name.ends_with("weight") && !name.contains("_norm.weight") && !name.contains("ffn_gate_inp.weight")
+}
+
+/// The layer of "blk.7.attn_v.weight".
+fn layer(name: &str) -> Option<usize> {
+    name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()
+}
+
+/// The type itself where rows are whole blocks of it; otherwise llama.cpp's replacement of no fewer bits, in blocks of 32,
+/// and where even those do not fit, F16.
+fn fit(dtype: GgmlType, cols: usize) -> GgmlType {
+    if cols.is_multiple_of(dtype.block_size()) {
+        return dtype;
+    }
+    let smaller = match dtype {
+        Q2_K | Q3_K | TQ1_0 | TQ2_0 => Q4_0,
+        Q4_K => Q5_0,
+        Q5_K => Q5_1,
+        Q6_K => Q8_0,
+        IQ4_XS => IQ4_NL,
+        other => other,
+    };
+    if cols.is_multiple_of(smaller.block_size()) { smaller } else { F16 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: Model<'_> = Model { architecture: "qwen3", num_layers: 28, group: 2, tied: true };
+
+    fn types(mix: &str, model: &Model<'_>, part: &str, cols: usize) -> Vec<GgmlType> {
+        let mix = Mix::named(mix).unwrap();
+        (0..model.num_layers).map(|i| mix.dtype(model, &format!("blk.{i}.{part}.weight"), 2, cols, F32)).collect()
+    }
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        assert_eq!(Mix::named("q4_k_m").unwrap().file_type, 15);
+        assert_eq!(Mix::named("Q4_K").unwrap().name, "Q4_K_M");
+        assert_eq!(Mix::named("IQ2_XS"), None);
+        for mix in MIXES {
+            assert_eq!(Mix::named(mix.name), Some(mix));
+        }
+    }
+
+    #[test]
+    fn q4_k_m_gives_more_bits_where_they_tell() {
+        let six = |types: Vec<GgmlType>| {
+            assert!(types.iter().all(|&t| t == Q4_K || t == Q6_K));
+            types.iter().enumerate().filter(|&(_, &t)| t == Q6_K).map(|(i, _)| i).collect::<Vec<_>>()
+        };
+        // What llama-quantize gives a model of 28 layers.
+        let expected = [0, 1, 2, 5, 8, 11, 14, 17, 20, 23, 24, 25, 26, 27];
+        assert_eq!(six(types("Q4_K_M", &MODEL, "ffn_down", 3072)), expected);
+        assert_eq!(six(types("Q4_K_M", &MODEL, "attn_v", 1024)), expected);
+        assert_eq!(six(types("Q4_K_M", &MODEL, "attn_q", 1024)), [0; 0]);
+    }
+
+    #[test]
+    fn output_and_tied_embedding_are_alike() {
+        let mix = Mix::named("Q4_K_M").unwrap();
+        let untied = Model { tied: false, ..MODEL };
+        assert_eq!(mix.dtype(&MODEL, "token_embd.weight", 2, 1024, Bf16), Q6_K);
+        assert_eq!(mix.dtype(&untied, "token_embd.weight", 2, 1024, Bf16), Q4_K);
+        assert_eq!(mix.dtype(&untied, "output.weight", 2, 1024, Bf16), Q6_K);
+        assert_eq!(mix.dtype(&untied, "output.weight", 2, 576, Bf16), Q8_0, "no multiple of 256");
+        assert_eq!(Mix::named("Q8_0").unwrap().dtype(&untied, "output.weight", 2, 1024, Bf16), Q8_0);
+    }
+
+    #[test]
+    fn rows_that_are_no_whole_blocks_get_smaller_blocks() {
+        assert_eq!(types("Q4_K_S", &MODEL, "attn_q", 576)[20], Q5_0);
+        assert_eq!(types("Q2_K", &MODEL, "attn_q", 576)[20], Q4_0);
+        assert_eq!(types("IQ4_XS", &MODEL, "attn_q", 576)[20], IQ4_NL);
+        assert_eq!(types("Q6_K", &MODEL, "attn_q", 100)[20], F16);
+    }
+
+    #[test]
+    fn vectors_and_norms_stay_as_they_are() {
+        for mix in MIXES {
+            assert_eq!(mix.dtype(&MODEL, "blk.0.attn_norm.weight", 1, 1024, F32), F32);
+            assert_eq!(mix.dtype(&MODEL, "blk.0.attn_q_norm.weight", 2, 1024, F32), F32);
+            assert_eq!(mix.dtype(&MODEL, "blk.0.attn_q.bias", 1, 1024, F32), F32);
+        }
+    }
+
+    #[test]
+    fn shallow_models_have_types_too() {
+        for num_layers in 1..10 {
+            let model = Model { num_layers, ..MODEL };
+            for mix in MIXES {
+                assert_eq!(types(mix.name, &model, "ffn_down", 256).len(), num_layers);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! `nanovllm quantize`: a model to a GGUF file of another type.
+
+mod convert;
+mod hugging_face;
+mod metadata;
+mod mix;
+mod source;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use nanovllm_gguf::{GgmlType, GgufWriter, Metadata, TensorSpec, Value, can_quantize};
+
+use crate::units::bytes;
+use crate::{Error, Host};
+use convert::Difference;
+use mix::{MIXES, Mix};
+use source::{Source, SourceTensor};
+
+/// Quantise a model (safetensors or GGUF) into a GGUF file, with llama.cpp's mixes by name.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A directory, a .gguf file, or a Hugging Face repository
+    input: String,
+    /// The GGUF file to write
+    output: PathBuf,
+    /// The mix of types, e.g. Q4_K_M, Q8_0, F16
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_mix)]
+    mix: &'static Mix,
+    /// Give every matrix the mix's main type
+    #[arg(long)]
+    pure: bool,
+    /// Threads [default: as many as the machine offers]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Replace the output file if there is one
+    #[arg(long)]
+    force: bool,
+}
+
+fn parse_mix(name: &str) -> Result<&'static Mix, String> {
+    Mix::named(name).ok_or_else(|| {
+        let known: Vec<&str> = MIXES.iter().map(|mix| mix.name).collect();
+        format!("known types: {} (llama.cpp's IQ1 to IQ3 and Q2_K_S need an importance matrix)", known.join(", "))
+    })
+}
+
+/// How one tensor is written.
+struct Step<'a> {
+    tensor: &'a SourceTensor,
+    to: GgmlType,
+}
+
+pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
+    let input = (host.resolve)(&args.input).map_err(Error::Model)?;
+    if args.output.exists() && !args.force {
+        return Err(Error::Option(format!("{} exists; --force replaces it", args.output.display())));
+    }
+    let source = Source::open(&input)?;
+    let steps = plan(args, &source)?;
+    let extra = source.extra().iter().map(|(tensor, _)| Step { tensor, to: tensor.dtype });
+    let specs: Vec<TensorSpec> = steps.iter().map(spec).chain(extra.map(|step| spec(&step))).collect();
+    let mut writer = GgufWriter::create(&args.output, &metadata(args, &source)?, &specs)?;
+
+    let offered = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = args.threads.map_or_else(offered, usize::from);
+    let mut report = Report::new(&source);
+    for (i, step) in steps.iter().enumerate() {
+        if (host.interrupted)() {
+            return Err(Error::Interrupted);
+        }
+        let SourceTensor { name, dtype: from, .. } = step.tensor;
+        let (written, difference) = source.read(i, |data| {
+            if *from == step.to {
+                writer.tensor(name, data)?;
+                return Ok((data.len(), None));
+            }
+            let (new, difference) = convert::convert(data, *from, step.to, step.tensor.cols(), threads)
+                .map_err(|error| Error::Tensor { name: name.clone(), reason: error.to_string() })?;
+            writer.tensor(name, &new)?;
+            Ok((new.len(), Some(difference)))
+        })?;
+        report.add(step, written, difference)?;
+    }
+    for (tensor, data) in source.extra() {
+        writer.tensor(&tensor.name, data)?;
+    }
+    writer.finish()?;
+    report.finish(args)
+}
+
+/// The type of every tensor.
+fn plan<'a>(args: &Args, source: &'a Source) -> Result<Vec<Step<'a>>, Error> {
+    let model = source.model();
+    let step = |tensor: &'a SourceTensor| {
+        let (stored, dims) = (tensor.dtype, tensor.dims.len());
+        let to = match stored {
+            // llama.cpp adds vectors in F32 only.
+            GgmlType::F16 | GgmlType::Bf16 if dims < 2 => GgmlType::F32,
+            _ if args.pure => args.mix.pure_dtype(&tensor.name, dims, tensor.cols(), stored),
+            _ => args.mix.dtype(&model, &tensor.name, dims, tensor.cols(), stored),
+        };
+        if to != stored && !can_quantize(to) {
+            let reason = format!("there is no quantiser for {to}");
+            return Err(Error::Tensor { name: tensor.name.clone(), reason });
+        }
+        Ok(Step { tensor, to })
+    };
+    source.tensors.iter().map(step).collect()
+}
+
+fn spec(step: &Step<'_>) -> TensorSpec {
+    TensorSpec { name: step.tensor.name.clone(), dims: step.tensor.dims.clone(), dtype: step.to }
+}
+
+/// The source's metadata, but of one file and of the new type.
+fn metadata(args: &Args, source: &Source) -> Result<Metadata, Error> {
+    let mut metadata = Metadata::default();
+    for (key, value) in &source.metadata {
+        let replaced =
+            matches!(key.as_str(), "general.file_type" | "general.quantization_version" | "general.alignment");
+        if !replaced && !key.starts_with("split.") {
+            metadata.insert(key.clone(), value.clone())?;
+        }
+    }
+    metadata.insert("general.file_type".to_owned(), Value::U32(args.mix.file_type))?;
+    // The version of ggml's block formats, 2 since 2023.
+    metadata.insert("general.quantization_version".to_owned(), Value::U32(2))?;
+    Ok(metadata)
+}
+
+/// Progress on standard error, and one line a tensor on standard output.
+struct Report {
+    progress: ProgressBar,
+    started: Instant,
+    before: u64,
+    after: u64,
+    tensors: u64,
+}
+
+impl Report {
+    fn new(source: &Source) -> Self {
+        let progress = ProgressBar::new(source.tensors.len() as u64);
+        // The template is a constant that parses; without it the bar would only look different.
+        if let Ok(style) = ProgressStyle::with_template("{pos}/{len} tensors {wide_bar} {eta}") {
+            progress.set_style(style);
+        }
+        Self { progress, started: Instant::now(), before: 0, after: 0, tensors: source.tensors.len() as u64 }
+    }
+
+    fn add(&mut self, step: &Step<'_>, written: usize, difference: Option<Difference>) -> io::Result<()> {
+        let SourceTensor { name, dtype: from, dims } = step.tensor;
+        let elements: usize = dims.iter().product();
+        let stored = from.bytes_for(elements).unwrap_or(0);
+        self.before += stored as u64;
+        self.after += written as u64;
+        let change = match difference {
+            None => format!("{from} kept"),
+            Some(d) => format!("{from} -> {}, NMSE {:.2e}, largest error {:.2e}", step.to, d.nmse(), d.largest),
+        };
+        let shape: Vec<String> = dims.iter().rev().map(ToString::to_string).collect();
+        let line = format!("{name:<36} {:<14} {change}", shape.join(" x "));
+        let mut result = Ok(());
+        self.progress.suspend(|| result = writeln!(io::stdout(), "{line}"));
+        self.progress.inc(1);
+        result
+    }
+
+    fn finish(self, args: &Args) -> Result<(), Error> {
+        self.progress.finish_and_clear();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let (before, after) = (bytes(self.before), bytes(self.after));
+        let Self { tensors, .. } = self;
+        let path = args.output.display();
+        writeln!(io::stdout(), "{path}: {}, {tensors} tensors, {before} -> {after} in {seconds:.1} s", args.mix.name)?;
+        Ok(())
+    }
+}

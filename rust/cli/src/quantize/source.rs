@@ -1,0 +1,127 @@
+//! The model to be quantised, as GGUF would store it: metadata, and tensors one at a time.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use nanovllm_gguf::{GgmlType, GgufFile, Value};
+use nanovllm_model::{ModelConfig, SafeTensorsCheckpoint};
+
+use super::mix::Model;
+use super::{hugging_face, metadata};
+use crate::Error;
+use crate::model_files::ModelFiles;
+
+/// A tensor under GGUF's name.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SourceTensor {
+    pub(crate) name: String,
+    pub(crate) dtype: GgmlType,
+    /// Innermost first, as GGUF writes them.
+    pub(crate) dims: Vec<usize>,
+}
+
+impl SourceTensor {
+    /// Elements of a row.
+    pub(crate) fn cols(&self) -> usize {
+        self.dims.first().copied().unwrap_or(1)
+    }
+}
+
+/// Where the tensors come from.
+enum Store {
+    Gguf(GgufFile),
+    HuggingFace { checkpoint: SafeTensorsCheckpoint, names: Vec<String> },
+}
+
+/// A model to be quantised.
+pub(crate) struct Source {
+    store: Store,
+    /// Metadata of the file to be written but for what quantising changes.
+    pub(crate) metadata: Vec<(String, Value)>,
+    pub(crate) tensors: Vec<SourceTensor>,
+    /// Tensors that are not stored but follow from the configuration.
+    extra: Vec<(SourceTensor, Vec<u8>)>,
+    architecture: String,
+    num_layers: usize,
+    group: usize,
+}
+
+impl Source {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        match ModelFiles::open(path)? {
+            ModelFiles::Gguf(file) => Self::gguf(file),
+            ModelFiles::SafeTensors { dir, checkpoint } => Self::hugging_face(&dir, checkpoint),
+        }
+    }
+
+    fn gguf(file: GgufFile) -> Result<Self, Error> {
+        let metadata = file.metadata();
+        let architecture = metadata.str("general.architecture")?.to_owned();
+        let number = |key: &str| metadata.opt_u64(&format!("{architecture}.{key}"));
+        let num_layers = number("block_count")?.unwrap_or(0);
+        let heads = number("attention.head_count").ok().flatten().unwrap_or(1);
+        let kv_heads = number("attention.head_count_kv").ok().flatten().unwrap_or(heads).max(1);
+        let tensor =
+            |t: &nanovllm_gguf::TensorInfo| SourceTensor { name: t.name.clone(), dtype: t.dtype, dims: t.dims.clone() };
+        Ok(Self {
+            metadata: metadata.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect(),
+            tensors: file.tensors().iter().map(tensor).collect(),
+            extra: Vec::new(),
+            num_layers: usize::try_from(num_layers).unwrap_or(usize::MAX),
+            group: usize::try_from(heads / kv_heads).unwrap_or(1),
+            architecture,
+            store: Store::Gguf(file),
+        })
+    }
+
+    fn hugging_face(dir: &Path, checkpoint: SafeTensorsCheckpoint) -> Result<Self, Error> {
+        let config: &ModelConfig = checkpoint.config();
+        let metadata = metadata::from_directory(dir, config)?;
+        let (tensors, names) = hugging_face::tensors(&checkpoint)?.into_iter().unzip();
+        Ok(Self {
+            metadata,
+            tensors,
+            extra: hugging_face::rope_factors(config)?.into_iter().collect(),
+            architecture: hugging_face::architecture(config)?.to_owned(),
+            num_layers: config.num_hidden_layers,
+            group: config.num_attention_heads / config.num_key_value_heads,
+            store: Store::HuggingFace { checkpoint, names },
+        })
+    }
+
+    /// What the mixes ask.
+    pub(crate) fn model(&self) -> Model<'_> {
+        Model {
+            architecture: &self.architecture,
+            num_layers: self.num_layers,
+            group: self.group,
+            tied: !self.tensors.iter().any(|t| t.name == "output.weight"),
+        }
+    }
+
+    /// Calls `with` with the bytes of tensor `i`, then lets go of their pages.
+    pub(crate) fn read<T>(&self, i: usize, with: impl FnOnce(&[u8]) -> Result<T, Error>) -> Result<T, Error> {
+        let name = || self.tensors.get(i).map_or_else(String::new, |t| t.name.clone());
+        let gone = || Error::Tensor { name: name(), reason: "is no longer in the file".to_owned() };
+        match &self.store {
+            Store::Gguf(file) => {
+                let view = file.tensor(&name()).ok_or_else(gone)?;
+                let result = with(view.data);
+                file.release(&view);
+                result
+            }
+            Store::HuggingFace { checkpoint, names } => {
+                let tensor = names.get(i).and_then(|name| checkpoint.tensor(name)).ok_or_else(gone)?;
+                let data: Cow<'_, [u8]> = hugging_face::arrange(checkpoint.config(), &tensor);
+                let result = with(&data);
+                checkpoint.release(tensor.name);
+                result
+            }
+        }
+    }
+
+    /// Tensors that are not in the source's files, with their bytes.
+    pub(crate) fn extra(&self) -> &[(SourceTensor, Vec<u8>)] {
+        &self.extra
+    }
+}

@@ -1,0 +1,82 @@
+//! How far each matmul kernel is from exact arithmetic: prints, as one line of JSON, the NMSE of a product over the dequantised
+//! weights by element type, instruction set and bits of the activations.
+//!
+//! `cargo run --release -p nanovllm-cpu --example kernel_error`
+
+use std::error::Error;
+
+use nanovllm_backend::{Backend, DType, WeightPart};
+use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions, Isa};
+
+const TYPES: [DType; 20] = [
+    DType::F32,
+    DType::F16,
+    DType::Bf16,
+    DType::Q8_0,
+    DType::Q6_K,
+    DType::Q5_K,
+    DType::Q5_1,
+    DType::Q5_0,
+    DType::Q4_K,
+    DType::Q4_1,
+    DType::Q4_0,
+    DType::IQ4_NL,
+    DType::IQ4_XS,
+    DType::MXFP4,
+    DType::Q3_K,
+    DType::Q2_K,
+    DType::TQ1_0,
+    DType::TQ2_0,
+    DType::Q8_1,
+    DType::Q8_K,
+];
+const ROWS: usize = 512;
+const COLS: usize = 1024;
+const BATCH: usize = 16;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let x = normal(BATCH * COLS, 1);
+    let weights = normal(ROWS * COLS, 2);
+    let mut lines = Vec::new();
+    for dtype in TYPES.into_iter().filter(|&dtype| nanovllm_gguf::can_quantize(dtype)) {
+        let mut data = Vec::new();
+        nanovllm_gguf::quantize(dtype, &weights, &mut data)?;
+        let mut values = vec![0.0; ROWS * COLS];
+        nanovllm_gguf::dequantize(dtype, &data, &mut values)?;
+        let expected = product(&x, &values);
+        let mut figures = Vec::new();
+        for isa in Isa::available() {
+            for (bits, activation_bits) in [(8, ActivationBits::Eight), (16, ActivationBits::Sixteen)] {
+                let backend = CpuBackend::new(CpuOptions { num_threads: Some(1), isa: Some(isa), activation_bits })?;
+                let weight = backend.pack(&WeightPart { dtype, rows: ROWS, cols: COLS, data: &data })?;
+                let input = backend.upload(&x, BATCH, COLS)?;
+                let mut out = backend.tensor(BATCH, ROWS)?;
+                backend.linear(&input, &weight, None, &mut out);
+                figures.push(format!("\"{isa}/{bits}\": {:e}", nmse(&expected, &backend.download(&out))));
+            }
+        }
+        lines.push(format!("\"{dtype}\": {{{}}}", figures.join(", ")));
+    }
+    println!("{{{}}}", lines.join(", "));
+    Ok(())
+}
+
+/// Normal values by the sum of twelve uniform ones, from a fixed seed.
+fn normal(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    let mut uniform = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1u32 << 24) as f32
+    };
+    (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
+}
+
+fn product(x: &[f32], weights: &[f32]) -> Vec<f64> {
+    let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+    x.chunks_exact(COLS).flat_map(|x| weights.chunks_exact(COLS).map(move |w| dot(x, w))).collect()
+}
+
+fn nmse(expected: &[f64], got: &[f32]) -> f64 {
+    let error: f64 = expected.iter().zip(got).map(|(e, &g)| (e - f64::from(g)).powi(2)).sum();
+    error / expected.iter().map(|e| e * e).sum::<f64>()
+}

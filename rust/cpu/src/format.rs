@@ -1,0 +1,133 @@
+//! Which layout a GGUF type is stored in, and what else its kernels must know.
+
+mod codebook;
+mod read;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use nanovllm_backend::DType;
+use nanovllm_gguf::{
+    BlockIQ4_NL, BlockIQ4_XS, BlockMXFP4, BlockQ2_K, BlockQ3_K, BlockQ4_0, BlockQ4_1, BlockQ4_K, BlockQ5_0, BlockQ5_1,
+    BlockQ5_K, BlockQ6_K, BlockQ8_0, BlockQ8_1, BlockQ8_K, IQ4_VALUES, MXFP4_VALUES,
+};
+
+use crate::layout::{BLOCK, Layout};
+use read::stored;
+
+/// One row's block or super-block of a file, taken apart.
+pub(crate) struct Stored {
+    /// Unsigned codes, in the order of the inputs.
+    pub(crate) codes: [u8; 256],
+    /// [`Shape::scale_bytes`](crate::layout::Shape::scale_bytes) for each 32 inputs.
+    pub(crate) scales: [u8; 16],
+    /// f16 `d` and `m`, little-endian.
+    pub(crate) halves: [[u8; 2]; 2],
+}
+
+impl Stored {
+    pub(crate) const EMPTY: Self = Self { codes: [0; 256], scales: [0; 16], halves: [[0; 2]; 2] };
+}
+
+/// How a quantised type is stored.
+#[derive(Debug)]
+pub(crate) struct Coding {
+    pub(crate) layout: Layout,
+    /// What codes stand for in a layout with a table.
+    pub(crate) table: [i8; 16],
+    /// Multiplies `d` in a layout with a table: a power of two that lets the table hold integers.
+    pub(crate) factor: f32,
+    /// Takes a block of the file apart.
+    pub(crate) read: fn(&[u8], &mut Stored),
+}
+
+impl Coding {
+    const fn linear(layout: Layout, read: fn(&[u8], &mut Stored)) -> Self {
+        Self { layout, table: [0; 16], factor: 1.0, read }
+    }
+
+    const fn table(layout: Layout, table: [i8; 16], read: fn(&[u8], &mut Stored)) -> Self {
+        Self { layout, table, factor: 1.0, read }
+    }
+}
+
+/// How a packed matrix stores its weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Format {
+    F32,
+    F16,
+    Bf16,
+    Quantized(&'static Coding),
+}
+
+impl Format {
+    /// How `dtype` is stored; `None` for what is no weight.
+    ///
+    /// Each quantised type keeps its values exactly (Q8_K's scale is rounded to f16), and all but those with a codebook their bits.
+    pub(crate) const fn of(dtype: DType) -> Option<Self> {
+        macro_rules! linear {
+            ($layout:ident, $block:ty) => {
+                const { &Coding::linear(Layout::$layout, stored::<$block>) }
+            };
+        }
+        macro_rules! table {
+            ($layout:ident, $table:expr, $block:ty) => {
+                const { &Coding::table(Layout::$layout, $table, stored::<$block>) }
+            };
+        }
+        Some(Self::Quantized(match dtype {
+            DType::F32 | DType::F64 => return Some(Self::F32),
+            DType::F16 => return Some(Self::F16),
+            DType::Bf16 => return Some(Self::Bf16),
+            DType::Q8_0 => linear!(Q8_0, BlockQ8_0),
+            DType::Q8_1 => linear!(Q8_0, BlockQ8_1),
+            DType::Q8_K => linear!(Q8_0, BlockQ8_K),
+            DType::Q4_0 => linear!(Q4_0, BlockQ4_0),
+            DType::Q4_1 => linear!(Q4_1, BlockQ4_1),
+            DType::Q5_0 => linear!(Q5_0, BlockQ5_0),
+            DType::Q5_1 => linear!(Q5_1, BlockQ5_1),
+            DType::Q2_K => linear!(Q2_K, BlockQ2_K),
+            DType::Q3_K => linear!(Q3_K, BlockQ3_K),
+            DType::Q4_K => linear!(Q4_K, BlockQ4_K),
+            DType::Q5_K => linear!(Q5_K, BlockQ5_K),
+            DType::Q6_K => linear!(Q6_K, BlockQ6_K),
+            DType::IQ4_NL => table!(Table4Half, IQ4_VALUES, BlockIQ4_NL),
+            DType::IQ4_XS => table!(Table4Signed, IQ4_VALUES, BlockIQ4_XS),
+            DType::MXFP4 => table!(Table4Exponent, MXFP4_VALUES, BlockMXFP4),
+            _ => match codebook::coding(dtype) {
+                Some(coding) => coding,
+                None => return None,
+            },
+        }))
+    }
+
+    /// What a table's codes stand for, and what its scales are multiplied with.
+    pub(crate) const fn table(self) -> (&'static [i8; 16], f32) {
+        match self {
+            Self::Quantized(coding) => (&coding.table, coding.factor),
+            _ => (&[0; 16], 1.0),
+        }
+    }
+
+    /// Bytes of one group's whole rows of `cols` inputs.
+    pub(crate) const fn group_bytes(self, lanes: usize, cols: usize) -> usize {
+        match self {
+            Self::F32 => cols * lanes * 4,
+            Self::F16 => cols * lanes * 2,
+            Self::Bf16 => cols.div_ceil(2) * lanes * 4,
+            Self::Quantized(coding) => {
+                let shape = coding.layout.shape();
+                cols / (shape.blocks() * BLOCK) * shape.bytes(lanes)
+            }
+        }
+    }
+}
+
+/// The type whose layout holds `dtype`, where that is another one.
+pub(crate) const fn stored_as(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F32,
+        DType::Q8_1 | DType::Q8_K => DType::Q8_0,
+        DType::TQ1_0 | DType::TQ2_0 => DType::Q2_K,
+        other => other,
+    }
+}

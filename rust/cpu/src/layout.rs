@@ -1,0 +1,243 @@
+//! How quantised weights lie in memory, as data: what packing, the portable kernel and the vector kernels all read.
+//!
+//! A matrix is cut into groups of `lanes` rows, a group into blocks of 32 inputs. A block's codes are `bits` vectors of
+//! `4 * lanes` bytes: the four bytes of a lane belong to four consecutive inputs, and each byte of the low vectors holds the
+//! low 2, 4 or 8 bits of as many codes as fit, `j`, `j + 1`, ... counted in fours of inputs. The fifth and sixth bits (the
+//! third of 3-bit codes) follow in vectors of their own, packed alike. After the codes of all the blocks that share halves
+//! come their scale bytes, `[block][byte][lane]`, then the halves, `[half][lane]`.
+
+/// Inputs a block covers.
+pub(crate) const BLOCK: usize = 32;
+/// Fours of inputs in a block.
+pub(crate) const FOURS: usize = BLOCK / 4;
+
+/// What a code stands for, before its scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// The code less this.
+    Offset(u8),
+    /// The entry of a table of signed bytes, up to 16.
+    Table,
+}
+
+/// What codes are scaled with. `d` and `m` are halves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scales {
+    /// `d` for each 32.
+    Half,
+    /// `d`, and `m` added, for each 32.
+    HalfMin,
+    /// `2^(byte - 128)` for each 32.
+    Exponent,
+    /// `d` for each 256 times a signed byte for each 32.
+    Signed,
+    /// `d` for each 256 times a signed byte for each 16.
+    SignedPairs,
+    /// `d` for each 256 times a byte, and `m` times a byte subtracted, for each 32.
+    Minimum,
+    /// The same with the two nibbles of a byte for each 16, the scale's low.
+    MinimumPairs,
+}
+
+/// One way to store quantised weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Bits of a code: 2, 3, 4, 5, 6 or 8.
+    pub(crate) bits: usize,
+    pub(crate) values: Values,
+    pub(crate) scales: Scales,
+}
+
+/// Where one part of the codes of a four lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Field {
+    /// Vector of the block's codes.
+    pub(crate) vector: usize,
+    /// Lowest bit in each byte.
+    pub(crate) shift: usize,
+    /// The bits, at bit 0.
+    pub(crate) mask: u8,
+}
+
+/// Scales and added minimums of the two halves of a block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Scaling {
+    pub(crate) scale: [f32; 2],
+    /// Zero where the shape has none.
+    pub(crate) min: [f32; 2],
+}
+
+impl Shape {
+    /// Bits of a code in the low vectors.
+    pub(crate) const fn low_bits(self) -> usize {
+        match self.bits {
+            2 | 3 => 2,
+            8 => 8,
+            _ => 4,
+        }
+    }
+
+    /// Where the low bits of the codes of four `j` lie.
+    pub(crate) const fn low(self, j: usize) -> Field {
+        field(0, self.low_bits(), j)
+    }
+
+    /// Where the rest of the bits lie; `None` where there are no more.
+    pub(crate) const fn high(self, j: usize) -> Option<Field> {
+        let (low, high) = (self.low_bits(), self.bits - self.low_bits());
+        if high == 0 { None } else { Some(field(low, high, j)) }
+    }
+
+    /// Blocks that share halves.
+    pub(crate) const fn blocks(self) -> usize {
+        match self.scales {
+            Scales::Half | Scales::HalfMin | Scales::Exponent => 1,
+            Scales::Signed | Scales::SignedPairs | Scales::Minimum | Scales::MinimumPairs => 8,
+        }
+    }
+
+    /// Scale bytes of a lane for each block.
+    pub(crate) const fn scale_bytes(self) -> usize {
+        match self.scales {
+            Scales::Half | Scales::HalfMin => 0,
+            Scales::Exponent | Scales::Signed => 1,
+            Scales::SignedPairs | Scales::Minimum | Scales::MinimumPairs => 2,
+        }
+    }
+
+    /// Halves of a lane for each [`blocks`](Self::blocks).
+    pub(crate) const fn halves(self) -> usize {
+        match self.scales {
+            Scales::Exponent => 0,
+            Scales::Half | Scales::Signed | Scales::SignedPairs => 1,
+            Scales::HalfMin | Scales::Minimum | Scales::MinimumPairs => 2,
+        }
+    }
+
+    /// Runs of inputs of a block with a scale of their own, 1 or 2.
+    pub(crate) const fn runs(self) -> usize {
+        if matches!(self.scales, Scales::SignedPairs | Scales::MinimumPairs) { 2 } else { 1 }
+    }
+
+    /// Whether a minimum is added.
+    pub(crate) const fn has_min(self) -> bool {
+        matches!(self.scales, Scales::HalfMin | Scales::Minimum | Scales::MinimumPairs)
+    }
+
+    /// What is subtracted from a code, or from a table's entry made unsigned.
+    pub(crate) const fn offset(self) -> u8 {
+        match self.values {
+            Values::Offset(offset) => offset,
+            Values::Table => 128,
+        }
+    }
+
+    /// Bytes of the codes of one block of a group.
+    pub(crate) const fn code_bytes(self, lanes: usize) -> usize {
+        self.bits * lanes * 4
+    }
+
+    /// Bytes of the blocks of a group that share halves.
+    pub(crate) const fn bytes(self, lanes: usize) -> usize {
+        self.blocks() * (self.code_bytes(lanes) + self.scale_bytes() * lanes) + self.halves() * lanes * 2
+    }
+
+    /// Scales of a block of one lane, as GGUF's dequantisers round them; `byte` gives its scale bytes.
+    pub(crate) fn scaling(self, byte: impl Fn(usize) -> u8, [d, m]: [f32; 2]) -> Scaling {
+        let same = |scale: f32, min: f32| Scaling { scale: [scale; 2], min: [min; 2] };
+        let signed = |i: usize| d * f32::from(byte(i) as i8);
+        match self.scales {
+            Scales::Half => same(d, 0.0),
+            Scales::HalfMin => same(d, m),
+            Scales::Exponent => same(exponent(byte(0)), 0.0),
+            Scales::Signed => same(signed(0), 0.0),
+            Scales::SignedPairs => Scaling { scale: [signed(0), signed(1)], min: [0.0; 2] },
+            Scales::Minimum => same(d * f32::from(byte(0)), -(m * f32::from(byte(1)))),
+            Scales::MinimumPairs => Scaling {
+                scale: [0, 1].map(|i| d * f32::from(byte(i) & 15)),
+                min: [0, 1].map(|i| -(m * f32::from(byte(i) >> 4))),
+            },
+        }
+    }
+
+    /// The signed values of the codes `code`.
+    pub(crate) fn values(self, codes: [u8; BLOCK], table: &[i8; 16]) -> [i8; BLOCK] {
+        match self.values {
+            Values::Offset(offset) => codes.map(|code| code.wrapping_sub(offset).cast_signed()),
+            Values::Table => codes.map(|code| table[usize::from(code & 15)]),
+        }
+    }
+}
+
+/// Codes of `bits` bits, dense in each byte, from vector `first` on.
+const fn field(first: usize, bits: usize, j: usize) -> Field {
+    Field { vector: first + j * bits / 8, shift: j * bits % 8, mask: ((1u16 << bits) - 1) as u8 }
+}
+
+/// `2^(e - 128)`, subnormal below 2.
+fn exponent(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
+}
+
+/// A shape as a type, for kernels to be compiled for.
+pub(crate) trait Coded: 'static {
+    const SHAPE: Shape;
+}
+
+/// Lists the shapes there are kernels for.
+macro_rules! layouts {
+    ($($(#[$doc:meta])* $name:ident: $bits:literal, $values:expr, $scales:ident;)*) => {
+        /// A shape there are kernels for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(non_camel_case_types)] // the formats' names
+        pub(crate) enum Layout { $($(#[$doc])* $name,)* }
+
+        impl Layout {
+            pub(crate) const COUNT: usize = [$(Layout::$name,)*].len();
+
+            pub(crate) const fn shape(self) -> Shape {
+                match self { $(Self::$name => <$name as Coded>::SHAPE,)* }
+            }
+        }
+
+        $(
+            #[allow(non_camel_case_types)] // as above
+            pub(crate) struct $name;
+            impl Coded for $name {
+                const SHAPE: Shape = Shape { bits: $bits, values: $values, scales: Scales::$scales };
+            }
+        )*
+
+        /// What `of` gives for each layout.
+        pub(crate) fn for_each<F: ForLayout>() -> [F::Result; Layout::COUNT] {
+            [$(F::of::<$name>(),)*]
+        }
+    };
+}
+
+/// A function of a layout.
+pub(crate) trait ForLayout {
+    type Result;
+    fn of<C: Coded>() -> Self::Result;
+}
+
+layouts! {
+    Q8_0: 8, Values::Offset(128), Half;
+    Q4_0: 4, Values::Offset(8), Half;
+    Q4_1: 4, Values::Offset(0), HalfMin;
+    Q5_0: 5, Values::Offset(16), Half;
+    Q5_1: 5, Values::Offset(0), HalfMin;
+    Q2_K: 2, Values::Offset(0), MinimumPairs;
+    Q3_K: 3, Values::Offset(4), SignedPairs;
+    Q4_K: 4, Values::Offset(0), Minimum;
+    Q5_K: 5, Values::Offset(0), Minimum;
+    Q6_K: 6, Values::Offset(32), SignedPairs;
+    /// IQ4_NL.
+    Table4Half: 4, Values::Table, Half;
+    /// IQ4_XS and IQ3.
+    Table4Signed: 4, Values::Table, Signed;
+    /// IQ1 and IQ2.
+    Table3Signed: 3, Values::Table, SignedPairs;
+    /// MXFP4.
+    Table4Exponent: 4, Values::Table, Exponent;
+}

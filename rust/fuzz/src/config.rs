@@ -1,0 +1,27 @@
+//! Hyperparameters: config.json, or GGUF metadata where the bytes are a GGUF file.
+
+use nanovllm_gguf::GgufFile;
+use nanovllm_model::{LoadError, ModelConfig};
+
+/// Heads wider than this are refused for want of tensors of that size before a table is made for them.
+const HEAD_DIM: usize = 4096;
+
+/// Reads the configuration and works out its rotary frequencies.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn run(data: &[u8]) -> Result<(), LoadError> {
+    let config = if data.starts_with(b"GGUF") {
+        ModelConfig::from_gguf(&GgufFile::from_bytes(data.to_vec())?)?
+    } else {
+        ModelConfig::from_json(serde_json::from_slice(data).map_err(|error| LoadError::Config(error.to_string()))?)?
+    };
+    assert_eq!(config.num_attention_heads % config.num_key_value_heads, 0);
+    assert!(config.max_position_embeddings > 0 && config.vocab_size > 0);
+    if config.head_dim <= HEAD_DIM {
+        let (frequencies, scale) = config.rope.inverse_frequencies(config.head_dim)?;
+        assert_eq!(frequencies.len(), config.head_dim / 2);
+        assert!(scale.is_finite() && frequencies.iter().all(|f| f.is_finite()));
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Fuzz targets for the parsers of model files, and the corpus they start from.
+//!
+//! Each module is the body of one target: it does with the bytes all that loading a file would do and returns the error
+//! that a user would see. Anything but a return is a finding. `run.sh` (`make fuzz`) runs the targets under libFuzzer with
+//! the address sanitizer; `tests/replay.rs` runs them over the corpus without it.
+
+pub mod config;
+pub mod gguf;
+pub mod safetensors;
+pub mod tokenizer_gguf;
+
+use std::fmt::Debug;
+
+/// The names of the targets; each has a folder in `corpus`.
+pub const TARGETS: [&str; 4] = ["gguf", "safetensors", "config", "tokenizer_gguf"];
+
+/// An error as the corpus names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The variant, that of the error inside where one crate passes another's on.
+    pub kind: String,
+    /// What the user reads.
+    pub text: String,
+}
+
+/// What the target called `name` makes of `data`.
+///
+/// # Errors
+/// What is wrong with the data.
+///
+/// # Panics
+/// For a name that is not in [`TARGETS`], and for what the target itself asserts.
+pub fn run(name: &str, data: &[u8]) -> Result<(), Finding> {
+    match name {
+        "gguf" => gguf::run(data).map_err(|error| finding(&error)),
+        "safetensors" => safetensors::run(data).map_err(|error| finding(&error)),
+        "config" => config::run(data).map_err(|error| finding(&error)),
+        "tokenizer_gguf" => tokenizer_gguf::run(data).map_err(|error| finding(&error)),
+        other => panic!("there is no target called {other:?}"),
+    }
+}
+
+fn finding<E: Debug + ToString>(error: &E) -> Finding {
+    let debug = format!("{error:?}");
+    let variant = debug.strip_prefix("Gguf(").unwrap_or(&debug);
+    let kind = variant.chars().take_while(|c| c.is_alphanumeric()).collect();
+    Finding { kind, text: error.to_string() }
+}

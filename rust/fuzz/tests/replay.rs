@@ -1,0 +1,120 @@
+//! Every file of the corpus gives the outcome that its name begins with, within memory in proportion to its size.
+//!
+//! A test binary of its own, and no two tests at a time: it counts what the whole process allocates.
+#![allow(missing_docs)] // a test
+
+#[path = "../../gguf/tests/common/mod.rs"]
+mod common;
+mod seeds;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nanovllm_fuzz::TARGETS;
+
+/// Bytes that may be allocated for a file, and for each of its bytes. Rebuilding a tokenizer compiles regular expressions,
+/// which takes as much for the smallest vocabulary.
+const BASE: usize = 64 << 10;
+const TOKENIZER_BASE: usize = 16 << 20;
+const EACH: usize = 64;
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+#[allow(unsafe_code)] // an allocator has no safe form
+// SAFETY: every call is the system allocator's own; counting touches none of its memory.
+unsafe impl GlobalAlloc for Counting {
+    // SAFETY: the caller's promises are passed on unchanged.
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.alloc(layout) }
+    }
+
+    // SAFETY: the caller's promises are passed on unchanged.
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Held by whoever allocates.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn folder(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
+}
+
+/// The stored files of a target, by name.
+fn stored(target: &str) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(folder(target)).expect("a corpus");
+    let paths: BTreeSet<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
+    paths.iter().map(|path| (name(path), fs::read(path).expect("a file"))).collect()
+}
+
+#[test]
+fn every_file_has_the_outcome_in_its_name() {
+    let _alone = alone();
+    let mut wrong = Vec::new();
+    for target in TARGETS {
+        let seeds = seeds::of(target);
+        for (name, bytes) in stored(target) {
+            let (kind, _) = name.split_once('-').expect("KIND-what_is_wrong");
+            let base = if target == "tokenizer_gguf" && kind == "ok" { TOKENIZER_BASE } else { BASE };
+            let before = LIVE.load(Relaxed);
+            PEAK.store(before, Relaxed);
+            let outcome = nanovllm_fuzz::run(target, &bytes);
+            let used = PEAK.load(Relaxed) - before;
+            let (found, text) = outcome.map_or_else(|f| (f.kind, f.text), |()| ("ok".to_owned(), String::new()));
+            let says = seeds.iter().find(|seed| seed.name == name).map_or("", |seed| &seed.says);
+            if found != kind || !text.contains(says) {
+                wrong.push(format!("{target}/{name}: {found}: {text}"));
+            }
+            if used > base + EACH * bytes.len() {
+                wrong.push(format!("{target}/{name}: {used} bytes allocated for a file of {}", bytes.len()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is stored is what the code beside it makes; files that a fuzzer found may be there too.
+#[test]
+fn the_seeds_are_stored() {
+    let _alone = alone();
+    for target in TARGETS {
+        let stored = stored(target);
+        for seed in seeds::of(target) {
+            let file = stored.iter().find(|(name, _)| *name == seed.name);
+            let same = file.is_some_and(|(_, bytes)| *bytes == seed.bytes);
+            assert!(same, "{target}/{}: run `cargo test -p nanovllm-fuzz -- --ignored`", seed.name);
+        }
+    }
+}
+
+/// Stores the seeds. Not a test, but this is where they are.
+#[test]
+#[ignore = "writes the corpus"]
+fn write_seeds() {
+    for target in TARGETS {
+        fs::create_dir_all(folder(target)).expect("a folder");
+        for seed in seeds::of(target) {
+            fs::write(folder(target).join(&seed.name), &seed.bytes).expect("a file");
+        }
+    }
+}

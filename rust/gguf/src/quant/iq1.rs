@@ -1,0 +1,73 @@
+//! IQ1_S and IQ1_M: ternary points of a codebook per 8 elements, shifted by an eighth up or down, with a 3-bit scale
+//! per 32 or 16.
+
+use super::{Block, LeF16, codebook};
+use crate::GgmlType;
+
+/// 256 elements: `d * (2 * scale + 1)` of each 32 times the point's coordinate plus or minus 1/8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct BlockIQ1_S {
+    /// The scale of the scales.
+    pub d: LeF16,
+    /// The low eight bits of each point's code.
+    pub qs: [u8; 32],
+    /// For each 32 elements a little-endian u16: the upper three bits of four codes from the lowest up, the scale in
+    /// bits 12 to 14 and whether the shift is down in bit 15.
+    pub qh: [[u8; 2]; 8],
+}
+
+/// 256 elements: `d * (2 * scale + 1)` of each 16 times the point's coordinate plus or minus 1/8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct BlockIQ1_M {
+    /// The low eight bits of each point's code.
+    pub qs: [u8; 32],
+    /// For each point, in a nibble: the upper three bits of its code and, above, whether its shift is down.
+    pub qh: [u8; 16],
+    /// Four little-endian u16: the scales of four groups of 16 from the lowest bits up, three bits each, and in the
+    /// upper four bits a nibble of [`d`](Self::d), the lowest first.
+    pub scales: [[u8; 2]; 4],
+}
+
+impl BlockIQ1_M {
+    /// The scale of the scales.
+    pub fn d(&self) -> LeF16 {
+        let nibbles = self.scales.iter().rev().map(|&bytes| u16::from_le_bytes(bytes) >> 12);
+        LeF16(nibbles.fold(0, |bits, nibble| bits << 4 | nibble).to_le_bytes())
+    }
+}
+
+impl Block for BlockIQ1_S {
+    const DTYPE: GgmlType = GgmlType::IQ1_S;
+
+    fn dequantize(&self, out: &mut [f32]) {
+        let d = self.d.to_f32();
+        for (i, (out, &low)) in out.chunks_exact_mut(8).zip(&self.qs).enumerate() {
+            let bits = u16::from_le_bytes(self.qh[i / 4]);
+            let scale = d * (2 * (bits >> 12 & 7) + 1) as f32;
+            shifted(out, scale, low, (bits >> (i % 4 * 3) & 7).into(), bits >> 15 == 1);
+        }
+    }
+}
+
+impl Block for BlockIQ1_M {
+    const DTYPE: GgmlType = GgmlType::IQ1_M;
+
+    fn dequantize(&self, out: &mut [f32]) {
+        let d = self.d().to_f32();
+        for (i, (out, &low)) in out.chunks_exact_mut(8).zip(&self.qs).enumerate() {
+            let scale = u16::from_le_bytes(self.scales[i / 8]) >> (i % 8 / 2 * 3) & 7;
+            let nibble = self.qh[i / 2] >> (i % 2 * 4);
+            shifted(out, d * (2 * scale + 1) as f32, low, (nibble & 7).into(), nibble & 8 == 8);
+        }
+    }
+}
+
+/// Writes the point of the code `low + 256 * high`, shifted and scaled.
+fn shifted(out: &mut [f32], scale: f32, low: u8, high: usize, down: bool) {
+    let shift = if down { -0.125 } else { 0.125 };
+    for (out, &coordinate) in out.iter_mut().zip(&codebook::IQ1[usize::from(low) | high << 8]) {
+        *out = scale * (coordinate as f32 + shift);
+    }
+}

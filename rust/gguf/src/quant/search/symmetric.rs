@@ -1,0 +1,47 @@
+//! `scale * (q - largest)`: a group with a scale, in signed codes.
+
+use super::{NEGLIGIBLE, extreme, nearest};
+
+/// The refitted scales that are tried: the extreme element lands on code `-(half + i / 10)`, the exact one first.
+const TRIES: [i8; 19] = [0, -9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+/// The scale and the codes, plus `half`, of 0 to `2 * half - 1`, by squared error weighted by squared magnitude. A
+/// negligible group has scale 0 and codes 0.
+pub(in super::super) fn symmetric<const N: usize>(x: &[f32; N], half: u8) -> (f32, [u8; N]) {
+    let extreme = extreme(x);
+    if extreme.abs() < NEGLIGIBLE {
+        return (0.0, [0; N]);
+    }
+    let half = half as f32;
+    let code = |v: f32| nearest(v).clamp(-half, half - 1.0);
+    let inverses = TRIES.map(|i| -(half + 0.1 * i as f32) / extreme);
+    let (mut sum_lx, mut sum_l2) = ([0.0; TRIES.len()], [0.0; TRIES.len()]);
+    for &x in x {
+        let w = x * x;
+        for t in 0..TRIES.len() {
+            let l = code(inverses[t] * x);
+            sum_lx[t] += w * x * l;
+            sum_l2[t] += w * l * l;
+        }
+    }
+    // With its best scale, a candidate takes sum_lx^2 / sum_l2 off the error of all zeros.
+    let mut inverse = inverses[0];
+    let mut scale = if sum_l2[0] == 0.0 { 0.0 } else { sum_lx[0] / sum_l2[0] };
+    let mut gain = scale * sum_lx[0];
+    for t in 1..TRIES.len() {
+        if sum_l2[t] > 0.0 && sum_lx[t] * sum_lx[t] > gain * sum_l2[t] {
+            inverse = inverses[t];
+            scale = sum_lx[t] / sum_l2[t];
+            gain = scale * sum_lx[t];
+        }
+    }
+    (scale, x.map(|x| (code(inverse * x) + half) as u8))
+}
+
+/// Replaces the codes, plus `half`, by those nearest to `x` under the scale as stored, unless that is zero.
+pub(in super::super) fn requantize<const N: usize>(x: &[f32; N], half: u8, scale: f32, codes: &mut [u8; N]) {
+    let half = half as f32;
+    if scale != 0.0 {
+        *codes = x.map(|x| (nearest(x / scale).clamp(-half, half - 1.0) + half) as u8);
+    }
+}

@@ -1,0 +1,94 @@
+//! Split models: files `NAME-00001-of-0000N.gguf` that hold one model together.
+//!
+//! Each shard is a GGUF file of its own with `split.no` (from 0), `split.count` and `split.tensors.count` (of the whole
+//! model) in its metadata; the other metadata are in the first. llama.cpp's `gguf-split` and the package `gguf` write them.
+
+use std::path::Path;
+
+use crate::file::Part;
+use crate::{Error, Metadata};
+
+/// A file's place in a split model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    no: u64,
+    count: u64,
+    tensors: u64,
+}
+
+/// The keys of [`Place`]; a file that holds the whole model needs none.
+pub(crate) const KEYS: [&str; 3] = ["split.no", "split.count", "split.tensors.count"];
+
+impl Place {
+    /// What the metadata of a shard say.
+    fn of(metadata: &Metadata) -> Result<Self, Error> {
+        let [no, count, tensors] = KEYS.map(|key| metadata.u64(key));
+        Ok(Self { count: count?, no: no?, tensors: tensors? })
+    }
+
+    fn values(self) -> [u64; 3] {
+        [self.no, self.count, self.tensors]
+    }
+
+    /// Refuses a file that says it is anywhere but here.
+    fn check(self, found: Self) -> Result<(), Error> {
+        for ((key, expected), found) in KEYS.iter().zip(self.values()).zip(found.values()) {
+            if expected != found {
+                return Err(Error::SplitMismatch { key, expected, found });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All files of the model that `part`, opened at `path`, belongs to, in order.
+///
+/// A file without split metadata is alone, whatever its name; any shard leads to the others.
+pub(crate) fn complete(path: &Path, part: Part) -> Result<Vec<Part>, Error> {
+    let count = part.metadata().opt_u64(KEYS[1]).map_err(|error| error.in_file(path))?;
+    if count.is_none_or(|count| count == 1) {
+        return Ok(vec![part]);
+    }
+    let opened = Place::of(part.metadata()).map_err(|error| error.in_file(path))?;
+    let stem = stem(path, opened)
+        .ok_or_else(|| Error::SplitName { shard: opened.no.saturating_add(1), count: opened.count }.in_file(path))?;
+    let mut part = Some(part);
+    let mut parts = Vec::new();
+    for no in 0..opened.count {
+        let expected = Place { no, ..opened };
+        let next = if let Some(part) = part.take_if(|_| no == opened.no) {
+            part
+        } else {
+            let path = path.with_file_name(format!("{stem}{}", suffix(expected)));
+            let part = open(&path, expected)?;
+            Place::of(part.metadata()).and_then(|found| expected.check(found)).map_err(|error| error.in_file(&path))?;
+            part
+        };
+        parts.push(next);
+    }
+    let found: usize = parts.iter().map(Part::tensors).sum();
+    if found as u64 != opened.tensors {
+        let error = Error::SplitMismatch { key: KEYS[2], expected: found as u64, found: opened.tensors };
+        return Err(error.in_file(path));
+    }
+    Ok(parts)
+}
+
+/// The end of a shard's file name.
+fn suffix(place: Place) -> String {
+    format!("-{:05}-of-{:05}.gguf", place.no.saturating_add(1), place.count)
+}
+
+/// The part of the file name that all shards share, if the name is the one that `place` asks for.
+fn stem(path: &Path, place: Place) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    (place.no < place.count).then(|| name.strip_suffix(&suffix(place)))?.map(str::to_owned)
+}
+
+fn open(path: &Path, place: Place) -> Result<Part, Error> {
+    let missing = |error: &Error| matches!(error.kind(), Error::Io(e) if e.kind() == std::io::ErrorKind::NotFound);
+    Part::open(path).map_err(|error| match error {
+        error if missing(&error) => Error::MissingShard { shard: place.no + 1, count: place.count }.in_file(path),
+        error => error,
+    })
+}

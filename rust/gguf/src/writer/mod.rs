@@ -1,0 +1,174 @@
+//! A file in the making: header and table first, then each tensor's data in order.
+
+mod header;
+mod pending;
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::Path;
+
+pub use self::pending::PendingFile;
+use crate::{Error, GgmlType, GgufFile, Metadata, split, table};
+
+/// A tensor to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name: 1 to 63 bytes, as llama.cpp wants it, and unique.
+    pub name: String,
+    /// Its shape in ggml's order, innermost first; 1 to 4 dimensions, none zero, the first whole blocks of `dtype`.
+    pub dims: Vec<usize>,
+    /// Its element type.
+    pub dtype: GgmlType,
+}
+
+/// What a tensor still needs.
+struct Remaining {
+    name: String,
+    len: usize,
+    written: usize,
+}
+
+/// Writes a GGUF file of version 3 into `W`, with no more than the header in memory.
+///
+/// The constructors write the header and the table, which need every tensor's name, shape and type beforehand; the data
+/// follow in the same order, whole ([`tensor`](Self::tensor)) or in pieces ([`append`](Self::append)). After an error
+/// from the sink the file is lost; after any other the writer is as it was before the call.
+pub struct GgufWriter<W: Write> {
+    sink: W,
+    alignment: usize,
+    /// Tensors not yet complete, the current one in front.
+    remaining: VecDeque<Remaining>,
+}
+
+impl GgufWriter<PendingFile> {
+    /// Begins the file at `path`, which appears there when [`finish`](Self::finish) succeeds and not before: until then
+    /// the data are in a temporary file beside it.
+    ///
+    /// # Errors
+    /// [`Error::InFile`] with the path and what [`new`](GgufWriter::new) would say.
+    pub fn create(path: &Path, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Self, Error> {
+        PendingFile::create(path)
+            .and_then(|file| GgufWriter::new(file, metadata, tensors))
+            .map_err(|error| error.in_file(path))
+    }
+
+    /// Checks that every tensor is complete, and gives the file its name, replacing any file of that name.
+    ///
+    /// # Errors
+    /// [`Error::InFile`] with the path and [`Error::Unfinished`] or [`Error::Io`]; the temporary file is then gone.
+    pub fn finish(self) -> Result<(), Error> {
+        let path = self.sink.path().to_owned();
+        self.into_inner().and_then(PendingFile::publish).map_err(|error| error.in_file(&path))
+    }
+}
+
+impl<W: Write> GgufWriter<W> {
+    /// Writes the header and the table of a file with these metadata, in their order, and these tensors, in theirs.
+    /// `general.alignment`, where the metadata have it, aligns the data; 32 bytes otherwise.
+    ///
+    /// # Errors
+    /// Whatever the reader would refuse: [`Error::EmptyName`], [`Error::NameTooLong`], [`Error::Alignment`],
+    /// [`Error::DuplicateTensor`], [`Error::Dimensions`], [`Error::ZeroDimension`], [`Error::TensorTooLarge`],
+    /// [`Error::PartialBlock`], [`Error::HeaderTooLarge`]; [`Error::Io`] from the sink.
+    pub fn new(mut sink: W, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Self, Error> {
+        let alignment = table::alignment(metadata)?;
+        let (header, sizes) = header::encode(metadata, tensors, alignment)?;
+        sink.write_all(&header)?;
+        if !tensors.is_empty() {
+            pad(&mut sink, header.len(), alignment)?;
+        }
+        let remaining = tensors
+            .iter()
+            .zip(sizes)
+            .map(|(spec, len)| Remaining { name: spec.name.clone(), len, written: 0 })
+            .collect();
+        Ok(Self { sink, alignment, remaining })
+    }
+
+    /// Writes all data of the next tensor, which must be `name`.
+    ///
+    /// # Errors
+    /// [`Error::WriteOrder`], [`Error::WriteSize`] unless `data` complete the tensor, [`Error::Io`].
+    pub fn tensor(&mut self, name: &str, data: &[u8]) -> Result<(), Error> {
+        self.write(name, data, true)
+    }
+
+    /// Writes a piece of the next tensor's data, which must be `name`. The piece that completes it makes the one after it
+    /// the next.
+    ///
+    /// # Errors
+    /// [`Error::WriteOrder`], [`Error::WriteSize`] when the tensor has no room for the piece, [`Error::Io`].
+    pub fn append(&mut self, name: &str, piece: &[u8]) -> Result<(), Error> {
+        self.write(name, piece, false)
+    }
+
+    fn write(&mut self, name: &str, piece: &[u8], whole: bool) -> Result<(), Error> {
+        let Some(next) = self.remaining.front_mut().filter(|next| next.name == name) else {
+            let expected = self.remaining.front().map(|next| next.name.clone());
+            return Err(Error::WriteOrder { expected, got: name.to_owned() });
+        };
+        let written = next.written.saturating_add(piece.len());
+        if written > next.len || (whole && written < next.len) {
+            return Err(Error::WriteSize { tensor: name.to_owned(), expected: next.len, got: written });
+        }
+        self.sink.write_all(piece)?;
+        next.written = written;
+        if written == next.len {
+            pad(&mut self.sink, next.len, self.alignment)?;
+            self.remaining.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Checks that every tensor is complete, and gives the sink back, flushed.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`] and [`Error::Io`].
+    pub fn into_inner(mut self) -> Result<W, Error> {
+        if let Some(next) = self.remaining.front() {
+            return Err(Error::Unfinished { tensor: next.name.clone(), missing: self.remaining.len() });
+        }
+        self.sink.flush()?;
+        Ok(self.sink)
+    }
+}
+
+/// Fills up with zeros after `len` bytes. ggml pads the last tensor too.
+fn pad(sink: &mut impl Write, len: usize, alignment: usize) -> Result<(), Error> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut left = len.wrapping_neg() & (alignment - 1); // the alignment is a power of two
+    while left > 0 {
+        let some = left.min(ZEROS.len());
+        sink.write_all(&ZEROS[..some])?;
+        left -= some;
+    }
+    Ok(())
+}
+
+impl GgufFile {
+    /// Writes this model as one file of version 3 at `path`: same metadata and tensors in the same order; a split model is
+    /// merged and loses its `split.*` keys.
+    ///
+    /// # Errors
+    /// What [`GgufWriter::create`] refuses; [`Error::Shortened`]; [`Error::Io`]. Nothing is then left at `path` that was not there before.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let mut metadata = self.metadata().clone();
+        for key in split::KEYS {
+            metadata.remove(key);
+        }
+        let specs: Vec<TensorSpec> = self
+            .tensors()
+            .iter()
+            .map(|info| TensorSpec { name: info.name.clone(), dims: info.dims.clone(), dtype: info.dtype })
+            .collect();
+        let mut writer = GgufWriter::create(path, &metadata, &specs)?;
+        for spec in &specs {
+            self.check(&spec.name)?;
+            if let Some(view) = self.tensor(&spec.name) {
+                writer.tensor(view.name, view.data).map_err(|error| error.in_file(path))?;
+                self.release(&view);
+            }
+        }
+        writer.finish()
+    }
+}

@@ -1,0 +1,96 @@
+//! Activations of one slice of a step, allocated once and used by every layer in turn.
+
+use nanovllm_backend::{Backend, HeadLayout, Result};
+
+/// What attention works in.
+pub struct AttentionBuffers<B: Backend> {
+    /// `[rows, q + k + v]`.
+    pub(super) qkv: B::Tensor,
+    /// Attention's output, `[rows, q]`.
+    pub(super) attention: B::Tensor,
+}
+
+impl<B: Backend> AttentionBuffers<B> {
+    /// Buffers for at most `rows` rows at a time.
+    ///
+    /// # Errors
+    /// [`nanovllm_backend::Error::OutOfMemory`].
+    pub fn new(backend: &B, heads: &HeadLayout, rows: usize) -> Result<Self> {
+        Ok(Self { qkv: backend.tensor(rows, heads.qkv_size())?, attention: backend.tensor(rows, heads.q_size())? })
+    }
+}
+
+/// What an MLP works in.
+pub struct MlpBuffers<B: Backend> {
+    /// `[rows, 2 intermediate]`.
+    pub(super) gate_up: B::Tensor,
+    /// `[rows, intermediate]`.
+    pub(super) activation: B::Tensor,
+}
+
+impl<B: Backend> MlpBuffers<B> {
+    /// Buffers for at most `rows` rows at a time.
+    ///
+    /// # Errors
+    /// [`nanovllm_backend::Error::OutOfMemory`].
+    pub fn new(backend: &B, intermediate_size: usize, rows: usize) -> Result<Self> {
+        Ok(Self {
+            gate_up: backend.tensor(rows, 2 * intermediate_size)?,
+            activation: backend.tensor(rows, intermediate_size)?,
+        })
+    }
+}
+
+/// What a decoder layer works in; `hidden` and `residual` go from layer to layer.
+pub struct Buffers<B: Backend> {
+    /// What a module takes, `[rows, hidden]`.
+    pub(super) normed: B::Tensor,
+    /// What the last module gave, not yet added to the residual stream, `[rows, hidden]`.
+    pub hidden: B::Tensor,
+    /// The residual stream, `[rows, hidden]`.
+    pub residual: B::Tensor,
+    pub(super) attention: AttentionBuffers<B>,
+    pub(super) mlp: MlpBuffers<B>,
+}
+
+impl<B: Backend> Buffers<B> {
+    /// Buffers for slices of at most `rows` rows.
+    ///
+    /// # Errors
+    /// [`nanovllm_backend::Error::OutOfMemory`].
+    pub fn new(
+        backend: &B,
+        hidden_size: usize,
+        intermediate_size: usize,
+        heads: &HeadLayout,
+        rows: usize,
+    ) -> Result<Self> {
+        Ok(Self {
+            normed: backend.tensor(rows, hidden_size)?,
+            hidden: backend.tensor(rows, hidden_size)?,
+            residual: backend.tensor(rows, hidden_size)?,
+            attention: AttentionBuffers::new(backend, heads, rows)?,
+            mlp: MlpBuffers::new(backend, intermediate_size, rows)?,
+        })
+    }
+}
+
+/// Activations of the rows that need logits.
+pub(crate) struct HeadBuffers<B: Backend> {
+    pub(crate) hidden: B::Tensor,
+    pub(crate) residual: B::Tensor,
+    pub(super) normed: B::Tensor,
+    pub(crate) logits: B::Tensor,
+}
+
+impl<B: Backend> HeadBuffers<B> {
+    /// Buffers for at most `rows` rows at a time.
+    pub(crate) fn new(backend: &B, hidden_size: usize, vocab_size: usize, rows: usize) -> Result<Self> {
+        Ok(Self {
+            hidden: backend.tensor(rows, hidden_size)?,
+            residual: backend.tensor(rows, hidden_size)?,
+            normed: backend.tensor(rows, hidden_size)?,
+            logits: backend.tensor(rows, vocab_size)?,
+        })
+    }
+}

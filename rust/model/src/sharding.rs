@@ -1,0 +1,250 @@
+//! Tensor parallelism's arithmetic: which part of a stored tensor belongs to a rank, and where it lies in the rank's parameter.
+//!
+//! It knows sizes alone: no data, no files, no device. Megatron-LM (Shoeybi et al. 2019) cuts the first projection of a pair by
+//! outputs and the second by inputs, so that one sum over ranks follows each pair.
+
+use std::ops::Range;
+
+/// Why a parameter cannot be cut or filled as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShardError {
+    /// No such rank.
+    #[error("tp_rank must be below tp_size, which must be positive; got tp_rank {rank}, tp_size {size}")]
+    Rank {
+        /// The rank asked for.
+        rank: usize,
+        /// The ranks there are.
+        size: usize,
+    },
+    /// A size that cannot be split evenly.
+    #[error("{size} is not divisible by {by}")]
+    Indivisible {
+        /// The size.
+        size: usize,
+        /// The number of equal parts.
+        by: usize,
+    },
+    /// No such shard.
+    #[error("shard {index} of a parameter that is made of {count}")]
+    Index {
+        /// The shard asked for.
+        index: usize,
+        /// The shards there are.
+        count: usize,
+    },
+    /// The sizes multiply or add up to more than a machine can address.
+    #[error("the sizes of the parameter overflow")]
+    Overflow,
+}
+
+/// `numerator / denominator`, which must be exact.
+///
+/// # Errors
+/// [`ShardError::Indivisible`], for a denominator of zero too.
+pub fn divide(numerator: usize, denominator: usize) -> Result<usize, ShardError> {
+    if denominator == 0 || !numerator.is_multiple_of(denominator) {
+        return Err(ShardError::Indivisible { size: numerator, by: denominator });
+    }
+    Ok(numerator / denominator)
+}
+
+/// One rank of a tensor-parallel group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TpRank {
+    rank: usize,
+    size: usize,
+}
+
+impl TpRank {
+    /// The only rank there is, without tensor parallelism.
+    pub const SINGLE: Self = Self { rank: 0, size: 1 };
+
+    /// Rank `rank` of `size`.
+    ///
+    /// # Errors
+    /// [`ShardError::Rank`] unless `rank < size`.
+    pub fn new(rank: usize, size: usize) -> Result<Self, ShardError> {
+        if rank < size { Ok(Self { rank, size }) } else { Err(ShardError::Rank { rank, size }) }
+    }
+
+    /// Its number, below [`size`](Self::size).
+    pub fn rank(self) -> usize {
+        self.rank
+    }
+
+    /// Ranks in the group.
+    pub fn size(self) -> usize {
+        self.size
+    }
+
+    /// This rank's equal part of `0..total`.
+    fn part(self, total: usize) -> Result<Range<usize>, ShardError> {
+        let part = divide(total, self.size)?;
+        Ok(self.rank * part..(self.rank + 1) * part)
+    }
+}
+
+/// Where one stored tensor of a parameter goes on one rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// The whole stored tensor, outermost first: `[rows, cols]`, or `[rows]` for a vector.
+    pub stored: Vec<usize>,
+    /// Rows of the stored tensor that this rank has.
+    pub rows: Range<usize>,
+    /// Columns of the stored tensor that this rank has; `0..1` for a vector.
+    pub cols: Range<usize>,
+    /// First row of the parameter they fill.
+    pub offset: usize,
+}
+
+/// How a rank's parameter is made of stored tensors: they are stacked by rows, each cut on its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    shards: Vec<Shard>,
+    rows: usize,
+    /// None for a vector.
+    cols: Option<usize>,
+}
+
+impl Layout {
+    /// The whole of one tensor on every rank; `cols` is None for a vector.
+    ///
+    /// # Errors
+    /// [`ShardError::Overflow`].
+    pub fn replicated(rows: usize, cols: Option<usize>) -> Result<Self, ShardError> {
+        Self::by_rows(&[rows], cols, TpRank::SINGLE)
+    }
+
+    /// Tensors of `parts` rows each, every one of them split by rows (outputs): a rank has its part of each, in order.
+    ///
+    /// # Errors
+    /// [`ShardError::Indivisible`] for a tensor that cannot be split evenly; [`ShardError::Overflow`].
+    pub fn by_rows(parts: &[usize], cols: Option<usize>, tp: TpRank) -> Result<Self, ShardError> {
+        let mut shards = Vec::with_capacity(parts.len());
+        let mut offset = 0usize;
+        for &part in parts {
+            let rows = tp.part(part)?;
+            let len = rows.len();
+            let stored = std::iter::once(part).chain(cols).collect();
+            shards.push(Shard { stored, rows, cols: 0..cols.unwrap_or(1), offset });
+            offset = offset.checked_add(len).ok_or(ShardError::Overflow)?;
+        }
+        Self { shards, rows: offset, cols }.checked()
+    }
+
+    /// One tensor `[rows, cols]` split by columns (inputs).
+    ///
+    /// # Errors
+    /// [`ShardError::Indivisible`] when it cannot be split evenly; [`ShardError::Overflow`].
+    pub fn by_cols(rows: usize, cols: usize, tp: TpRank) -> Result<Self, ShardError> {
+        let part = tp.part(cols)?;
+        let width = part.len();
+        let shard = Shard { stored: vec![rows, cols], rows: 0..rows, cols: part, offset: 0 };
+        Self { shards: vec![shard], rows, cols: Some(width) }.checked()
+    }
+
+    /// Refuses sizes whose bytes could not be counted, so that nothing later overflows.
+    fn checked(self) -> Result<Self, ShardError> {
+        let stored = |s: &Shard| s.stored.iter().try_fold(8usize, |bytes, &n| bytes.checked_mul(n.max(1)));
+        let own = self.rows.checked_mul(self.cols.unwrap_or(1)).and_then(|n| n.checked_mul(8));
+        if own.is_none() || self.shards.iter().any(|s| stored(s).is_none()) {
+            return Err(ShardError::Overflow);
+        }
+        Ok(self)
+    }
+
+    /// The rank's own shape, outermost first.
+    pub fn shape(&self) -> Vec<usize> {
+        std::iter::once(self.rows).chain(self.cols).collect()
+    }
+
+    /// Rows (outputs) of the rank's parameter.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns (inputs) of the rank's parameter; 1 for a vector.
+    pub fn cols(&self) -> usize {
+        self.cols.unwrap_or(1)
+    }
+
+    /// The stored tensors, in order.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Stored tensor `index`.
+    ///
+    /// # Errors
+    /// [`ShardError::Index`].
+    pub fn shard(&self, index: usize) -> Result<&Shard, ShardError> {
+        self.shards.get(index).ok_or(ShardError::Index { index, count: self.shards.len() })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // tests
+mod tests {
+    use super::*;
+
+    /// Every element of every stored tensor is on exactly one rank, and every rank's parameter is filled without a gap.
+    fn check_partition(layouts: &[Layout]) {
+        for (index, shard) in layouts[0].shards().iter().enumerate() {
+            let mut seen = vec![0; shard.stored.iter().product()];
+            let width = shard.stored.get(1).copied().unwrap_or(1);
+            for layout in layouts {
+                let shard = &layout.shards()[index];
+                for row in shard.rows.clone() {
+                    for col in shard.cols.clone() {
+                        seen[row * width + col] += 1;
+                    }
+                }
+            }
+            assert!(seen.iter().all(|&n| n == 1));
+        }
+        for layout in layouts {
+            let mut next = 0;
+            for shard in layout.shards() {
+                assert_eq!(shard.offset, next);
+                assert_eq!(shard.cols.len(), layout.cols());
+                next += shard.rows.len();
+            }
+            assert_eq!(next, layout.rows());
+        }
+    }
+
+    #[test]
+    fn ranks_partition_what_is_stored() {
+        for size in [1, 2, 4, 8] {
+            let ranks = || (0..size).map(|rank| TpRank::new(rank, size).unwrap());
+            let qkv: Vec<_> = ranks().map(|tp| Layout::by_rows(&[64, 16, 16], Some(5), tp).unwrap()).collect();
+            check_partition(&qkv);
+            let bias: Vec<_> = ranks().map(|tp| Layout::by_rows(&[64, 16, 16], None, tp).unwrap()).collect();
+            check_partition(&bias);
+            let down: Vec<_> = ranks().map(|tp| Layout::by_cols(7, 24, tp).unwrap()).collect();
+            check_partition(&down);
+        }
+    }
+
+    #[test]
+    fn the_second_rank_of_grouped_queries() {
+        let layout = Layout::by_rows(&[8, 4, 4], Some(3), TpRank::new(1, 2).unwrap()).unwrap();
+        assert_eq!(layout.shape(), [8, 3]);
+        let places: Vec<_> = layout.shards().iter().map(|s| (s.rows.clone(), s.offset)).collect();
+        assert_eq!(places, [(4..8, 0), (2..4, 4), (2..4, 6)]);
+    }
+
+    #[test]
+    fn refusals_say_what_is_wrong() {
+        assert_eq!(divide(7, 2), Err(ShardError::Indivisible { size: 7, by: 2 }));
+        assert_eq!(divide(7, 0), Err(ShardError::Indivisible { size: 7, by: 0 }));
+        assert_eq!(TpRank::new(2, 2), Err(ShardError::Rank { rank: 2, size: 2 }));
+        let two = TpRank::new(0, 2).unwrap();
+        // The sum is even, the parts are not.
+        assert_eq!(Layout::by_rows(&[3, 5], Some(1), two), Err(ShardError::Indivisible { size: 3, by: 2 }));
+        assert_eq!(Layout::replicated(usize::MAX, Some(2)), Err(ShardError::Overflow));
+        let layout = Layout::replicated(2, None).unwrap();
+        assert_eq!(layout.shard(1).unwrap_err(), ShardError::Index { index: 1, count: 1 });
+    }
+}

@@ -1,0 +1,82 @@
+//! One rank's linear layer for Python.
+
+use nanovllm_backend::Backend;
+use nanovllm_model::ParameterError;
+use nanovllm_model::layers::linear;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::parameter::{Parameter, parameter_error};
+use crate::arrays::Array;
+use crate::device::{Device, on_device};
+
+/// `y = x @ weight.T (+ bias)`.
+#[pyclass(frozen, module = "nanovllm._core")]
+pub(crate) struct Linear {
+    device: Device,
+}
+
+#[pymethods]
+impl Linear {
+    #[new]
+    #[pyo3(signature = (*, device))]
+    fn new(device: &str) -> PyResult<Self> {
+        Ok(Self { device: Device::named(device)? })
+    }
+
+    /// `[..., inputs] -> [..., outputs]`.
+    #[pyo3(signature = (x, weight, bias))]
+    #[allow(clippy::needless_pass_by_value)] // pyo3 hands references to its own classes over by value
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        x: &Bound<'py, PyAny>,
+        weight: Py<Parameter>,
+        bias: Option<Py<Parameter>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let x = Array::read(x, "x")?;
+        let face = LinearFace { weight, bias };
+        let (outputs, inputs) = face.size();
+        if x.width() != inputs {
+            return Err(PyValueError::new_err(format!(
+                "the last dimension of x must be {inputs}, as the weight's, got {}",
+                x.width()
+            )));
+        }
+        let out = on_device!(&self.device, device => {
+            device.with(py, |backend| forward(backend, &face, &x))?
+        });
+        let mut shape = x.shape;
+        if let Some(last) = shape.last_mut() {
+            *last = outputs;
+        }
+        x.kind.floats(py, out.map_err(|e| parameter_error(&e))?, &shape)
+    }
+}
+
+/// A Python object with the parameters of a linear layer.
+#[derive(FromPyObject)]
+pub(crate) struct LinearFace {
+    weight: Py<Parameter>,
+    bias: Option<Py<Parameter>>,
+}
+
+impl LinearFace {
+    /// Outputs and inputs.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        self.weight.get().size()
+    }
+
+    /// The layer on a device.
+    pub(crate) fn bind<B: Backend>(&self, backend: &B) -> Result<linear::Linear<B>, ParameterError> {
+        let bias = self.bias.as_ref().map(|bias| bias.get().uploaded(backend)).transpose()?;
+        Ok(linear::Linear::new(self.weight.get().packed(backend)?, bias))
+    }
+}
+
+fn forward<B: Backend>(backend: &B, face: &LinearFace, x: &Array) -> Result<Vec<f32>, ParameterError> {
+    let layer = face.bind(backend)?;
+    let mut out = backend.tensor(x.rows(), face.size().0)?;
+    layer.forward(backend, &backend.upload(&x.values, x.rows(), x.width())?, &mut out);
+    Ok(backend.download(&out))
+}

@@ -1,0 +1,75 @@
+//! Sampling for Python.
+
+use nanovllm_backend::{Backend, NoiseStream, SampleRow};
+use numpy::PyArray1;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::arguments::{count, unsigned};
+use crate::arrays::{Array, reserved};
+use crate::device::{Device, on_device};
+use crate::errors::backend_error;
+
+/// One token a row of `logits [n, vocab]`, at the row's temperature, 0 being greedy. Row `i` draws from the random stream
+/// (`key`, `position + i`).
+#[pyfunction]
+#[pyo3(signature = (logits, temperatures, key, position, *, device))]
+pub(crate) fn sample<'py>(
+    py: Python<'py>,
+    logits: &Bound<'py, PyAny>,
+    temperatures: &Bound<'py, PyAny>,
+    key: &Bound<'py, PyAny>,
+    position: &Bound<'py, PyAny>,
+    device: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (key, position) = (unsigned(key, "key")?, unsigned(position, "position")?);
+    let logits = Array::read(logits, "logits")?;
+    logits.expect_shape("logits", &[None, None])?;
+    let (rows, vocab) = (logits.rows(), logits.width());
+    if vocab == 0 || u32::try_from(vocab).is_err() {
+        return Err(PyValueError::new_err(format!("logits must have 1 to 2**32 - 1 columns, got {vocab}")));
+    }
+    let temperatures = Array::read(temperatures, "temperatures")?;
+    temperatures.expect_shape("temperatures", &[Some(rows)])?;
+    let mut plan = reserved(rows)?;
+    for (i, &temperature) in temperatures.values.iter().enumerate() {
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            let text = format!("temperatures[{i}] must be finite and not negative, got {temperature}");
+            return Err(PyValueError::new_err(text));
+        }
+        plan.push(SampleRow { temperature, key, position: position.wrapping_add(i as u64) });
+    }
+    let tokens = on_device!(Device::named(device)?, device => {
+        device.with(py, |backend| choose(backend, &logits.values, vocab, &plan))?
+    });
+    let tokens = tokens.map_err(|error| backend_error(&error))?;
+    logits.kind.integers(py, tokens.into_iter().map(i64::from).collect(), &[rows])
+}
+
+fn choose<B: Backend>(
+    backend: &B,
+    logits: &[f32],
+    vocab: usize,
+    plan: &[SampleRow],
+) -> nanovllm_backend::Result<Vec<u32>> {
+    let logits = backend.upload(logits, plan.len(), vocab)?;
+    let mut tokens = vec![0; plan.len()];
+    backend.sample(&logits, plan, &mut tokens);
+    Ok(tokens)
+}
+
+/// The exponential noise of the tokens `0..n` in the random stream (`key`, `position`), float64: what `sample` draws by.
+#[pyfunction]
+pub(crate) fn exponential_noise<'py>(
+    py: Python<'py>,
+    key: &Bound<'py, PyAny>,
+    position: &Bound<'py, PyAny>,
+    n: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let stream = NoiseStream::new(unsigned(key, "key")?, unsigned(position, "position")?);
+    let n = count(n, "n")?;
+    let end = u32::try_from(n).map_err(|_| PyValueError::new_err(format!("n must be below 2**32, got {n}")))?;
+    let mut noise = reserved(n)?;
+    noise.extend((0..end).map(|token| stream.exponential(token)));
+    Ok(PyArray1::from_vec(py, noise))
+}

@@ -1,0 +1,146 @@
+//! GGUF metadata that describe a tokenizer: the inverse of [`crate::gguf`].
+
+use nanovllm_gguf::{Array, Value};
+use serde_json::Value as Json;
+use tokenizers::tokenizer::{Normalizer as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
+use tokenizers::{NormalizedString, NormalizerWrapper, PreTokenizerWrapper};
+
+use crate::Error;
+use crate::pre_tokenizer::{self, PreTokenizer};
+use crate::tokenizer::Parts;
+
+/// `tokenizer.ggml.token_type`.
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+/// Roles GGUF has a key for.
+const ROLE_KEYS: [(&str, &str); 4] = [
+    ("bos_token", "tokenizer.ggml.bos_token_id"),
+    ("eos_token", "tokenizer.ggml.eos_token_id"),
+    ("unk_token", "tokenizer.ggml.unknown_token_id"),
+    ("pad_token", "tokenizer.ggml.padding_token_id"),
+];
+
+/// A text on which the pre-tokenizers differ: cases, contractions, digits, runs of space, punctuation before letters and
+/// line ends, scripts with and without spaces, combining marks that a normaliser would join.
+const SAMPLE: &str = "It'S we'll I'M 1234567 x  y\t\tfn main() {\n\n  fooBar-Baz'd a/b/c:\r\n #é e\u{301}a\u{308}! \
+    日本語のテキスト 漢字1２ हिन्दी ภาษาไทย $5+<=>^~| \u{1f680}…\n \n";
+
+/// The `tokenizer.*` pairs of a vocabulary of `rows` tokens, the rows of the model's embedding: ids without a token get one
+/// that is marked unused.
+pub(crate) fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
+    let fail = |reason: &str| Error::NoGgufForm { reason: reason.to_owned() };
+    let json = parts.tokenizer.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))?;
+    let json: Json = serde_json::from_str(&json).map_err(|e| Error::Build(e.to_string()))?;
+    let model = &json["model"];
+    if model["type"] != "BPE" || model["byte_fallback"] == true {
+        return Err(fail("only byte-level BPE vocabularies can be written"));
+    }
+    let pre = name(&parts.tokenizer, model["ignore_merges"] == true)?;
+    let (tokens, types) = vocabulary(&json, rows).map_err(|reason| fail(&reason))?;
+    let merges = merges(model).ok_or_else(|| fail("a merge is not a pair of tokens"))?;
+
+    let mut pairs = vec![
+        ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
+        ("tokenizer.ggml.pre".to_owned(), Value::String(pre.to_owned())),
+        ("tokenizer.ggml.tokens".to_owned(), Value::Array(Array::String(tokens))),
+        ("tokenizer.ggml.token_type".to_owned(), Value::Array(Array::I32(types))),
+        ("tokenizer.ggml.merges".to_owned(), Value::Array(Array::String(merges))),
+    ];
+    let mut id_of = |key: &str, id: Option<u32>| {
+        if let Some(id) = id {
+            pairs.push((key.to_owned(), Value::U32(id)));
+        }
+    };
+    for (role, key) in ROLE_KEYS {
+        id_of(key, parts.special.get(role).and_then(|token| parts.tokenizer.token_to_id(token)));
+    }
+    // What else ends a generation: GGUF has room for the end of a turn and of a message.
+    let eos = parts.special.get("eos_token").and_then(|token| parts.tokenizer.token_to_id(token));
+    let mut others = parts.special.eos_token_ids().iter().copied().filter(|&id| Some(id) != eos);
+    id_of("tokenizer.ggml.eot_token_id", others.next());
+    id_of("tokenizer.ggml.eom_token_id", others.next());
+    let (bos, eos) = edges(parts)?;
+    pairs.push(("tokenizer.ggml.add_bos_token".to_owned(), Value::Bool(bos)));
+    pairs.push(("tokenizer.ggml.add_eos_token".to_owned(), Value::Bool(eos)));
+    if let Some(template) = parts.templates.default_template() {
+        pairs.push(("tokenizer.chat_template".to_owned(), Value::String(template.to_owned())));
+    }
+    Ok(pairs)
+}
+
+/// Tokens by id and their types.
+fn vocabulary(json: &Json, rows: usize) -> Result<(Vec<String>, Vec<i32>), String> {
+    let entry = |id: &Json, token: &str| {
+        let id = id.as_u64().and_then(|id| usize::try_from(id).ok()).filter(|&id| id < rows);
+        id.ok_or_else(|| format!("the token {token:?} has no row among the model's {rows}"))
+    };
+    let mut tokens: Vec<String> = (0..rows).map(|id| format!("[PAD{id}]")).collect();
+    let mut types = vec![UNUSED; rows];
+    for (token, id) in json["model"]["vocab"].as_object().into_iter().flatten() {
+        let id = entry(id, token)?;
+        tokens[id].clone_from(token);
+        types[id] = NORMAL;
+    }
+    for added in json["added_tokens"].as_array().into_iter().flatten() {
+        let token = added["content"].as_str().unwrap_or_default();
+        let id = entry(&added["id"], token)?;
+        token.clone_into(&mut tokens[id]);
+        types[id] = if added["special"] == true { CONTROL } else { USER_DEFINED };
+    }
+    Ok((tokens, types))
+}
+
+/// Merge rules as "left right", from either way of writing them.
+fn merges(model: &Json) -> Option<Vec<String>> {
+    let rule = |rule: &Json| match rule {
+        Json::String(text) => Some(text.clone()),
+        Json::Array(pair) => match pair.as_slice() {
+            [left, right] => Some(format!("{} {}", left.as_str()?, right.as_str()?)),
+            _ => None,
+        },
+        _ => None,
+    };
+    model["merges"].as_array()?.iter().map(rule).collect()
+}
+
+/// Whether encoding puts a token before and after a text.
+fn edges(parts: &Parts) -> Result<(bool, bool), Error> {
+    let encode = |special| parts.tokenizer.encode_fast("a", special).map_err(|e| Error::Tokenizer(e.to_string()));
+    let (with, without) = (encode(true)?, encode(false)?);
+    let (with, without) = (with.get_ids(), without.get_ids());
+    let at = with.windows(without.len().max(1)).position(|part| part == without).unwrap_or(0);
+    Ok((at > 0, with.len() > at + without.len()))
+}
+
+/// The name of the pre-tokenizer that cuts the sample as `tokenizer` does.
+fn name(tokenizer: &tokenizers::Tokenizer, ignore_merges: bool) -> Result<&'static str, Error> {
+    let wanted = words(tokenizer.get_normalizer(), tokenizer.get_pre_tokenizer())?;
+    for row in pre_tokenizer::TABLE.iter().filter(|row| row.ignore_merges == ignore_merges) {
+        let (normalizer, cut) = (row.normalizer(), row.pre_tokenizer()?);
+        if words(normalizer.as_ref(), Some(&cut))? == wanted
+            && let Some(name) = PreTokenizer::names(row).first()
+        {
+            return Ok(name);
+        }
+    }
+    let reason = "no pre-tokenizer that GGUF has a name for cuts text as this one does".to_owned();
+    Err(Error::NoGgufForm { reason })
+}
+
+/// The sample, normalised and cut.
+fn words(normalizer: Option<&NormalizerWrapper>, cut: Option<&PreTokenizerWrapper>) -> Result<Vec<String>, Error> {
+    let fail = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
+    let mut text = NormalizedString::from(SAMPLE);
+    if let Some(normalizer) = normalizer {
+        normalizer.normalize(&mut text).map_err(fail)?;
+    }
+    let mut pieces = PreTokenizedString::from(text);
+    if let Some(cut) = cut {
+        cut.pre_tokenize(&mut pieces).map_err(fail)?;
+    }
+    let splits = pieces.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
+    Ok(splits.into_iter().map(|(word, _, _)| word.to_owned()).collect())
+}

@@ -1,0 +1,53 @@
+"""What the suites of the layers share: arrays drawn for them, and how close two results must be."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+from hypothesis import strategies as st
+
+from nanovllm.layers.activation import SiluAndMul
+from parity.fixture import LIVE_TOLERANCE, Reference
+
+FLOAT32, FLOAT16, BFLOAT16 = (np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16))
+
+Rng = np.random.Generator
+rngs = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+"""Random numbers by a seed that hypothesis draws: the shapes are what it should shrink."""
+
+
+def _has(device: str) -> bool:
+    try:
+        SiluAndMul(device=device)
+    except ValueError:
+        return False
+    return True
+
+
+DEVICES = [device for device in ("cpu", "candle") if _has(device)]
+"""The devices this build has."""
+
+
+def dtypes(reference: Reference) -> st.SearchStrategy[np.dtype]:
+    """Element types; nano-vLLM itself is only right in bfloat16."""
+    return st.just(BFLOAT16) if reference.live else st.sampled_from([FLOAT32, FLOAT16, BFLOAT16])
+
+
+def normal(rng: Rng, shape: tuple[int, ...], dtype: np.dtype, scale: float = 1.0) -> np.ndarray:
+    """Normal variates."""
+    return (scale * rng.standard_normal(shape)).astype(dtype)
+
+
+def nmse(got: np.ndarray, expected: np.ndarray) -> float:
+    """The mean square of the differences over the mean square of what is expected: 0 where both are zeros."""
+    got, expected = got.astype(np.float64), expected.astype(np.float64)
+    error, power = ((got - expected) ** 2).sum(), (expected**2).sum()
+    return float(error / power) if error else 0.0
+
+
+def check(reference: Reference, kind: str, got: np.ndarray, expected: np.ndarray) -> None:
+    """Asserts the same shape and type, and a difference as small as the type and the kind of operation allow."""
+    assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
+    # A result of 16 bits is rounded: by at most half of 2**-8 in bfloat16, which squared is far below this.
+    allowed = reference.tolerance(kind) if got.dtype == FLOAT32 else LIVE_TOLERANCE
+    assert nmse(got, expected) <= allowed

@@ -1,0 +1,223 @@
+"""The command `nanovllm`: what it says of a model, and the files it makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from conftest import GOLDEN
+from nanovllm import LLM, SamplingParams, _core
+
+
+def run(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nanovllm", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=120)
+
+
+def error(*args: str | Path) -> str:
+    """The one line that a failing command prints."""
+    done = run(*args, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("nanovllm: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def info(model: str | Path, *options: str) -> dict[str, Any]:
+    return dict(json.loads(run("info", model, "--json", *options).stdout))
+
+
+def nmse(expected: np.ndarray, got: np.ndarray) -> float:
+    return float(np.sum((expected - got) ** 2) / np.sum(expected.astype(np.float64) ** 2))
+
+
+def test_info_counts_what_the_file_holds(demo_model: str) -> None:
+    report = info(demo_model, "--context", "1000", "--tensors")
+    tensors = gguf.GGUFReader(demo_model).tensors
+    assert report["architecture"] == "llama"
+    assert report["parameters"] == sum(int(t.n_elements) for t in tensors)
+    assert report["memory"]["weight_bytes"] == sum(int(t.n_bytes) for t in tensors)
+    assert {q["name"]: q["tensors"] for q in report["quantization"]} == {"Q4_1": 210, "Q8_0": 1, "F32": 61}
+    assert sum(k["bytes"] for k in report["kinds"]) == report["memory"]["weight_bytes"]
+    assert [t["name"] for t in report["tensors"]] == [t.name for t in tensors]
+    assert report["shape"]["num_hidden_layers"] == 30
+    # Keys and values of 3 heads of 64 in 30 layers, two bytes each.
+    assert report["memory"]["kv_cache_bytes"] == 1000 * 2 * 30 * 3 * 64 * 2
+    assert report["tokenizer"]["vocab_size"] == 49152
+    assert "<|im_start|>" in report["tokenizer"]["chat_template"]
+    speed = report["speed"]
+    limit = speed["bandwidth"]["bytes_per_second"] / report["memory"]["weight_bytes"]
+    assert speed["tokens_per_second"] == pytest.approx(limit)
+    assert 0 < speed["tokens_per_second_at_context"] < limit
+
+
+def test_info_is_readable(demo_model: str) -> None:
+    text = run("info", demo_model).stdout
+    for part in [
+        "llama",
+        "134.5 M",
+        "Q4_1",
+        "attention",
+        "8192 tokens",
+        "Chat template",
+        "KV cache",
+        "tokens a second",
+    ]:
+        assert part in text
+
+
+def test_info_of_a_directory(tiny_model: str) -> None:
+    report = info(tiny_model)
+    assert report["format"] == "safetensors"
+    assert report["memory"]["kv_cache_dtype"] == "F32"
+    assert report["bits_per_weight"] == 32
+
+
+def test_info_describes_what_it_cannot_run(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "mamba")
+    writer.add_tensor("blk.0.ssm_in.weight", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    report = info(path)
+    assert report["architecture"] == "mamba"
+    assert report["parameters"] == 128
+    assert "mamba" in report["unsupported"]
+    assert "does not run here" in run("info", path).stdout
+
+
+@pytest.mark.parametrize("name", ["tiny_llama", "tiny_qwen3"])
+def test_a_directory_becomes_the_same_model(name: str, tmp_path: Path) -> None:
+    """Weights, hyperparameters, tokenizer and chat template survive the way to GGUF."""
+    directory, path = GOLDEN / name, tmp_path / "model.gguf"
+    run("quantize", directory, path, "--type", "F32")
+    tokens = list(range(5, 45))
+    stored, written = (_core.ModelRunner(model, max_model_len=64).logits(tokens) for model in (directory, path))
+    assert nmse(stored, written) < 1e-10
+    first, second = (LLM(str(model), num_kvcache_blocks=8, num_threads=1) for model in (directory, path))
+    prompts = ["Hello, world! 1234", "  It's\n\nfine."]
+    assert [first.tokenizer.encode(p) for p in prompts] == [second.tokenizer.encode(p) for p in prompts]
+    params = SamplingParams(temperature=0, max_tokens=12)
+    # Ids alone: a row without a token has no text in the directory and a placeholder in GGUF.
+    answers = [[a["token_ids"] for a in llm.generate(prompts, params, use_tqdm=False)] for llm in (first, second)]
+    assert answers[0] == answers[1]
+    assert first.tokenizer.chat_template == second.tokenizer.chat_template
+    assert first.tokenizer.eos_token_id == second.tokenizer.eos_token_id
+
+
+def types_of(path: Path) -> dict[str, str]:
+    return {t.name: t.tensor_type.name for t in gguf.GGUFReader(path).tensors}
+
+
+def test_types_follow_the_mix(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    run("quantize", GOLDEN / "tiny_qwen3", path, "--type", "q4_k_m")
+    types = types_of(path)
+    # Rows of 64 are no whole blocks of a K type, so llama.cpp's replacements stand in.
+    assert types["blk.1.attn_q.weight"] == "Q5_0"
+    assert types["output.weight"] == "Q8_0"
+    assert types["blk.0.attn_norm.weight"] == "F32"
+    run("quantize", GOLDEN / "tiny_qwen3", path, "--type", "Q4_0", "--pure", "--force")
+    assert types_of(path)["output.weight"] == "Q4_0"
+
+
+@pytest.mark.parametrize(("mix", "limit"), [("Q8_0", 1e-3), ("Q4_1", 1e-2), ("Q4_0", 0.1)])
+def test_fewer_bits_are_a_little_different(mix: str, limit: float, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    report = run("quantize", GOLDEN / "tiny_llama", path, "--type", mix).stdout
+    assert "NMSE" in report
+    tokens = list(range(5, 45))
+    whole = _core.ModelRunner(GOLDEN / "tiny_llama", max_model_len=64).logits(tokens)
+    difference = nmse(whole, _core.ModelRunner(path, max_model_len=64).logits(tokens))
+    assert 0 < difference < limit
+
+
+def test_gguf_in_gguf_out_keeps_everything_else(demo_model: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    run("quantize", demo_model, path, "--type", "Q8_0", "--threads", "1")
+    before, after = gguf.GGUFReader(demo_model), gguf.GGUFReader(path)
+    changed = {"general.file_type", "general.quantization_version"}
+    for key, field in before.fields.items():
+        if not key.startswith("GGUF.") and key not in changed:
+            assert after.fields[key].contents() == field.contents(), key
+    assert [t.name for t in after.tensors] == [t.name for t in before.tensors]
+    assert {t.tensor_type.name for t in after.tensors} == {"Q8_0", "F32"}
+
+
+def test_threads_do_not_change_the_file(tmp_path: Path) -> None:
+    one, four = tmp_path / "one.gguf", tmp_path / "four.gguf"
+    run("quantize", GOLDEN / "tiny_llama", one, "--type", "Q4_1", "--threads", "1")
+    run("quantize", GOLDEN / "tiny_llama", four, "--type", "Q4_1", "--threads", "4")
+    assert one.read_bytes() == four.read_bytes()
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_text("precious")
+    assert "--force" in error("quantize", GOLDEN / "tiny_llama", path, "--type", "Q8_0")
+    assert path.read_text() == "precious"
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    assert "there is no model" in error("info", tmp_path / "missing.gguf")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03")
+    assert "bad.gguf" in error("info", tmp_path / "bad.gguf")
+    assert "no such" in error("quantize", GOLDEN / "tiny_llama", tmp_path / "no" / "x.gguf", "--type", "F16").lower()
+    wrong = run("quantize", GOLDEN / "tiny_llama", tmp_path / "x.gguf", "--type", "IQ2_XS", check=False)
+    assert wrong.returncode == 2
+    assert "Q4_K_M" in wrong.stderr
+    assert "importance matrix" in wrong.stderr
+
+
+def test_a_value_that_is_not_finite_names_its_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "nan.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("blk.0.attn_q.weight", np.full((2, 32), np.nan, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert "blk.0.attn_q.weight" in error("quantize", path, tmp_path / "out.gguf", "--type", "Q8_0")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_an_interrupted_command_leaves_nothing(demo_model: str, tmp_path: Path) -> None:
+    # A child may have inherited an ignored SIGINT, as those of a background job do.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from nanovllm.__main__ import main; sys.exit(main())"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "quantize",
+        demo_model,
+        tmp_path / "x.gguf",
+        "--type",
+        "Q6_K",
+        "--threads",
+        "1",
+    ]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.readline()  # the first tensor is done
+    child.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, (out, err)
+    assert time.monotonic() - started < 30
+    assert not list(tmp_path.iterdir())
