@@ -3,7 +3,7 @@
     python bench/bench_types.py --llama-bin DIR [--types Q4_K,Q6_K] [--threads N] [--rounds N]
 
 DIR holds llama.cpp's `llama-bench` and `libggml-base`, built for this machine (docs/quantisation.md says how). Speed is
-that of a random model of Qwen3-0.6B's shape whose matrices all have the type. Each round runs our engine with 16-bit and
+that of a random model of Qwen3-0.6B's shape whose matrices all have the type. Each round runs our engine with 16 and
 with 8-bit activations and llama.cpp in turn, and a ratio compares figures of one round. Prints tables, then one line of
 JSON.
 """

@@ -2,8 +2,8 @@
 
     python bench/perplexity.py MODEL.gguf --llama-bin DIR [--types Q4_K_M,Q8_0] [--text FILE]
 
-DIR holds `llama-quantize` and `llama-perplexity`. Prints the perplexities, their ratio, how many tensors have the same type
-and how many the same bytes, then one line of JSON.
+DIR holds `llama-quantize` and `llama-perplexity`. Prints the perplexities, their ratio, how many tensors have the same
+type and how many the same bytes, then one line of JSON.
 """
 
 import argparse
