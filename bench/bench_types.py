@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 DECODE_TOKENS = 48
 # With kernels of their own; the others are stored as one of these.
-FAST = "Q8_0 Q6_K Q5_K Q5_1 Q5_0 Q4_K Q4_1 Q4_0 IQ4_NL IQ4_XS MXFP4 Q3_K Q2_K".split()
-SLOW = "IQ3_S IQ3_XXS IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S TQ2_0 TQ1_0".split()
+FAST = ["Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4", "Q3_K", "Q2_K"]
+SLOW = ["IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0"]
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -53,7 +53,7 @@ def exact(dtype: str, blocks: int = 4096) -> bool | None:
 
 
 def reference_quantizer(llama_bin: Path) -> Callable[[str, np.ndarray], np.ndarray]:
-    """ggml's own quantiser, without importances."""
+    """Ggml's own quantiser, without importances."""
     ggml = ctypes.CDLL(str(next(llama_bin.glob("libggml-base.*"))))
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_chunk.argtypes = [
