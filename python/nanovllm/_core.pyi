@@ -23,6 +23,7 @@ __all__ = [
     "Linear",
     "ModelRunner",
     "Parameter",
+    "Qwen3",
     "RMSNorm",
     "RotaryEmbedding",
     "SafeTensors",
@@ -433,6 +434,25 @@ class Parameter:
         """
     @data.setter
     def data(self, data: Any) -> None: ...
+
+@final
+class Qwen3:
+    """Runs Qwen3's modules on a device."""
+
+    def __new__(cls, *, device: str) -> Qwen3: ...
+    def attention(self, module: Any, positions: Any, hidden_states: Any, context: Any) -> Any:
+        """Self-attention of a `Qwen3Attention`, `[rows, hidden] -> [rows, hidden]`."""
+    def mlp(self, module: Any, x: Any) -> Any:
+        """The gated feed-forward of a `Qwen3MLP`, `[rows, hidden] -> [rows, hidden]`."""
+    def decoder_layer(
+        self, module: Any, positions: Any, hidden_states: Any, residual: Any | None, context: Any
+    ) -> tuple[Any, Any]:
+        """A `Qwen3DecoderLayer`: what its MLP gives and the residual stream, each `[rows, hidden]`.
+
+        The first layer has no residual.
+        """
+    def model(self, module: Any, input_ids: Any, positions: Any, context: Any) -> Any:
+        """A `Qwen3Model`: normed hidden states of the tokens, `[rows] -> [rows, hidden]`, in the embedding's type."""
 
 @final
 class RMSNorm:

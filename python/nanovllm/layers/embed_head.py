@@ -1,7 +1,7 @@
 """The token embedding and the output projection of one tensor-parallel rank, which has an equal part of the vocabulary.
 
-Rank and size are keyword arguments, and there is no communicator: where nano-vLLM calls `all_reduce` the caller adds up what the
-ranks give, and where it calls `gather` the caller joins it.
+Rank and size are keyword arguments, and there is no communicator: where nano-vLLM calls `all_reduce` the caller adds up
+what the ranks give, and where it calls `gather` the caller joins it.
 """
 
 from typing import Any
@@ -69,4 +69,8 @@ class ParallelLMHead(VocabParallelEmbedding):
         Whether it is prefill, and which rows are last, the context of `nanovllm.utils.context` says.
         """
         context = get_context()
-        return self._core.logits(x, self.weight, context.cu_seqlens_q if context.is_prefill else None)
+        if not context.is_prefill:
+            return self._core.logits(x, self.weight, None)
+        if context.cu_seqlens_q is None:
+            raise ValueError("the context of a prefill has no cu_seqlens_q (see nanovllm.utils.context)")
+        return self._core.logits(x, self.weight, context.cu_seqlens_q)
