@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import sys
 import tempfile
@@ -133,6 +134,11 @@ def test_what_is_saved_is_what_gguf_reads(pairs: Any, named: Any, alignment: int
         assert types[0] == types[1]
         assert_same_tensors(_core.GgufFile(path), copy)
         assert sorted(p.name for p in Path(folder).iterdir()) == ["copy.gguf", "model.gguf"]
+
+
+def test_a_file_of_llama_cpp_is_saved_byte_by_byte(demo_model: str, tmp_path: Path) -> None:
+    _core.GgufFile(demo_model).save(tmp_path / "copy.gguf")
+    assert filecmp.cmp(demo_model, tmp_path / "copy.gguf", shallow=False)
 
 
 @settings(max_examples=100, deadline=None)

@@ -15,6 +15,7 @@ mod guarded;
 mod home;
 mod layers;
 mod model_runner;
+mod models;
 mod options;
 mod quant;
 mod scheduler;
@@ -54,6 +55,8 @@ mod _core {
     use crate::layers::sampler::{exponential_noise, sample};
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
+    #[pymodule_export]
+    use crate::models::qwen3::Qwen3;
     #[pymodule_export]
     use crate::options::read_config;
     #[pymodule_export]

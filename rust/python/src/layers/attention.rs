@@ -193,7 +193,7 @@ pub(crate) fn store_kvcache(
     scatter(v_cache, "v_cache", indices, values, &key.shape[1..])
 }
 
-fn check_heads(HeadLayout { num_heads, num_kv_heads, head_dim }: HeadLayout) -> PyResult<()> {
+pub(crate) fn check_heads(HeadLayout { num_heads, num_kv_heads, head_dim }: HeadLayout) -> PyResult<()> {
     let error = |text: String| Err(PyValueError::new_err(text));
     if num_heads == 0 || num_kv_heads == 0 || !num_heads.is_multiple_of(num_kv_heads) {
         return error(format!("num_kv_heads must divide num_heads, got {num_kv_heads} and {num_heads}"));
@@ -209,12 +209,16 @@ fn check_heads(HeadLayout { num_heads, num_kv_heads, head_dim }: HeadLayout) -> 
 }
 
 /// The element type of a device's cache for keys and values of this kind: as they are, or wider.
-fn cache_dtype(kind: &Kind) -> DType {
+pub(crate) fn cache_dtype(kind: &Kind) -> DType {
     if kind.is_bf16() { DType::Bf16 } else { DType::F32 }
 }
 
 /// Blocks and block size of a pair of caches.
-fn cache_blocks(k_cache: &Bound<'_, PyAny>, v_cache: &Bound<'_, PyAny>, heads: HeadLayout) -> PyResult<(usize, usize)> {
+pub(crate) fn cache_blocks(
+    k_cache: &Bound<'_, PyAny>,
+    v_cache: &Bound<'_, PyAny>,
+    heads: HeadLayout,
+) -> PyResult<(usize, usize)> {
     let (shape, other) = (shape_of(k_cache, "k_cache")?, shape_of(v_cache, "v_cache")?);
     let HeadLayout { num_kv_heads, head_dim, .. } = heads;
     match shape[..] {
@@ -230,7 +234,7 @@ fn cache_blocks(k_cache: &Bound<'_, PyAny>, v_cache: &Bound<'_, PyAny>, heads: H
 }
 
 /// Row offsets of ragged sequences: from 0 to `rows`, never falling.
-fn offsets(value: &Bound<'_, PyAny>, name: &str, rows: usize) -> PyResult<Vec<u32>> {
+pub(crate) fn offsets(value: &Bound<'_, PyAny>, name: &str, rows: usize) -> PyResult<Vec<u32>> {
     let offsets = Integers::<u32>::read(value, name, 1, "row offsets")?.values;
     let spans = offsets.first() == Some(&0) && offsets.last().is_some_and(|&last| last as usize == rows);
     if !spans || !offsets.is_sorted() {
@@ -239,7 +243,7 @@ fn offsets(value: &Bound<'_, PyAny>, name: &str, rows: usize) -> PyResult<Vec<u3
     Ok(offsets)
 }
 
-fn same_len((name, got): (&str, usize), (other, expected): (&str, usize)) -> PyResult<()> {
+pub(crate) fn same_len((name, got): (&str, usize), (other, expected): (&str, usize)) -> PyResult<()> {
     if got != expected {
         return Err(PyValueError::new_err(format!("{name} has {got} entries, where {other} asks for {expected}")));
     }
@@ -247,13 +251,13 @@ fn same_len((name, got): (&str, usize), (other, expected): (&str, usize)) -> PyR
 }
 
 /// [`Tables::consecutive`], whose slots must fit their type.
-fn consecutive(context_lens: &[u32]) -> PyResult<Tables> {
+pub(crate) fn consecutive(context_lens: &[u32]) -> PyResult<Tables> {
     Tables::consecutive(context_lens)
         .ok_or_else(|| PyValueError::new_err(format!("{} sequences have too many tokens", context_lens.len())))
 }
 
 /// The blocks that a batch refers to, and its tables with these numbered from 0.
-fn renumbered(
+pub(crate) fn renumbered(
     batch: &Batch,
     tables: &Integers<i64>,
     num_blocks: usize,
@@ -283,7 +287,7 @@ fn renumbered(
 }
 
 /// How many rows are stored, and the blocks and offsets of their slots.
-fn places(slot_mapping: &[i64], num_blocks: usize, block_size: usize) -> PyResult<(usize, [Vec<i64>; 2])> {
+pub(crate) fn places(slot_mapping: &[i64], num_blocks: usize, block_size: usize) -> PyResult<(usize, [Vec<i64>; 2])> {
     let mut seen = HashSet::new();
     let (mut blocks, mut offsets) = (Vec::new(), Vec::new());
     for (i, &slot) in slot_mapping.iter().enumerate().filter(|&(_, &slot)| slot != -1) {

@@ -36,11 +36,7 @@ impl VocabParallel {
         vocab_size: usize,
     ) -> PyResult<Bound<'py, PyAny>> {
         let is_torch = is_tensor(ids)?;
-        let range = format!("token ids below {vocab_size}");
-        let ids = Integers::<u32>::read(ids, "token ids", 1, &range)?.values;
-        if let Some((index, &id)) = ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
-            return Err(PyValueError::new_err(format!("token ids must be {range}, got {id} at index {index}")));
-        }
+        let ids = token_ids(ids, vocab_size)?;
         let weight = weight.get();
         let (tokens, width) = weight.size();
         let own = |id: u32| (id as usize).checked_sub(start).filter(|&row| row < tokens);
@@ -79,6 +75,16 @@ impl VocabParallel {
     }
 }
 
+/// Token ids `[n]` of a vocabulary of this size.
+pub(crate) fn token_ids(ids: &Bound<'_, PyAny>, vocab_size: usize) -> PyResult<Vec<u32>> {
+    let range = format!("below the {vocab_size} tokens of the vocabulary");
+    let ids = Integers::<u32>::read(ids, "token ids", 1, &range)?.values;
+    match ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
+        Some((i, id)) => Err(PyValueError::new_err(format!("token ids must be {range}, got {id} at index {i}"))),
+        None => Ok(ids),
+    }
+}
+
 fn embed<B: Backend>(backend: &B, weight: &Parameter, rows: &[u32]) -> Result<Vec<f32>, ParameterError> {
     let mut out = backend.tensor(rows.len(), weight.size().1)?;
     VocabParallelEmbedding::new(weight.packed(backend)?).forward(backend, rows, &mut out);
@@ -113,7 +119,7 @@ fn last_rows(cu_seqlens_q: &Bound<'_, PyAny>, rows: usize) -> PyResult<Vec<u32>>
 }
 
 /// Values as an array of the parameter's type, of the library that asked.
-fn answer<'py>(
+pub(crate) fn answer<'py>(
     py: Python<'py>,
     values: Vec<f32>,
     shape: &[usize],

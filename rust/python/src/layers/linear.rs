@@ -38,11 +38,10 @@ impl Linear {
         let face = LinearFace { weight, bias };
         let (outputs, inputs) = face.size();
         if x.width() != inputs {
-            return Err(PyValueError::new_err(format!(
-                "the last dimension of x must be {inputs}, as the weight's, got {}",
-                x.width()
-            )));
+            let text = format!("the last dimension of x must be {inputs}, as the weight's, got {}", x.width());
+            return Err(PyValueError::new_err(text));
         }
+        face.expect("the layer", inputs, outputs)?;
         let out = on_device!(&self.device, device => {
             device.with(py, |backend| forward(backend, &face, &x))?
         });
@@ -65,6 +64,21 @@ impl LinearFace {
     /// Outputs and inputs.
     pub(crate) fn size(&self) -> (usize, usize) {
         self.weight.get().size()
+    }
+
+    /// Checks weight and bias against the sizes of what is around the layer. Errors call it `name`.
+    ///
+    /// # Errors
+    /// ValueError that names both sizes.
+    pub(crate) fn expect(&self, name: &str, inputs: usize, outputs: usize) -> PyResult<()> {
+        let (rows, cols) = self.size();
+        let bias = self.bias.as_ref().map_or(rows, |bias| bias.get().size().0);
+        if (rows, cols) == (outputs, inputs) && bias == rows {
+            return Ok(());
+        }
+        Err(PyValueError::new_err(format!(
+            "{name} must have a weight [{outputs}, {inputs}] and no bias or one [{outputs}], got [{rows}, {cols}] and [{bias}]"
+        )))
     }
 
     /// The layer on a device.

@@ -5,7 +5,7 @@ pub(crate) mod attention;
 pub(crate) mod embed_head;
 pub(crate) mod layernorm;
 pub(crate) mod linear;
-mod paged;
+pub(crate) mod paged;
 pub(crate) mod parameter;
 pub(crate) mod rotary_embedding;
 pub(crate) mod sampler;

@@ -4,24 +4,26 @@ use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, 
 use nanovllm_model::layers::attention::Attention;
 use nanovllm_model::layers::rotary_embedding::RotaryEmbedding;
 
+use crate::device::download;
+
 /// Tokens a block of the caches filled here: nano-vLLM's default.
 const BLOCK_SIZE: usize = 256;
 
 /// Which blocks of a cache hold the tokens of a batch's sequences.
-pub(super) struct Tables {
+pub(crate) struct Tables {
     /// Blocks there are.
-    pub(super) num_blocks: usize,
+    pub(crate) num_blocks: usize,
     /// Tokens a block.
-    pub(super) block_size: usize,
+    pub(crate) block_size: usize,
     /// A row of blocks for each sequence, in order, padded with -1.
-    pub(super) entries: Vec<i32>,
+    pub(crate) entries: Vec<i32>,
     /// Blocks in a row.
-    pub(super) stride: usize,
+    pub(crate) stride: usize,
 }
 
 impl Tables {
     /// Tables of these rows.
-    pub(super) fn new(num_blocks: usize, block_size: usize, rows: &[Vec<i32>]) -> Self {
+    pub(crate) fn new(num_blocks: usize, block_size: usize, rows: &[Vec<i32>]) -> Self {
         let stride = rows.iter().map(Vec::len).max().unwrap_or(0);
         let padded = |row: &Vec<i32>| {
             let mut row = row.clone();
@@ -32,7 +34,7 @@ impl Tables {
     }
 
     /// One sequence after the other, each from a block of its own. None where slots would not fit i32.
-    pub(super) fn consecutive(context_lens: &[u32]) -> Option<Self> {
+    pub(crate) fn consecutive(context_lens: &[u32]) -> Option<Self> {
         let blocks = |tokens: u32| tokens.div_ceil(BLOCK_SIZE as u32) as i32;
         let mut rows = Vec::with_capacity(context_lens.len());
         let mut next = 0i32;
@@ -46,27 +48,28 @@ impl Tables {
     }
 
     /// The slot of a token of a sequence.
-    pub(super) fn slot(&self, seq: usize, token: usize) -> i32 {
+    pub(crate) fn slot(&self, seq: usize, token: usize) -> i32 {
         self.entries[seq * self.stride + token / self.block_size] * self.block_size as i32
             + (token % self.block_size) as i32
     }
 }
 
 /// The part of a ragged batch that sees anything.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     /// Its rows among the caller's.
     rows: Vec<usize>,
     /// Its sequences among the caller's.
-    pub(super) seqs: Vec<usize>,
-    cu_seqlens_q: Vec<u32>,
+    pub(crate) seqs: Vec<usize>,
+    /// Offsets of its rows, `[seqs + 1]`.
+    pub(crate) cu_seqlens_q: Vec<u32>,
     /// Tokens each of its sequences has in the cache.
-    pub(super) context_lens: Vec<u32>,
+    pub(crate) context_lens: Vec<u32>,
 }
 
 impl Batch {
     /// Row `cu_seqlens_q[s]` is the first of sequence `s`, which has `context_lens[s]` tokens in the cache. The last row sits at
     /// the last token, so the first rows of a sequence with more rows than tokens see nothing.
-    pub(super) fn new(cu_seqlens_q: &[u32], context_lens: &[u32]) -> Self {
+    pub(crate) fn new(cu_seqlens_q: &[u32], context_lens: &[u32]) -> Self {
         let mut batch = Self { rows: Vec::new(), seqs: Vec::new(), cu_seqlens_q: vec![0], context_lens: Vec::new() };
         for (s, (offsets, &tokens)) in cu_seqlens_q.windows(2).zip(context_lens).enumerate() {
             let visible = (offsets[1] - offsets[0]).min(tokens);
@@ -80,14 +83,19 @@ impl Batch {
         batch
     }
 
+    /// Rows that see something.
+    pub(crate) fn num_rows(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Whether nothing of it sees anything.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// Attends from the rows of `q`, `[caller's rows, num_heads * head_dim]`, multiplied by `factor`; rows that see nothing give
     /// zeros. `tables` has a row for each of the batch's sequences.
-    pub(super) fn attend<B: Backend>(
+    pub(crate) fn attend<B: Backend>(
         &self,
         backend: &B,
         heads: HeadLayout,
@@ -113,7 +121,7 @@ impl Batch {
             table_stride: tables.stride,
         };
         Attention { heads, layer: 0 }.attend(backend, &qkv, cache, &context, &mut out);
-        let attended = backend.download(&out);
+        let attended = download(backend, &out)?;
         let mut out = zeros(q.len())?;
         for (from, &row) in attended.chunks_exact(width).zip(&self.rows) {
             out[row * width..][..width].copy_from_slice(from);
@@ -123,14 +131,14 @@ impl Batch {
 }
 
 /// A cache of one layer with the blocks that `tables` refers to.
-pub(super) fn cache<B: Backend>(backend: &B, heads: HeadLayout, tables: &Tables, dtype: DType) -> Result<B::KvCache> {
+pub(crate) fn cache<B: Backend>(backend: &B, heads: HeadLayout, tables: &Tables, dtype: DType) -> Result<B::KvCache> {
     let (HeadLayout { num_kv_heads, head_dim, .. }, &Tables { num_blocks, block_size, .. }) = (heads, tables);
     backend.kv_cache(&KvCacheSpec { num_layers: 1, num_blocks, block_size, num_kv_heads, head_dim, dtype })
 }
 
 /// Stores rows of keys and values, each `[slots, num_kv_heads * head_dim]`, as they are: neither normed nor rotated. Slots
 /// other than -1 are in range and distinct.
-pub(super) fn store<B: Backend>(
+pub(crate) fn store<B: Backend>(
     backend: &B,
     heads: HeadLayout,
     cache: &mut B::KvCache,
@@ -153,7 +161,7 @@ pub(super) fn store<B: Backend>(
         Context { cu_seqlens_q: &[0], context_lens: &[], slot_mapping: slots, block_tables: &[], table_stride: 0 };
     let positions = vec![0; slots.len()];
     Attention { heads, layer: 0 }.store(backend, &mut qkv, None, &unrotated, &positions, cache, &context);
-    Ok(())
+    backend.synchronize()
 }
 
 fn zeros(len: usize) -> Result<Vec<f32>> {

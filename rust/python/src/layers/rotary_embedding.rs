@@ -1,5 +1,6 @@
 //! Rotary position embedding for Python.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use nanovllm_backend::{Backend, Error};
@@ -132,8 +133,26 @@ fn check_head_size(head_size: usize) -> PyResult<()> {
     Ok(())
 }
 
+impl RotaryEmbedding {
+    /// Positions the table has.
+    pub(crate) fn max_position(&self) -> usize {
+        self.max_position
+    }
+
+    /// Values in a head.
+    pub(crate) fn head_size(&self) -> usize {
+        self.head_size
+    }
+
+    /// The table on a device of this type, if that is where it is.
+    pub(crate) fn on<B: Backend>(&self) -> Option<&rotary_embedding::RotaryEmbedding<B>> {
+        self.rotate.layer().downcast_ref()
+    }
+}
+
 /// A [`rotary_embedding::RotaryEmbedding`] on whichever backend.
 trait Rotate: Send + Sync {
+    fn layer(&self) -> &dyn Any;
     fn table(&self, py: Python<'_>) -> PyResult<Vec<f32>>;
     fn rotate(&self, py: Python<'_>, x: &[f32], heads: usize, size: usize, positions: &[u32]) -> PyResult<Vec<f32>>;
 }
@@ -145,6 +164,10 @@ struct Placed<B: Backend> {
 }
 
 impl<B: Backend> Rotate for Placed<B> {
+    fn layer(&self) -> &dyn Any {
+        &self.layer
+    }
+
     fn table(&self, py: Python<'_>) -> PyResult<Vec<f32>> {
         self.device.with(py, |backend| backend.download(&self.layer.cos_sin_cache))
     }
