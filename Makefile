@@ -23,7 +23,7 @@ RUST_TESTS   := --workspace --exclude nanovllm-python# a cdylib; its tests are P
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-rust test-python parity lint fmt build develop demo-model bench bench-types fuzz doc clean
+.PHONY: help run test test-rust test-python parity mutants lint fmt build develop demo-model bench bench-types fuzz doc clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-python: develop demo-model ## Run the Python tests
 parity: develop $(if $(NANO_VLLM),$(filter .venv-live/%,$(LIVE_PYTHON))) ## Compare with a model of nano-vLLM, or with the checkout NANO_VLLM=...
 	PYTHONPATH=python $(if $(NANO_VLLM),$(LIVE_PYTHON),$(PY)) -m pytest tests/parity --hypothesis-profile parity \
 	  $(if $(NANO_VLLM),--nano-vllm $(NANO_VLLM)) $(PYTEST_ARGS)
+
+mutants: develop ## Break one behaviour at a time, and see its parity suite fail
+	$(PY) tests/tools/mutations.py $(WORDS)
 
 lint: develop ## Check format, lints, types, stubs and documentation
 	cargo fmt --all --check
