@@ -11,19 +11,28 @@ from typing import Any
 from nanovllm import _core
 from nanovllm.exceptions import ModelNotFoundError
 
+_MISSING = object()
+_RENAMED = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
+"""transformers 5 writes what transformers 4 read under the other name."""
+
 
 class HfConfig:
-    """A model's config.json with attribute access (for a GGUF file, the same keys built from its metadata)."""
+    """A model's config.json with attribute access (for a GGUF file, the same keys built from its metadata).
+
+    What the file leaves to transformers' defaults is filled in, and `dtype` and `torch_dtype` are one, by name.
+    """
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
 
     def __getattr__(self, name: str) -> Any:
         # Looked up through __dict__: copy and pickle probe attributes before __init__ has run.
-        try:
-            value = self.__dict__["_values"][name]
-        except KeyError:
-            raise AttributeError(f"the model's config has no {name!r}") from None
+        values = self.__dict__.get("_values", {})
+        value = values.get(name, _MISSING)
+        if value is _MISSING:
+            value = values.get(_RENAMED.get(name), _MISSING)
+        if value is _MISSING:
+            raise AttributeError(f"the model's config has no {name!r}")
         return HfConfig(value) if isinstance(value, dict) else value
 
     def __contains__(self, name: object) -> bool:
