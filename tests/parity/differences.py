@@ -1,15 +1,10 @@
-"""nano-vLLM's names that are not here, or take something else, each with its reason; as in `docs/compatibility.md`."""
-
-from __future__ import annotations
-
-_ONE_PROCESS = "there is one process, and no shared memory between ranks"
+"""nano-vLLM's names that are not here, each with its reason; docs/compatibility.md has all differences."""
 
 ABSENT = {
-    "engine.model_runner.ModelRunner.loop": _ONE_PROCESS,
-    "engine.model_runner.ModelRunner.read_shm": _ONE_PROCESS,
-    "engine.model_runner.ModelRunner.write_shm": _ONE_PROCESS,
-    "engine.model_runner.ModelRunner.allocate_kv_cache": "model and cache are allocated together",
-    "engine.model_runner.ModelRunner.capture_cudagraph": "the CPU has no graphs",
-    "layers.attention.store_kvcache_kernel": "a kernel of triton's; store_kvcache is what calls it",
+    "engine.model_runner.ModelRunner.loop": "one process runs every step, so none waits for another's calls",
+    "engine.model_runner.ModelRunner.read_shm": "no memory is shared between processes",
+    "engine.model_runner.ModelRunner.write_shm": "no memory is shared between processes",
+    "engine.model_runner.ModelRunner.allocate_kv_cache": "the constructor allocates the cache, and it stays as it is",
+    "engine.model_runner.ModelRunner.capture_cudagraph": "no device here captures steps; the sizes it would are known",
+    "layers.attention.store_kvcache_kernel": "a triton kernel; store_kvcache does its work",
 }
-OTHERWISE: dict[str, str] = {}
