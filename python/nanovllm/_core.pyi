@@ -213,6 +213,8 @@ class BlockManager:
     """
 
     def __new__(cls, num_blocks: SupportsIndex, block_size: SupportsIndex) -> BlockManager: ...
+    def __init__(self, num_blocks: SupportsIndex, block_size: SupportsIndex) -> None:
+        """For subclasses to call: the pool is made by `__new__`."""
     @classmethod
     def compute_hash(cls, token_ids: Iterable[SupportsIndex], prefix: int = -1) -> int:
         """xxh64 of the prefix's hash, unless that is -1, and the token ids."""
@@ -519,6 +521,8 @@ class Scheduler:
     """
 
     def __new__(cls, config: object) -> Scheduler: ...
+    def __init__(self, config: object) -> None:
+        """For subclasses to call: the scheduler is made by `__new__`."""
     def is_finished(self) -> bool:
         """Whether no sequence waits or runs."""
     def add(self, seq: Sequence) -> None:
