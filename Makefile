@@ -23,8 +23,7 @@ RUST_TESTS   := --workspace --exclude nanovllm-python# a cdylib; its tests are P
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-rust test-python parity lint fmt build develop demo-model bench doc clean
-.PHONY: help run test test-rust test-python lint fmt build develop demo-model bench fuzz doc clean
+.PHONY: help run test test-rust test-python parity mutants lint fmt build develop demo-model bench bench-types fuzz doc clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +47,9 @@ parity: develop $(if $(NANO_VLLM),$(filter .venv-live/%,$(LIVE_PYTHON))) ## Comp
 	PYTHONPATH=python $(if $(NANO_VLLM),$(LIVE_PYTHON),$(PY)) -m pytest tests/parity --hypothesis-profile parity \
 	  $(if $(NANO_VLLM),--nano-vllm $(NANO_VLLM)) $(PYTEST_ARGS)
 
+mutants: develop ## Break one behaviour at a time, and see its parity suite fail
+	$(PY) tests/tools/mutations.py $(WORDS)
+
 lint: develop ## Check format, lints, types, stubs and documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
@@ -69,6 +71,9 @@ develop: $(VENV)/.developed ## Build the engine and install the package in .venv
 
 demo-model: $(VENV)/.installed ## Fetch the demo model into the cache (98 MB, once)
 	@echo "==> Demo model: $$($(PY) examples/download_demo_model.py)"
+
+bench-types: develop ## Measure every quantisation type beside llama.cpp (BENCH_ARGS='--llama-bin DIR')
+	$(PY) bench/bench_types.py $(BENCH_ARGS)
 
 bench: develop demo-model ## Measure speed and memory on the demo model
 	$(PY) bench/bench_cpu.py "$$($(PY) examples/download_demo_model.py)" $(BENCH_ARGS)

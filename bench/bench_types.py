@@ -3,8 +3,8 @@
     python bench/bench_types.py --llama-bin DIR [--types Q4_K,Q6_K] [--threads N] [--rounds N]
 
 DIR holds llama.cpp's `llama-bench` and `libggml-base`, built for this machine (docs/quantisation.md says how). Speed is
-that of a random model of Qwen3-0.6B's shape whose matrices all have the type; each round runs our engine with 16-bit and
-with 8-bit activations and llama.cpp in turn, and a ratio compares figures of one round. Prints a table, then one line of
+that of a random model of Qwen3-0.6B's shape whose matrices all have the type. Each round runs our engine with 16 and
+with 8-bit activations and llama.cpp in turn, and a ratio compares figures of one round. Prints tables, then one line of
 JSON.
 """
 
@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 DECODE_TOKENS = 48
 # With kernels of their own; the others are stored as one of these.
-FAST = "Q8_0 Q6_K Q5_K Q5_1 Q5_0 Q4_K Q4_1 Q4_0 IQ4_NL IQ4_XS MXFP4 Q3_K Q2_K".split()
-SLOW = "IQ3_S IQ3_XXS IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S TQ2_0 TQ1_0".split()
+FAST = ["Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4", "Q3_K", "Q2_K"]
+SLOW = ["IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0"]
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -53,7 +53,7 @@ def exact(dtype: str, blocks: int = 4096) -> bool | None:
 
 
 def reference_quantizer(llama_bin: Path) -> Callable[[str, np.ndarray], np.ndarray]:
-    """ggml's own quantiser, without importances."""
+    """The quantiser of ggml itself, without importances."""
     ggml = ctypes.CDLL(str(next(llama_bin.glob("libggml-base.*"))))
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_chunk.argtypes = [
@@ -98,8 +98,7 @@ def peer(llama_bin: Path, model: Path, threads: int) -> dict[str, float]:
     command = [str(llama_bin / "llama-bench"), "-m", str(model), "-t", str(threads), "-r", "2", "-o", "json"]
     command += ["-p", str(PREFILL_TOKENS), "-n", str(DECODE_TOKENS)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    rates = {"prefill" if run["n_prompt"] else "decode": float(run["avg_ts"]) for run in json.loads(output)}
-    return rates
+    return {"prefill" if run["n_prompt"] else "decode": float(run["avg_ts"]) for run in json.loads(output)}
 
 
 def measure(dtype: str, llama_bin: Path, threads: int, rounds: int, layers: int) -> dict[str, dict[str, float]]:
@@ -146,9 +145,7 @@ def main() -> None:
         rows[dtype] = row
 
     print(f"\n{processor()}, {args.threads} threads\n")
-    print(
-        "Dequantise equal to the gguf package; NMSE of our quantiser over ggml's; NMSE of the kernels (set/activation bits)"
-    )
+    print("Dequantise equal to gguf; NMSE of our quantiser over ggml's; NMSE of the kernels (set/activation bits)")
     print(f"{'type':8}{'exact':>7}{'quant.':>8}" + "".join(f"{name:>16}" for name in sets))
     for dtype, row in rows.items():
         kernels = row["kernels"] or {}

@@ -40,7 +40,13 @@ __all__ = [
     "divide",
     "exponential_noise",
     "ggml_types",
+    "graph_batch_size",
+    "graph_batch_sizes",
     "memory",
+    "prepare_block_tables",
+    "prepare_decode",
+    "prepare_prefill",
+    "prepare_sample",
     "quantize",
     "read_config",
     "run_command",
@@ -91,6 +97,41 @@ def quantize(dtype: str, values: NDArray[np.float32]) -> NDArray[np.uint8]:
             can hold.
         TypeError: `values` is no array of float32.
     """
+
+def prepare_prefill(
+    seqs: Iterable[Sequence],
+) -> tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    int,
+    int,
+    NDArray[np.int32],
+    NDArray[np.int32] | None,
+]:
+    """A prefill step of these sequences.
+
+    `(input_ids, positions, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, slot_mapping, block_tables)`, block
+    tables only where some keys are in the cache already.
+    """
+
+def prepare_decode(
+    seqs: Iterable[Sequence],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """`(input_ids, positions, slot_mapping, context_lens, block_tables)` of a decode step of these sequences."""
+
+def prepare_block_tables(seqs: Iterable[Sequence]) -> NDArray[np.int32]:
+    """The block tables of these sequences, padded with -1."""
+
+def prepare_sample(seqs: Iterable[Sequence]) -> NDArray[np.float32]:
+    """The temperatures of these sequences."""
+
+def graph_batch_sizes(max_num_seqs: int) -> list[int]:
+    """The batch sizes nano-vLLM captures graphs for, for steps of at most `max_num_seqs` sequences."""
+
+def graph_batch_size(sizes: list[int], num_seqs: int) -> int | None:
+    """The smallest of the ascending `sizes` that holds a step of `num_seqs` sequences; None if there is none."""
 
 def read_config(path: str | PathLike[str]) -> str:
     """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
@@ -143,7 +184,7 @@ class Attention:
 
 @final
 class Block:
-    """A block of a pool: a view, whose attributes are what the pool says now."""
+    """A block of the KV cache. One of a pool is a view, whose attributes are what the pool says now."""
 
     def __new__(cls, block_id: SupportsIndex) -> Block: ...
     @property
@@ -157,6 +198,10 @@ class Block:
     @property
     def token_ids(self) -> list[int]:
         """The tokens the hash was computed from. A copy."""
+    def update(self, hash: SupportsIndex, token_ids: Iterable[SupportsIndex]) -> None:  # noqa: A002 - nano-vLLM's name
+        """Sets hash and tokens of a block made by hand."""
+    def reset(self) -> None:
+        """Makes a block made by hand a fresh one, used once."""
 
 @disjoint_base
 class BlockManager:
@@ -226,17 +271,21 @@ class Engine:
     def description(self) -> str:
         """Architecture, device, instruction set and threads, for logs."""
     @property
+    def model_runner(self) -> ModelRunner:
+        """The model runner, for steps by hand."""
+    @property
     def notes(self) -> list[str]:
         """What a user should know of how the weights were loaded, one line each."""
     def add_request(
         self,
+        seq_id: SupportsIndex,
         token_ids: Iterable[SupportsIndex],
         temperature: SupportsFloat,
         max_tokens: SupportsIndex,
         ignore_eos: bool,
         seed: SupportsIndex | None,
-    ) -> int:
-        """Queues a prompt and returns its sequence id."""
+    ) -> None:
+        """Queues a prompt under an id that no queued sequence has."""
     def step(self) -> tuple[list[FinishedSequence], int]:
         """Runs one step: what finished, and the prompt tokens computed or minus the tokens decoded."""
     def is_finished(self) -> bool:
@@ -313,7 +362,9 @@ class ModelRunner:
         cls,
         path: str | PathLike[str],
         *,
+        max_num_seqs: int = 1,
         max_model_len: int = 4096,
+        gpu_memory_utilization: float = 0.9,
         kvcache_block_size: int = 256,
         num_kvcache_blocks: int = -1,
         device: str = "cpu",
@@ -322,6 +373,28 @@ class ModelRunner:
         activation_bits: int = 16,
         kv_cache_dtype: str = "auto",
     ) -> ModelRunner: ...
+    @property
+    def num_kvcache_blocks(self) -> int: ...
+    def run(self, seqs: Iterable[Sequence], is_prefill: bool) -> list[int]:
+        """Computes a step of these sequences and returns a token for each."""
+    def last_logits(
+        self,
+        input_ids: list[int],
+        positions: list[int],
+        is_prefill: bool,
+        *,
+        cu_seqlens_q: list[int] | None,
+        cu_seqlens_k: list[int] | None,
+        slot_mapping: list[int],
+        context_lens: list[int] | None,
+        block_tables: list[list[int]] | None,
+    ) -> NDArray[np.float32]:
+        """The logits of each sequence's last row, `[num_seqs, vocab_size]`, of a step given as nano-vLLM's arrays.
+
+        In prefill `cu_seqlens_q` and `cu_seqlens_k` are offsets; in decode, `context_lens` are lengths.
+        """
+    def close(self) -> None:
+        """Frees the model, unless it is a running engine's; every later call is refused."""
     def logits(self, token_ids: Iterable[SupportsIndex], chunk_sizes: list[int] | None = None) -> NDArray[np.float32]:
         """The logits of every position, `[len(token_ids), vocab_size]`.
 

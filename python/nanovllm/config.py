@@ -11,19 +11,28 @@ from typing import Any
 from nanovllm import _core
 from nanovllm.exceptions import ModelNotFoundError
 
+_MISSING = object()
+_RENAMED = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
+"""transformers 5 writes what transformers 4 read under the other name."""
+
 
 class HfConfig:
-    """A model's config.json with attribute access (for a GGUF file, the same keys built from its metadata)."""
+    """A model's config.json with attribute access (for a GGUF file, the same keys built from its metadata).
+
+    What the file leaves to transformers' defaults is filled in, and `dtype` and `torch_dtype` are one, by name.
+    """
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
 
     def __getattr__(self, name: str) -> Any:
         # Looked up through __dict__: copy and pickle probe attributes before __init__ has run.
-        try:
-            value = self.__dict__["_values"][name]
-        except KeyError:
-            raise AttributeError(f"the model's config has no {name!r}") from None
+        values = self.__dict__.get("_values", {})
+        value = values.get(name, _MISSING)
+        if value is _MISSING:
+            value = values.get(_RENAMED.get(name), _MISSING)
+        if value is _MISSING:
+            raise AttributeError(f"the model's config has no {name!r}")
         return HfConfig(value) if isinstance(value, dict) else value
 
     def __contains__(self, name: object) -> bool:
@@ -63,7 +72,8 @@ class Config:
             tokenizer, config.json or generation_config.json names.
         kvcache_block_size: Tokens in a block of the KV cache, a multiple of 256.
         num_kvcache_blocks: Blocks in the KV cache; -1 sizes it by the memory there is. Filled in once it is allocated.
-        device: Where the model runs: "cpu".
+        device: Where the model runs: "cpu"; "candle", portable and slower, with 8-bit products of quantised weights;
+            "candle-f32", the same with every weight widened to float32, to compare the others with.
         num_threads: Threads of the CPU device; None takes one for each core this process may use.
         isa: Instruction set of the CPU device ("scalar", "avx2", "avx-vnni", "avx512", "avx512-bf16");
             None takes the best.
@@ -122,7 +132,8 @@ class Config:
         _require(_is_int(size, 1) and size % 256 == 0, "kvcache_block_size", "a positive multiple of 256", size)
         blocks = self.num_kvcache_blocks
         _require(blocks == -1 or _is_int(blocks, 1), "num_kvcache_blocks", "-1 or at least 1", blocks)
-        _require(self.device == "cpu", "device", '"cpu"', self.device)
+        devices = ("cpu", "candle", "candle-f32")
+        _require(self.device in devices, "device", f"one of {devices}", self.device)
         threads = self.num_threads
         _require(threads is None or _is_int(threads, 1), "num_threads", "None or at least 1", threads)
         bits = self.activation_bits

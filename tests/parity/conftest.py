@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from parity import counts
 from parity.fixture import Reference
@@ -15,6 +15,8 @@ from parity.fixture import Reference
 settings.register_profile(
     "parity", max_examples=1000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# Whether anything fails, soon: for tests/tools/mutations.py.
+settings.register_profile("mutants", max_examples=300, deadline=None, phases=[Phase.explicit, Phase.generate])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -27,8 +27,10 @@ class Engine:
 
     def arrive(self, step: int) -> None:
         """Queues the requests that are due before a step."""
-        while self.requests and self.requests[0].at <= step:
-            self.add(self.requests.pop(0))
+        due = [request for request in self.requests if request.at <= step]
+        self.requests = [request for request in self.requests if request.at > step]
+        for request in due:
+            self.add(request)
 
     def add(self, request: Request) -> None:
         """Queues a request."""

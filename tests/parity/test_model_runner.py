@@ -87,7 +87,15 @@ def test_warm_up(reference: Any, subject: Any, num_seqs: int, length: int) -> No
 
 
 @counts.examples(0.2)
-@given(max_num_seqs=st.integers(1, 1024))
-def test_graph_batch_sizes(reference: Any, subject: Any, max_num_seqs: int) -> None:
-    ours, theirs = (side.model_runner.graph_batch_sizes(max_num_seqs) for side in (subject, reference))
+@given(max_num_seqs=st.integers(1, 600), share=st.floats(0, 1))
+def test_graphs(reference: Any, subject: Any, max_num_seqs: int, share: float) -> None:
+    """The batch sizes a device would capture, and the one that a step of some sequences would run on."""
+    num_seqs = 1 + round(share * (max_num_seqs - 1))
+    ours, theirs = (
+        (
+            side.model_runner.graph_batch_sizes(max_num_seqs),
+            side.model_runner.graph_batch_size(max_num_seqs, num_seqs),
+        )
+        for side in (subject, reference)
+    )
     assert ours == theirs

@@ -1,5 +1,6 @@
 """nano-vLLM's LLMEngine: queue prompts, step, collect. Each step is one call into Rust without the GIL."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -14,6 +15,9 @@ from tqdm.auto import tqdm
 
 from nanovllm._core import Engine, FinishedSequence
 from nanovllm.config import Config
+from nanovllm.engine.model_runner import ModelRunner
+from nanovllm.engine.scheduler import Scheduler
+from nanovllm.engine.sequence import Sequence as TokenSequence
 from nanovllm.sampling_params import SamplingParams
 from nanovllm.utils.hub import resolve_model
 from nanovllm.utils.tokenizer import Message, Tokenizer, is_conversation_list
@@ -41,6 +45,10 @@ class GenerateOutput(TypedDict):
 
 class LLMEngine:
     """A model with its scheduler and KV cache.
+
+    `scheduler` and `model_runner` are views on what runs. A step may be taken by hand, as nano-vLLM's `step` takes it:
+    `scheduler.schedule()`, `model_runner.run(...)`, `scheduler.postprocess(...)`. What ends in such a step is on the
+    `Sequence` objects and in no later `step()`'s outputs.
 
     Args:
         model: A directory, a .gguf file, or a Hugging Face id (`owner/name`, `owner/name:file.gguf`).
@@ -80,6 +88,10 @@ class LLMEngine:
         self.tokenizer = Tokenizer(engine.tokenizer)
         config.eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
         config.num_kvcache_blocks = engine.stats()["num_kvcache_blocks"]
+        # Views on what runs, for programs that look into the engine or step by hand.
+        TokenSequence.block_size = config.kvcache_block_size
+        self.scheduler = Scheduler(engine)
+        self.model_runner = ModelRunner.of_engine(config, engine)
         # One caller's step may finish another's sequence: of a second thread in generate, or of add_request and step.
         self._lock = threading.RLock()
         self._finished: dict[int, FinishedSequence] = {}
@@ -94,9 +106,11 @@ class LLMEngine:
         """
         params = SamplingParams() if sampling_params is None else sampling_params
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        return self._engine.add_request(
-            token_ids, params.temperature, params.max_tokens, params.ignore_eos, params.seed
+        seq_id = next(TokenSequence.counter)
+        self._engine.add_request(
+            seq_id, token_ids, params.temperature, params.max_tokens, params.ignore_eos, params.seed
         )
+        return seq_id
 
     def step(self) -> tuple[list[tuple[int, list[int]]], int]:
         """Runs one prefill or decode step.
@@ -199,7 +213,11 @@ class LLMEngine:
 
     def exit(self) -> None:
         """Frees the model and its cache. The engine is of no use afterwards; calling it again does nothing."""
-        self._open = None
+        engine, self._open = self._open, None
+        if engine is not None:
+            # Refused in a forked child and in the middle of a step of this thread: it is freed with the last reference.
+            with contextlib.suppress(RuntimeError):
+                engine.close()
 
     @property
     def _engine(self) -> Engine:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
+from functools import wraps
 from itertools import count
-from typing import Protocol, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 from nanovllm import _core
 from nanovllm.sampling_params import SamplingParams
@@ -34,6 +35,34 @@ class SamplingOptions(Protocol):
 
 
 _DEFAULT = SamplingParams()
+
+
+class BlockTable(list[int]):
+    """A copy of a sequence's block table whose changes are assigned back to the sequence."""
+
+    __slots__ = ("_seq",)
+
+    def __init__(self, seq: _core.Sequence, block_ids: Iterable[int]) -> None:
+        super().__init__(block_ids)
+        self._seq = seq
+
+
+def _writing(name: str) -> Any:
+    change = getattr(list, name)
+
+    @wraps(change)
+    def method(self: BlockTable, *args: Any, **kwargs: Any) -> Any:
+        result = change(self, *args, **kwargs)
+        self._seq.block_table = self
+        return result
+
+    return method
+
+
+for _name in ("append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"):
+    setattr(BlockTable, _name, _writing(_name))
+for _name in ("__delitem__", "__iadd__", "__imul__", "__setitem__"):
+    setattr(BlockTable, _name, _writing(_name))
 
 
 class Sequence(_core.Sequence):
@@ -71,6 +100,15 @@ class Sequence(_core.Sequence):
             getattr(sampling_params, "seed", None),
             self.block_size,
         )
+
+    @property
+    def block_table(self) -> list[int]:
+        """Its blocks in order: a copy. Changes to it are the sequence's, unless a scheduler has it."""
+        return BlockTable(self, super().block_table)
+
+    @block_table.setter
+    def block_table(self, block_ids: Iterable[SupportsIndex]) -> None:
+        _core.Sequence.block_table.__set__(self, block_ids)  # type: ignore[attr-defined]
 
     @property
     def status(self) -> SequenceStatus:

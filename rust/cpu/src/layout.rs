@@ -69,6 +69,7 @@ pub(crate) struct Scaling {
 
 impl Shape {
     /// Bits of a code in the low vectors.
+    #[inline(always)]
     pub(crate) const fn low_bits(self) -> usize {
         match self.bits {
             2 | 3 => 2,
@@ -78,11 +79,13 @@ impl Shape {
     }
 
     /// Where the low bits of the codes of four `j` lie.
+    #[inline(always)]
     pub(crate) const fn low(self, j: usize) -> Field {
         field(0, self.low_bits(), j)
     }
 
     /// Where the rest of the bits lie; `None` where there are no more.
+    #[inline(always)]
     pub(crate) const fn high(self, j: usize) -> Option<Field> {
         let (low, high) = (self.low_bits(), self.bits - self.low_bits());
         if high == 0 { None } else { Some(field(low, high, j)) }
@@ -170,6 +173,7 @@ impl Shape {
 }
 
 /// Codes of `bits` bits, dense in each byte, from vector `first` on.
+#[inline(always)]
 const fn field(first: usize, bits: usize, j: usize) -> Field {
     Field { vector: first + j * bits / 8, shift: j * bits % 8, mask: ((1u16 << bits) - 1) as u8 }
 }

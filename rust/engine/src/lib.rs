@@ -32,7 +32,7 @@ pub use errors::EngineError;
 pub use kv_pool::num_kvcache_blocks;
 pub use llm_engine::{EngineStats, FinishedOutput, LlmEngine, StepOutput};
 pub use memory::Memory;
-pub use model_runner::ModelRunner;
+pub use model_runner::{ModelRunner, graph_batch_size, graph_batch_sizes};
 pub use prepare::StepInputs;
 pub use sampling_params::{SamplingParams, SamplingParamsError};
 pub use scheduler::{Schedule, Scheduler};

@@ -120,10 +120,7 @@ impl LlmEngine {
     pub fn add_sequence(&mut self, mut seq: Sequence) -> Result<(), EngineError> {
         self.check_sequence(&seq)?;
         let seq_id = seq.seq_id;
-        seq.noise_key = match seq.params.seed {
-            Some(seed) => noise_key(seed, 0),
-            None => noise_key(self.config.seed, self.stats.requests + 1),
-        };
+        seq.noise_key = seq.params.noise_key(self.config.seed, self.stats.requests);
         self.scheduler.add(seq)?;
         self.stats.requests += 1;
         self.next_seq_id = self.next_seq_id.max(seq_id.wrapping_add(1));
@@ -260,14 +257,4 @@ fn finished_output(seq: &Sequence) -> FinishedOutput {
         num_prompt_tokens: seq.num_prompt_tokens(),
         num_cached_tokens: seq.prefix_cache_hit.unwrap_or(0),
     }
-}
-
-/// Mixes a seed and a request number into a stream's key (splitmix64's finaliser, Steele, Lea and Flood 2014).
-fn noise_key(seed: u64, request: u64) -> u64 {
-    let mix = |z: u64| {
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d049bb133111eb);
-        z ^ (z >> 31)
-    };
-    mix(mix(seed.wrapping_add(0x9e3779b97f4a7c15)).wrapping_add(request.wrapping_mul(0x9e3779b97f4a7c15)))
 }

@@ -1,5 +1,10 @@
 //! Runs one step on the model.
 
+mod by_hand;
+mod graphs;
+
+pub use graphs::{graph_batch_size, graph_batch_sizes};
+
 use crate::{EngineConfig, EngineError, Memory, Schedule, Sequence, StepInputs, num_kvcache_blocks};
 use nanovllm_backend::KvCacheSpec;
 use nanovllm_model::CausalLm;
@@ -8,6 +13,7 @@ use nanovllm_model::CausalLm;
 pub struct ModelRunner {
     model: Box<dyn CausalLm>,
     spec: KvCacheSpec,
+    max_model_len: usize,
     inputs: StepInputs,
 }
 
@@ -28,7 +34,7 @@ impl ModelRunner {
         let num_blocks = num_kvcache_blocks(config, block_bytes, memory)?;
         let spec = model.kv_cache_spec(num_blocks, block_size, dtype);
         model.allocate_kv_cache(&spec)?;
-        Ok(Self { model, spec, inputs: StepInputs::default() })
+        Ok(Self { model, spec, max_model_len: config.max_model_len, inputs: StepInputs::default() })
     }
 
     /// Computes the scheduled rows and returns a token for each sequence that samples, in order.
@@ -49,6 +55,11 @@ impl ModelRunner {
         }
         self.inputs.prepare_sample(seqs);
         let token_ids = self.model.step(&self.inputs.input, &self.inputs.sample, interrupted)?;
+        self.check_answer(token_ids)
+    }
+
+    /// Whether the model chose a token of its vocabulary for each sequence that samples.
+    fn check_answer(&self, token_ids: Vec<u32>) -> Result<Vec<u32>, EngineError> {
         let expected = self.inputs.sample.iter().flatten().count();
         if token_ids.len() != expected {
             return Err(EngineError::TokenCount { expected, got: token_ids.len() });

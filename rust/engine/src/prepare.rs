@@ -1,5 +1,7 @@
 //! From scheduled sequences to a model's input: nano-vLLM's `prepare_prefill`, `prepare_decode` and `prepare_sample`.
 
+mod checked;
+
 use crate::Sequence;
 use nanovllm_backend::SampleRow;
 use nanovllm_model::ModelInput;
@@ -26,6 +28,9 @@ impl StepInputs {
             input.positions.extend(start as u32..end as u32);
             input.cu_seqlens_q.push(input.input_ids.len() as u32);
             input.context_lens.push(end as u32);
+            if seq.block_table.is_empty() {
+                continue; // nothing is stored: nano-vLLM's warm-up
+            }
             for block in start / block_size..end.div_ceil(block_size) {
                 let base = seq.block_table[block] as usize * block_size;
                 let first = start.max(block * block_size) - block * block_size;
@@ -45,12 +50,15 @@ impl StepInputs {
             input.positions.push(seq.num_tokens() as u32 - 1);
             input.cu_seqlens_q.push(input.input_ids.len() as u32);
             input.context_lens.push(seq.num_tokens() as u32);
-            let block = seq.block_table[seq.num_blocks() - 1] as usize;
-            input.slot_mapping.push((block * seq.block_size() + seq.last_block_num_tokens() - 1) as i32);
+            if let Some(&block) = seq.block_table.last() {
+                let slot = block as usize * seq.block_size() + seq.last_block_num_tokens() - 1;
+                input.slot_mapping.push(slot as i32);
+            }
         }
         self.prepare_block_tables(seqs);
     }
 
+    /// Lays out the blocks of each sequence, padded with -1 to the longest table.
     fn prepare_block_tables<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
         let stride = seqs.clone().map(|seq| seq.block_table.len()).max().unwrap_or(0);
         self.input.table_stride = stride;
@@ -63,13 +71,13 @@ impl StepInputs {
     /// Says how each sequence samples.
     pub fn prepare_sample<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
         self.sample.clear();
-        self.sample.extend(seqs.map(|seq| {
-            seq.samples().then(|| SampleRow {
-                temperature: seq.params.temperature as f32,
-                key: seq.noise_key,
-                position: seq.num_tokens() as u64,
-            })
-        }));
+        self.sample.extend(seqs.map(|seq| seq.samples().then(|| sample_row(seq))));
+    }
+
+    /// Has every sequence sample, as nano-vLLM does; the token of one whose prompt is not finished means nothing.
+    pub fn prepare_sample_all<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
+        self.sample.clear();
+        self.sample.extend(seqs.map(|seq| Some(sample_row(seq))));
     }
 
     fn clear(&mut self, is_prefill: bool) {
@@ -110,4 +118,8 @@ impl StepInputs {
         let keys: u64 = self.input.context_lens.iter().map(|&len| u64::from(len)).sum();
         keys > self.input.input_ids.len() as u64
     }
+}
+
+fn sample_row(seq: &Sequence) -> SampleRow {
+    SampleRow { temperature: seq.params.temperature as f32, key: seq.noise_key, position: seq.num_tokens() as u64 }
 }

@@ -46,6 +46,24 @@ impl SamplingParams {
         }
         Ok(())
     }
+
+    /// The key of a request's random stream: its own seed's alone, else that of the engine's seed and the request's number.
+    pub fn noise_key(&self, engine_seed: u64, request: u64) -> u64 {
+        match self.seed {
+            Some(seed) => noise_key(seed, 0),
+            None => noise_key(engine_seed, request.wrapping_add(1)),
+        }
+    }
+}
+
+/// Mixes a seed and a request number into a stream's key (splitmix64's finaliser, Steele, Lea and Flood 2014).
+fn noise_key(seed: u64, request: u64) -> u64 {
+    let mix = |z: u64| {
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d049bb133111eb);
+        z ^ (z >> 31)
+    };
+    mix(mix(seed.wrapping_add(0x9e3779b97f4a7c15)).wrapping_add(request.wrapping_mul(0x9e3779b97f4a7c15)))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub struct Sequence {
     pub block_table: Vec<u32>,
     /// How it samples.
     pub params: SamplingParams,
-    /// Its random stream; see [`SampleRow::key`](nanovllm_backend::SampleRow::key).
+    /// Its random stream, an engine's to change; see [`SampleRow::key`](nanovllm_backend::SampleRow::key).
     pub noise_key: u64,
     /// Set when it finishes.
     pub finish_reason: Option<FinishReason>,
@@ -87,7 +87,8 @@ impl Sequence {
         }
         check_block_size(block_size)?;
         let num_prompt_tokens = token_ids.len();
-        Ok(Self { seq_id, params, token_ids, num_prompt_tokens, block_size, ..Self::vacant() })
+        let noise_key = params.noise_key(0, seq_id);
+        Ok(Self { seq_id, params, noise_key, token_ids, num_prompt_tokens, block_size, ..Self::vacant() })
     }
 
     /// One of whose tokens only the newest is known.

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use common::strategies::edit;
 use nanovllm_fuzz::TARGETS;
+use proptest::prelude::*;
 
 /// Bytes that may be allocated for a file, and for each of its bytes. Rebuilding a tokenizer compiles regular expressions,
 /// which takes as much for the smallest vocabulary.
@@ -91,6 +93,32 @@ fn every_file_has_the_outcome_in_its_name() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+    /// What a fuzzer does for minutes, for a moment: the files of the corpus with bytes changed, put in or left out.
+    #[test]
+    fn a_damaged_file_is_answered_too(
+        (target, name) in prop::sample::select(all()),
+        edits in prop::collection::vec((edit(), any::<prop::sample::Index>()), 1..5),
+    ) {
+        let _alone = alone();
+        let mut bytes = fs::read(folder(target).join(name)).expect("a file");
+        for (edit, at) in edits {
+            let at = at.index(bytes.len() + 1);
+            edit.apply(&mut bytes, at);
+        }
+        if let Err(finding) = nanovllm_fuzz::run(target, &bytes) {
+            prop_assert!(!finding.kind.is_empty() && !finding.text.is_empty());
+        }
+    }
+}
+
+/// Every file of every target.
+fn all() -> Vec<(&'static str, String)> {
+    TARGETS.iter().flat_map(|&target| stored(target).into_iter().map(move |(name, _)| (target, name))).collect()
 }
 
 /// What is stored is what the code beside it makes; files that a fuzzer found may be there too.

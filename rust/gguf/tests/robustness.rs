@@ -3,53 +3,10 @@
 
 mod common;
 
-use common::strategies::{tensor, value};
+use common::strategies::{edit, tensor, value};
 use common::{Builder, sample};
 use nanovllm_gguf::{GgmlType, GgufFile, Value};
 use proptest::prelude::*;
-
-/// A change to a file.
-#[derive(Debug, Clone)]
-enum Edit {
-    Byte(u8),
-    U32(u32),
-    U64(u64),
-    Insert(Vec<u8>),
-    Delete(usize),
-    Truncate,
-}
-
-impl Edit {
-    fn apply(&self, bytes: &mut Vec<u8>, at: usize) {
-        let at = at % (bytes.len() + 1);
-        let mut overwrite = |with: &[u8]| {
-            for (to, from) in bytes[at..].iter_mut().zip(with) {
-                *to = *from;
-            }
-        };
-        match self {
-            Self::Byte(b) => overwrite(&[*b]),
-            Self::U32(v) => overwrite(&v.to_le_bytes()),
-            Self::U64(v) => overwrite(&v.to_le_bytes()),
-            Self::Insert(new) => drop(bytes.splice(at..at, new.iter().copied())),
-            Self::Delete(len) => drop(bytes.drain(at..(at + len).min(bytes.len()))),
-            Self::Truncate => bytes.truncate(at),
-        }
-    }
-}
-
-fn edit() -> impl Strategy<Value = Edit> {
-    let u32s = prop_oneof![0..40u32, Just(u32::MAX), Just(1 << 31), any::<u32>()];
-    let u64s = prop_oneof![0..40u64, Just(u64::MAX), Just(1 << 60), Just(1 << 63), any::<u64>()];
-    prop_oneof![
-        4 => any::<u8>().prop_map(Edit::Byte),
-        4 => u32s.prop_map(Edit::U32),
-        4 => u64s.prop_map(Edit::U64),
-        1 => prop::collection::vec(any::<u8>(), 1..40).prop_map(Edit::Insert),
-        1 => (1usize..40).prop_map(Edit::Delete),
-        1 => Just(Edit::Truncate),
-    ]
-}
 
 /// Opens, and reads all there is to read; errors are fine, with a text.
 fn exercise(bytes: Vec<u8>) {

@@ -1,5 +1,7 @@
 //! `BlockManager` and `Block`: the KV pool's books, of their own or a scheduler's.
 
+mod block;
+
 use std::sync::Arc;
 
 use nanovllm_engine::{BlockManager, EngineError, Sequence, hash_tokens};
@@ -12,6 +14,8 @@ use crate::errors::engine_error;
 use crate::guarded::Guarded;
 use crate::home::{Home, Place};
 use crate::sequence::{PySequence, sync_block_size};
+
+pub(crate) use block::PyBlock;
 
 /// Whose books.
 #[derive(Clone)]
@@ -159,7 +163,7 @@ impl PyBlockManager {
     /// Every block, by id.
     #[getter]
     fn blocks(&self) -> Vec<PyBlock> {
-        let view = |block_id| PyBlock { block_id, pool: Some(self.pool.clone()) };
+        let view = |block_id| PyBlock::of(block_id, self.pool.clone());
         (0..self.num_blocks).map(view).collect()
     }
 
@@ -187,56 +191,5 @@ impl PyBlockManager {
     fn used_block_ids<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PySet>> {
         let ids: Vec<u32> = self.pool.with(py, |pool| pool.used_block_ids().collect())?;
         PySet::new(py, ids)
-    }
-}
-
-/// A block of a pool: a view, whose attributes are what the pool says now.
-#[pyclass(frozen, module = "nanovllm.engine.block_manager", name = "Block")]
-pub(crate) struct PyBlock {
-    #[pyo3(get)]
-    block_id: usize,
-    /// None for a block made by hand, which nobody uses.
-    pool: Option<Pool>,
-}
-
-#[pymethods]
-impl PyBlock {
-    /// A block of no pool, as nano-vLLM makes them.
-    #[new]
-    fn new(block_id: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { block_id: count(block_id, "block_id")?, pool: None })
-    }
-
-    /// Block tables that hold it; 0 is free.
-    #[getter]
-    fn ref_count(&self, py: Python<'_>) -> PyResult<u32> {
-        self.with(py, |block| block.ref_count)
-    }
-
-    /// Chained hash of its contents once it is full, else -1.
-    #[getter]
-    fn hash(&self, py: Python<'_>) -> PyResult<i128> {
-        self.with(py, |block| block.hash.map_or(-1, i128::from))
-    }
-
-    /// The tokens the hash was computed from. A copy.
-    #[getter]
-    fn token_ids(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
-        self.with(py, |block| block.token_ids.clone())
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let (ref_count, hash) = self.with(py, |block| (block.ref_count, block.hash))?;
-        let hash = hash.map_or("-1".to_owned(), |hash| hash.to_string());
-        Ok(format!("<Block {}, ref_count {ref_count}, hash {hash}>", self.block_id))
-    }
-}
-
-impl PyBlock {
-    fn with<R: Send>(&self, py: Python<'_>, look: impl FnOnce(&nanovllm_engine::Block) -> R + Send) -> PyResult<R> {
-        match &self.pool {
-            Some(pool) => pool.with(py, |pool| look(&pool.blocks()[self.block_id])),
-            None => Ok(look(&nanovllm_engine::Block::default())),
-        }
     }
 }

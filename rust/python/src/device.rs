@@ -41,6 +41,15 @@ impl Device {
     }
 }
 
+/// Copies a matrix out once the operations that make it are done.
+///
+/// # Errors
+/// The first of them that failed.
+pub(crate) fn download<B: Backend>(backend: &B, x: &B::Tensor) -> nanovllm_backend::Result<Vec<f32>> {
+    backend.synchronize()?;
+    Ok(backend.download(x))
+}
+
 /// Memory of the device in bytes: all there is, what is taken, and what can still be had. Of the CPU it is what this process
 /// may use, which a control group may limit.
 #[pyfunction]

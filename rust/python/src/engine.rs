@@ -10,9 +10,10 @@ use nanovllm_model::StepError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arguments::{sampling_params, token_ids};
+use crate::arguments::{sampling_params, token_ids, unsigned};
 use crate::errors::engine_error;
 use crate::home::{Home, Shared, closed};
+use crate::model_runner::ModelRunner;
 use crate::options::{kv_cache_dtype, load};
 use crate::tokenizer::Tokenizer;
 
@@ -113,21 +114,29 @@ impl Engine {
         self.notes.clone()
     }
 
-    /// Queues a prompt and returns its sequence id.
-    #[pyo3(signature = (token_ids, temperature, max_tokens, ignore_eos, seed))]
+    /// The model runner, for steps by hand.
+    #[getter]
+    fn model_runner(&self, py: Python<'_>) -> PyResult<ModelRunner> {
+        ModelRunner::of(py, &self.inner)
+    }
+
+    /// Queues a prompt under an id that no queued sequence has.
+    #[pyo3(signature = (seq_id, token_ids, temperature, max_tokens, ignore_eos, seed))]
     #[allow(clippy::needless_pass_by_value)] // pyo3 hands optional arguments over by value
     fn add_request(
         &self,
         py: Python<'_>,
+        seq_id: &Bound<'_, PyAny>,
         token_ids: &Bound<'_, PyAny>,
         temperature: &Bound<'_, PyAny>,
         max_tokens: &Bound<'_, PyAny>,
         ignore_eos: &Bound<'_, PyAny>,
         seed: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<u64> {
+    ) -> PyResult<()> {
+        let seq_id = unsigned(seq_id, "Sequence.counter's next id")?;
         let token_ids = self::token_ids(token_ids)?;
         let params = sampling_params(temperature, max_tokens, ignore_eos, seed.as_ref())?;
-        self.with(py, |engine| engine.add_request(token_ids, params))?.map_err(engine_error)
+        self.with(py, |engine| engine.add_request_with_id(seq_id, token_ids, params))?.map_err(engine_error)
     }
 
     /// Runs one step: what finished, and the number of prompt tokens computed or minus the number of tokens decoded.

@@ -14,12 +14,14 @@ mod files;
 mod guarded;
 mod home;
 mod layers;
+mod model_inputs;
 mod model_runner;
 mod models;
 mod options;
 mod quant;
 mod scheduler;
 mod sequence;
+mod step_arrays;
 mod tokenizer;
 
 /// The engine behind the package `nanovllm`.
@@ -53,6 +55,10 @@ mod _core {
     use crate::layers::rotary_embedding::{RotaryEmbedding, apply_rotary_emb};
     #[pymodule_export]
     use crate::layers::sampler::{exponential_noise, sample};
+    #[pymodule_export]
+    use crate::model_inputs::{
+        graph_batch_size, graph_batch_sizes, prepare_block_tables, prepare_decode, prepare_prefill, prepare_sample,
+    };
     #[pymodule_export]
     use crate::model_runner::ModelRunner;
     #[pymodule_export]

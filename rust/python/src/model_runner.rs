@@ -1,40 +1,59 @@
-//! `ModelRunner`: the model and its paged cache without a scheduler, for whoever wants logits: tests, perplexity.
+//! `ModelRunner`: a model and its paged cache, of its own or a running engine's, for whoever puts steps together or wants
+//! logits: tests, perplexity.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nanovllm_engine::device::{LoadOptions, Loaded};
-use nanovllm_engine::{EngineConfig, EngineError, Memory};
+use nanovllm_engine::{EngineConfig, EngineError, LlmEngine, Memory};
 use nanovllm_model::ModelInput;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
-use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arguments::token_ids;
 use crate::engine::check_signals;
 use crate::errors::engine_error;
 use crate::guarded::Guarded;
+use crate::home::{Shared, closed};
+use crate::model_inputs::copies;
 use crate::options::{kv_cache_dtype, load};
+use crate::step_arrays::StepArrays;
+
+/// Whose model.
+enum Runner {
+    /// Loaded by hand; None once it was closed.
+    Own(Box<Guarded<Option<nanovllm_engine::ModelRunner>>>),
+    /// A running engine's.
+    Of(Arc<Shared<Option<LlmEngine>>>),
+}
 
 /// A loaded model with its KV cache.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct ModelRunner {
-    inner: Guarded<nanovllm_engine::ModelRunner>,
+    runner: Runner,
     max_model_len: usize,
+    #[pyo3(get)]
+    num_kvcache_blocks: usize,
 }
 
 #[pymethods]
 impl ModelRunner {
     #[new]
     #[pyo3(signature = (
-        path, *, max_model_len = 4096, kvcache_block_size = 256, num_kvcache_blocks = -1, device = "cpu".to_owned(),
-        num_threads = None, isa = None, activation_bits = 16, kv_cache_dtype = "auto"
-    ), text_signature = "(path, *, max_model_len=4096, kvcache_block_size=256, num_kvcache_blocks=-1, device='cpu', \
-        num_threads=None, isa=None, activation_bits=16, kv_cache_dtype='auto')")]
+        path, *, max_num_seqs = 1, max_model_len = 4096, gpu_memory_utilization = 0.9, kvcache_block_size = 256,
+        num_kvcache_blocks = -1, device = "cpu".to_owned(), num_threads = None, isa = None, activation_bits = 16,
+        kv_cache_dtype = "auto"
+    ), text_signature = "(path, *, max_num_seqs=1, max_model_len=4096, gpu_memory_utilization=0.9, \
+        kvcache_block_size=256, num_kvcache_blocks=-1, device='cpu', num_threads=None, isa=None, activation_bits=16, \
+        kv_cache_dtype='auto')")]
     #[allow(clippy::needless_pass_by_value)] // pyo3 extracts paths by value
     fn new(
         py: Python<'_>,
         path: PathBuf,
+        max_num_seqs: usize,
         max_model_len: usize,
+        gpu_memory_utilization: f64,
         kvcache_block_size: usize,
         num_kvcache_blocks: i64,
         device: String,
@@ -44,8 +63,9 @@ impl ModelRunner {
         kv_cache_dtype: &str,
     ) -> PyResult<Self> {
         let mut config = EngineConfig {
-            max_num_seqs: 1,
+            max_num_seqs,
             max_model_len,
+            gpu_memory_utilization,
             kvcache_block_size,
             num_kvcache_blocks,
             kv_cache_dtype: self::kv_cache_dtype(kv_cache_dtype)?,
@@ -57,7 +77,49 @@ impl ModelRunner {
         config.max_model_len = max_model_len.min(model_config.max_position_embeddings);
         let runner =
             py.detach(|| nanovllm_engine::ModelRunner::new(model, &config, Memory::detect())).map_err(engine_error)?;
-        Ok(Self { inner: Guarded::new(runner), max_model_len: config.max_model_len })
+        let num_kvcache_blocks = runner.kv_cache_spec().num_blocks;
+        let runner = Runner::Own(Box::new(Guarded::new(Some(runner))));
+        Ok(Self { runner, max_model_len: config.max_model_len, num_kvcache_blocks })
+    }
+
+    /// Computes a step of these sequences and returns a token for each.
+    fn run(&self, seqs: &Bound<'_, PyAny>, is_prefill: bool) -> PyResult<Vec<u32>> {
+        let copies = copies(seqs, is_prefill)?;
+        self.interruptible(seqs.py(), |runner, interrupted| runner.run_by_hand(&copies, is_prefill, interrupted))
+    }
+
+    /// The logits of each sequence's last row, float32 `[num_seqs, vocab_size]`, of a step given as nano-vLLM's arrays. In
+    /// prefill `cu_seqlens_q` and `cu_seqlens_k` are offsets; in decode, `context_lens` are lengths.
+    #[pyo3(signature = (
+        input_ids, positions, is_prefill, *, cu_seqlens_q, cu_seqlens_k, slot_mapping, context_lens, block_tables
+    ))]
+    fn last_logits<'py>(
+        &self,
+        py: Python<'py>,
+        input_ids: &Bound<'py, PyAny>,
+        positions: &Bound<'py, PyAny>,
+        is_prefill: bool,
+        cu_seqlens_q: Option<Vec<u32>>,
+        cu_seqlens_k: Option<Vec<u32>>,
+        slot_mapping: Vec<i32>,
+        context_lens: Option<Vec<u32>>,
+        block_tables: Option<Vec<Vec<i32>>>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let arrays = StepArrays { cu_seqlens_q, cu_seqlens_k, slot_mapping, context_lens, block_tables };
+        let block_size = self.with(py, |runner| runner.kv_cache_spec().block_size)?;
+        let input = arrays.input(token_ids(input_ids)?, token_ids(positions)?, is_prefill, block_size)?;
+        let logits = self.interruptible(py, |runner, interrupted| runner.last_logits(&input, interrupted))?;
+        let vocab_size = self.with(py, |runner| runner.model().vocab_size())?;
+        PyArray1::from_vec(py, logits).reshape([input.num_seqs(), vocab_size])
+    }
+
+    /// Frees the model, unless it is a running engine's; every later call is refused.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if let Runner::Own(runner) = &self.runner {
+            let runner = runner.with(py, Option::take)?;
+            py.detach(|| drop(runner));
+        }
+        Ok(())
     }
 
     /// The logits of every position, float32 `[len(token_ids), vocab_size]`. The prompt runs through the paged cache in
@@ -78,7 +140,11 @@ impl ModelRunner {
                 ids.len()
             )));
         }
-        let (logits, vocab_size) = self.inner.with(py, |runner| {
+        if let Runner::Of(_) = &self.runner {
+            let text = "these logits need a model of their own: a running engine's cache is in use";
+            return Err(PyRuntimeError::new_err(text));
+        }
+        let (logits, vocab_size) = self.with(py, |runner| {
             self.check(runner, &ids)?;
             let vocab_size = runner.model().vocab_size();
             let mut logits = Vec::new();
@@ -109,6 +175,45 @@ impl ModelRunner {
 }
 
 impl ModelRunner {
+    /// A running engine's model.
+    pub(crate) fn of(py: Python<'_>, engine: &Arc<Shared<Option<LlmEngine>>>) -> PyResult<Self> {
+        let known = engine.guarded().with(py, |engine| {
+            engine.as_ref().map(|e| (e.config().max_model_len, e.model_runner().kv_cache_spec().num_blocks))
+        })?;
+        let (max_model_len, num_kvcache_blocks) = known.ok_or_else(closed)?;
+        Ok(Self { runner: Runner::Of(engine.clone()), max_model_len, num_kvcache_blocks })
+    }
+
+    fn with<R: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut nanovllm_engine::ModelRunner) -> R + Send,
+    ) -> PyResult<R> {
+        let done = match &self.runner {
+            Runner::Own(runner) => runner.with(py, |runner| runner.as_mut().map(work))?,
+            Runner::Of(engine) => {
+                engine.guarded().with(py, |engine| engine.as_mut().map(|engine| work(engine.model_runner_mut())))?
+            }
+        };
+        done.ok_or_else(closed)
+    }
+
+    /// As [`with`](Self::with); Python's signal handlers run between slices, and what they raise ends the step.
+    fn interruptible<R: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut nanovllm_engine::ModelRunner, &mut dyn FnMut() -> bool) -> Result<R, EngineError> + Send,
+    ) -> PyResult<R> {
+        let mut signal = None;
+        let result = self.with(py, |runner| {
+            work(runner, &mut || {
+                signal = check_signals().err();
+                signal.is_some()
+            })
+        })?;
+        result.map_err(|error| signal.unwrap_or_else(|| engine_error(error)))
+    }
+
     /// What the engine checks when a request is added.
     fn check(&self, runner: &nanovllm_engine::ModelRunner, ids: &[u32]) -> PyResult<()> {
         let vocab_size = runner.model().vocab_size();

@@ -6,7 +6,7 @@ mod pickle;
 use std::sync::{Arc, OnceLock};
 
 use nanovllm_engine::{EngineError, SamplingParams, SequenceStatus};
-use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PySlice};
 
@@ -150,9 +150,9 @@ impl PySequence {
 
     /// The tokens of block `i`.
     fn block(slf: &Bound<'_, Self>, i: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-        let i = i.extract::<isize>()?;
+        let (index, i) = (index(i)?, i.to_string());
         let block = read_blocks(slf, |seq| {
-            let block = usize::try_from(i).ok().filter(|&i| i < seq.num_blocks());
+            let block = index.and_then(|i| usize::try_from(i).ok()).filter(|&i| i < seq.num_blocks());
             block.map(|i| seq.block(i).to_vec()).ok_or_else(|| EngineError::Precondition {
                 call: "block",
                 needs: "an index of a block",
@@ -293,10 +293,10 @@ impl PySequence {
         if key.is_instance_of::<PySlice>() {
             return PyList::new(py, self.token_ids(py)?)?.as_any().get_item(key);
         }
-        let at = key.extract::<isize>()?;
+        let index = index(key)?;
         let token_id = self.read(py, |seq| {
             let token_ids = seq.token_ids();
-            let at = if at < 0 { at.checked_add_unsigned(token_ids.len()) } else { Some(at) };
+            let at = index.and_then(|at| if at < 0 { at.checked_add_unsigned(token_ids.len()) } else { Some(at) });
             at.and_then(|at| usize::try_from(at).ok()).and_then(|at| token_ids.get(at).copied())
         })?;
         let token_id = token_id.ok_or_else(|| PyIndexError::new_err("sequence index out of range"))?;
@@ -312,5 +312,13 @@ impl PySequence {
             format!("{} {:?}, {} tokens ({} prompt)", seq.seq_id, seq.status, seq.num_tokens(), seq.num_prompt_tokens())
         })?;
         Ok(format!("<{name} {text}, {place}>"))
+    }
+}
+
+/// An index; None for one beyond any sequence.
+fn index(value: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
+    match value.extract::<isize>() {
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Ok(None),
+        index => index.map(Some),
     }
 }

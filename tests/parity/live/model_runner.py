@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -53,15 +53,54 @@ def prepare_sample(seqs: list[Any]) -> list[float]:
     return _runner(0).prepare_sample(seqs).tolist()
 
 
-def graph_batch_sizes(max_num_seqs: int) -> list[int]:
-    """The batch sizes of a capture that records nothing."""
-    hidden_size = 1
+class _Graph:
+    """A CUDA graph that records nothing, and says when it is replayed."""
+
+    replayed: ClassVar[list[_Graph]] = []
+
+    def pool(self) -> None:
+        """Graphs share none."""
+
+    def replay(self) -> None:
+        """Computes nothing."""
+        self.replayed.append(self)
+
+
+class _Model:
+    """A model of one output."""
+
+    def __call__(self, input_ids: torch.Tensor, _positions: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(input_ids), 1)
+
+    def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """They are their own."""
+        return hidden_states
+
+
+def _captured(max_num_seqs: int) -> Any:
     runner = _runner(256)
-    hf_config = SimpleNamespace(hidden_size=hidden_size)
+    runner.enforce_eager, runner.model = False, _Model()
+    hf_config = SimpleNamespace(hidden_size=1)
     runner.config = SimpleNamespace(hf_config=hf_config, max_num_seqs=max_num_seqs, max_model_len=256)
-    runner.model = lambda input_ids, _: torch.zeros(len(input_ids), hidden_size)
     cuda = _NANO["engine.model_runner"].torch.cuda
-    cuda.CUDAGraph = lambda: SimpleNamespace(pool=lambda: "pool")
-    cuda.graph = lambda _graph, _pool: contextlib.nullcontext()
+    cuda.CUDAGraph, cuda.graph = _Graph, lambda _graph, _pool: contextlib.nullcontext()
     runner.capture_cudagraph()
-    return runner.graph_bs
+    return runner
+
+
+def graph_batch_sizes(max_num_seqs: int) -> list[int]:
+    """The batch sizes that graphs are captured for."""
+    return _captured(max_num_seqs).graph_bs
+
+
+def graph_batch_size(max_num_seqs: int, num_seqs: int) -> int | None:
+    """The size of the graph that a decode step replays, if any."""
+    runner = _captured(max_num_seqs)
+    ids = torch.zeros(num_seqs, dtype=torch.int64)
+    row = torch.zeros(num_seqs, dtype=torch.int32)
+    _CONTEXT.set_context(False, slot_mapping=row, context_lens=row, block_tables=row[:, None])
+    _Graph.replayed.clear()
+    with contextlib.suppress(StopIteration):  # it finds no graph of that size
+        runner.run_model(ids, ids, is_prefill=False)
+    _CONTEXT.reset_context()
+    return next((size for size, graph in runner.graphs.items() if graph in _Graph.replayed), None)

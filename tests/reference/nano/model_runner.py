@@ -70,3 +70,11 @@ def prepare_sample(seqs: Seqs[Sequence]) -> list[float]:
 def graph_batch_sizes(max_num_seqs: int) -> list[int]:
     """The batch sizes that CUDA graphs are captured for."""
     return [1, 2, 4, 8, *range(16, min(max_num_seqs, 512) + 1, 16)]
+
+
+def graph_batch_size(max_num_seqs: int, num_seqs: int) -> int | None:
+    """The one that a decode step runs on, the smallest that holds it.
+
+    None for a step that runs as it is: of more than 512, or of more than the largest, where nano-vLLM fails.
+    """
+    return min((size for size in graph_batch_sizes(max_num_seqs) if size >= num_seqs), default=None)

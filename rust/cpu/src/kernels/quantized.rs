@@ -301,6 +301,20 @@ unsafe fn add<D: Dot, C: Coded>(sum: V<D>, total: V<D>, min: [V<D>; 2], meta: &B
     }
 }
 
+/// Runs `$body` for each `$i` below `$n`, at most 8, as straight-line code: a loop the compiler leaves rolled would shift by
+/// variable counts and keep its sums in memory.
+macro_rules! unrolled {
+    ($i:ident in $n:expr => $body:block) => {
+        unrolled!(@ $i $n, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@ $i:ident $n:expr, $body:block, $($at:literal)*) => {
+        $(if $at < $n {
+            let $i: usize = $at;
+            $body
+        })*
+    };
+}
+
 /// A block of `MR` rows, one row after the other over weights held in registers.
 ///
 /// # Safety
@@ -318,26 +332,25 @@ unsafe fn block_by_row<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(
     unsafe {
         let zero = D::S::splat_u(0);
         let mut w = [zero; FOURS];
-        for (j, w) in w.iter_mut().enumerate() {
-            *w = four::<D, C>(codes, j, table);
-        }
-        for (m, sum) in sums.iter_mut().enumerate() {
+        unrolled!(j in FOURS => { w[j] = four::<D, C>(codes, j, table) });
+        unrolled!(m in MR => {
             let meta = &*activations.meta.add(m * activations.blocks);
             let mut scaled = D::S::splat(0.0);
             for run in 0..C::SHAPE.runs() {
                 let mut dots = [D::begin(zero); PLANES];
                 dots[PLANES - 1] = D::begin(start::<D, C>(meta, run));
-                #[allow(clippy::needless_range_loop)] // a count the compiler unrolls by
+                #[allow(clippy::needless_range_loop)] // the compiler unrolls by the count
                 for j in run * fours..(run + 1) * fours {
                     for (dot, plane) in dots.iter_mut().zip(activations.planes) {
                         *dot = D::dot::<C>(*dot, j, w[j], plane.add(m * activations.cols + 4 * j));
                     }
                 }
                 let total = total::<D, PLANES>(dots);
-                scaled = if run == 0 { D::S::mul(total, scale[0]) } else { D::S::mul_add(total, scale[run], scaled) };
+                scaled =
+                    if run == 0 { D::S::mul(total, scale[0]) } else { D::S::mul_add(total, scale[run], scaled) };
             }
-            *sum = add::<D, C>(*sum, scaled, min, meta);
-        }
+            sums[m] = add::<D, C>(sums[m], scaled, min, meta);
+        });
     }
 }
 
@@ -358,26 +371,32 @@ unsafe fn block_by_four<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(
     unsafe {
         let zero = D::S::splat_u(0);
         let mut scaled = [D::S::splat(0.0); MR];
-        for run in 0..C::SHAPE.runs() {
-            let mut dots = [[D::begin(zero); PLANES]; MR];
-            for (m, dots) in dots.iter_mut().enumerate() {
-                dots[PLANES - 1] = D::begin(start::<D, C>(&*activations.meta.add(m * activations.blocks), run));
+        let mut dots = [[D::begin(zero); PLANES]; MR];
+        unrolled!(j in FOURS => {
+            let run = j / fours;
+            if j.is_multiple_of(fours) {
+                unrolled!(m in MR => {
+                    dots[m] = [D::begin(zero); PLANES];
+                    let meta = &*activations.meta.add(m * activations.blocks);
+                    dots[m][PLANES - 1] = D::begin(start::<D, C>(meta, run));
+                });
             }
-            for j in run * fours..(run + 1) * fours {
-                let w = four::<D, C>(codes, j, table);
-                for (m, dots) in dots.iter_mut().enumerate() {
-                    for (dot, plane) in dots.iter_mut().zip(activations.planes) {
-                        *dot = D::dot::<C>(*dot, j, w, plane.add(m * activations.cols + 4 * j));
-                    }
+            let w = four::<D, C>(codes, j, table);
+            unrolled!(m in MR => {
+                for (dot, plane) in dots[m].iter_mut().zip(activations.planes) {
+                    *dot = D::dot::<C>(*dot, j, w, plane.add(m * activations.cols + 4 * j));
                 }
+            });
+            if j % fours == fours - 1 {
+                unrolled!(m in MR => {
+                    let total = total::<D, PLANES>(dots[m]);
+                    scaled[m] =
+                        if run == 0 { D::S::mul(total, scale[0]) } else { D::S::mul_add(total, scale[run], scaled[m]) };
+                });
             }
-            for (scaled, dots) in scaled.iter_mut().zip(dots) {
-                let total = total::<D, PLANES>(dots);
-                *scaled = if run == 0 { D::S::mul(total, scale[0]) } else { D::S::mul_add(total, scale[run], *scaled) };
-            }
-        }
-        for (m, (sum, scaled)) in sums.iter_mut().zip(scaled).enumerate() {
-            *sum = add::<D, C>(*sum, scaled, min, &*activations.meta.add(m * activations.blocks));
-        }
+        });
+        unrolled!(m in MR => {
+            sums[m] = add::<D, C>(sums[m], scaled[m], min, &*activations.meta.add(m * activations.blocks));
+        });
     }
 }

@@ -109,6 +109,9 @@ impl CausalLm for MockModel {
     }
 
     fn logits(&mut self, input: &ModelInput, out: &mut Vec<f32>, _: &mut dyn FnMut() -> bool) -> Result<(), StepError> {
+        for (&slot, &id) in input.slot_mapping.iter().zip(&input.input_ids) {
+            self.cache[usize::try_from(slot).unwrap()] = id;
+        }
         let mut logits = vec![0.0; input.input_ids.len() * VOCAB_SIZE];
         for s in 0..input.num_seqs() {
             for row in input.cu_seqlens_q[s] as usize..input.cu_seqlens_q[s + 1] as usize {

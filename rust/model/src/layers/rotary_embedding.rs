@@ -75,6 +75,7 @@ impl<B: Backend> RotaryEmbedding<B> {
             table_stride: 0,
         };
         backend.norm_rope_store(&mut qkv, &heads, None, &self.cos_sin_cache, positions, &mut cache, 0, &context);
+        backend.synchronize()?;
         let mut out = backend.download(&qkv);
         for row in 0..rows {
             out.copy_within(row * heads.qkv_size()..row * heads.qkv_size() + width, row * width);

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::arrays::Array;
-use crate::device::{Device, on_device};
+use crate::device::{Device, download, on_device};
 use crate::errors::backend_error;
 
 /// `silu(gate) * up` of rows that hold gate and up side by side.
@@ -45,5 +45,5 @@ fn silu_and_mul<B: Backend>(backend: &B, x: &[f32], rows: usize, width: usize) -
     let x = backend.upload(x, rows, width)?;
     let mut out = backend.tensor(rows, width / 2)?;
     activation::SiluAndMul::forward(backend, &x, &mut out);
-    Ok(backend.download(&out))
+    download(backend, &out)
 }

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::parameter::{Parameter, parameter_error};
 use crate::arrays::Array;
-use crate::device::{Device, on_device};
+use crate::device::{Device, download, on_device};
 
 /// A norm over the last dimension.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -78,7 +78,7 @@ fn rms_norm<B: Backend>(backend: &B, weight: &Parameter, eps: f32, x: &Array) ->
     let norm = RmsNorm::new(weight.uploaded(backend)?, eps);
     let mut out = backend.tensor(x.rows(), x.width())?;
     norm.forward(backend, &backend.upload(&x.values, x.rows(), x.width())?, &mut out);
-    Ok(backend.download(&out))
+    Ok(download(backend, &out)?)
 }
 
 fn add_rms_norm<B: Backend>(
@@ -92,5 +92,5 @@ fn add_rms_norm<B: Backend>(
     let mut sum = backend.upload(&residual.values, x.rows(), x.width())?;
     let mut out = backend.tensor(x.rows(), x.width())?;
     norm.add_forward(backend, &backend.upload(&x.values, x.rows(), x.width())?, &mut sum, &mut out);
-    Ok((backend.download(&out), backend.download(&sum)))
+    Ok((download(backend, &out)?, download(backend, &sum)?))
 }

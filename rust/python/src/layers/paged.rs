@@ -4,6 +4,8 @@ use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, 
 use nanovllm_model::layers::attention::Attention;
 use nanovllm_model::layers::rotary_embedding::RotaryEmbedding;
 
+use crate::device::download;
+
 /// Tokens a block of the caches filled here: nano-vLLM's default.
 const BLOCK_SIZE: usize = 256;
 
@@ -119,7 +121,7 @@ impl Batch {
             table_stride: tables.stride,
         };
         Attention { heads, layer: 0 }.attend(backend, &qkv, cache, &context, &mut out);
-        let attended = backend.download(&out);
+        let attended = download(backend, &out)?;
         let mut out = zeros(q.len())?;
         for (from, &row) in attended.chunks_exact(width).zip(&self.rows) {
             out[row * width..][..width].copy_from_slice(from);
@@ -159,7 +161,7 @@ pub(crate) fn store<B: Backend>(
         Context { cu_seqlens_q: &[0], context_lens: &[], slot_mapping: slots, block_tables: &[], table_stride: 0 };
     let positions = vec![0; slots.len()];
     Attention { heads, layer: 0 }.store(backend, &mut qkv, None, &unrotated, &positions, cache, &context);
-    Ok(())
+    backend.synchronize()
 }
 
 fn zeros(len: usize) -> Result<Vec<f32>> {

@@ -55,6 +55,7 @@ fn choose<B: Backend>(
     let logits = backend.upload(logits, plan.len(), vocab)?;
     let mut tokens = vec![0; plan.len()];
     backend.sample(&logits, plan, &mut tokens);
+    backend.synchronize()?;
     Ok(tokens)
 }
 

@@ -22,7 +22,7 @@ impl PySequence {
     }
 
     /// Whether it has what pickle leaves out.
-    pub(super) fn whole(&self, name: &str) -> PyResult<()> {
+    pub(crate) fn whole(&self, name: &str) -> PyResult<()> {
         if self.partial.get().is_none() {
             return Ok(());
         }

@@ -1,0 +1,102 @@
+//! The same layouts for sequences that somebody else looks after: what cannot be laid out is an error.
+
+use crate::{EngineError, Sequence, StepInputs};
+
+impl StepInputs {
+    /// As [`prepare_prefill`](Self::prepare_prefill) or [`prepare_decode`](Self::prepare_decode).
+    ///
+    /// # Errors
+    /// [`EngineError::Precondition`] for a sequence whose cached and scheduled tokens are more than it has, whose tokens are
+    /// not known, or whose blocks do not cover them; for more rows or keys than 32-bit offsets count.
+    pub fn prepare_checked(&mut self, seqs: &[Sequence], is_prefill: bool) -> Result<(), EngineError> {
+        let call = if is_prefill { "prepare_prefill" } else { "prepare_decode" };
+        let refuse = |needs, got: String| Err(EngineError::Precondition { call, needs, got });
+        if seqs.is_empty() && !is_prefill {
+            return refuse("at least one sequence", "none".to_owned());
+        }
+        let mut num_keys: u64 = 0;
+        for seq in seqs {
+            let end = if is_prefill { seq.num_cached_tokens.checked_add(seq.num_scheduled_tokens) } else { None };
+            let end = if is_prefill { end.unwrap_or(usize::MAX) } else { seq.num_tokens() };
+            if end > seq.num_tokens() {
+                let got = format!("{} + {} of {}", seq.num_cached_tokens, seq.num_scheduled_tokens, seq.num_tokens());
+                return refuse("no more cached and scheduled tokens than tokens", got);
+            }
+            if is_prefill && !seq.has_tokens() {
+                return refuse("all tokens of a sequence", "one pickled for decoding".to_owned());
+            }
+            let (blocks, needed) = (&seq.block_table, if is_prefill { end.div_ceil(seq.block_size()) } else { 1 });
+            if blocks.len() < needed && !(is_prefill && blocks.is_empty()) {
+                return refuse("blocks for the tokens", format!("{} of {needed}", blocks.len()));
+            }
+            let max_id = i32::MAX as usize / seq.block_size();
+            if let Some(id) = blocks.iter().find(|&&id| id as usize >= max_id) {
+                return refuse("slots below 2^31", format!("block {id} of {} tokens", seq.block_size()));
+            }
+            num_keys = num_keys.saturating_add(end as u64);
+        }
+        if num_keys > i32::MAX as u64 {
+            return refuse("fewer than 2^31 keys", num_keys.to_string());
+        }
+        if is_prefill {
+            self.prepare_prefill(seqs.iter());
+        } else {
+            self.prepare_decode(seqs.iter());
+        }
+        Ok(())
+    }
+
+    /// The block tables alone.
+    pub fn prepare_block_tables_alone(&mut self, seqs: &[Sequence]) {
+        self.clear(false);
+        self.prepare_block_tables(seqs.iter());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SamplingParams;
+
+    fn sequence(len: u32, cached: usize, scheduled: usize, table: &[u32]) -> Sequence {
+        let mut seq = Sequence::new(0, (10..10 + len).collect(), SamplingParams::default(), 4).unwrap();
+        (seq.num_cached_tokens, seq.num_scheduled_tokens, seq.block_table) = (cached, scheduled, table.to_vec());
+        seq
+    }
+
+    #[test]
+    fn chunks_start_and_end_anywhere() {
+        let mut inputs = StepInputs::default();
+        inputs.prepare_checked(&[sequence(11, 3, 6, &[7, 2, 5])], true).unwrap();
+        assert_eq!(inputs.input.input_ids, [13, 14, 15, 16, 17, 18]);
+        assert_eq!(inputs.input.slot_mapping, [31, 8, 9, 10, 11, 20]);
+        assert!(inputs.has_prefix_cache());
+        inputs.prepare_checked(&[sequence(9, 8, 1, &[7, 2, 5])], false).unwrap();
+        assert_eq!((&inputs.input.slot_mapping[..], &inputs.input.positions[..]), (&[20][..], &[8][..]));
+    }
+
+    #[test]
+    fn a_warm_up_has_no_slots() {
+        let mut inputs = StepInputs::default();
+        inputs.prepare_checked(&[sequence(5, 0, 5, &[])], true).unwrap();
+        assert_eq!((inputs.input.input_ids.len(), inputs.input.slot_mapping.len()), (5, 0));
+    }
+
+    #[test]
+    fn what_cannot_be_laid_out_is_named() {
+        let cases = [
+            (sequence(5, 3, 3, &[0, 1]), true, "3 + 3 of 5"),
+            (sequence(5, usize::MAX, 3, &[0, 1]), true, "of 5"),
+            (sequence(5, 0, 5, &[0]), true, "1 of 2"),
+            (sequence(5, 0, 5, &[u32::MAX, 0]), true, "2^31"),
+            (sequence(5, 4, 1, &[]), false, "0 of 1"),
+            (sequence(5, 4, 1, &[]).copy_for_step(false), true, "pickled"),
+        ];
+        for (seq, is_prefill, expected) in cases {
+            let text = StepInputs::default().prepare_checked(&[seq], is_prefill).unwrap_err().to_string();
+            assert!(text.contains(expected), "{text}");
+        }
+        assert!(StepInputs::default().prepare_checked(&[], false).is_err());
+        StepInputs::default().prepare_checked(&[], true).unwrap();
+    }
+}

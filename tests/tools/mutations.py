@@ -1,0 +1,239 @@
+"""Breaks one behaviour at a time and shows that its parity suite notices.
+
+Usage: python tests/tools/mutations.py [WORDS ...]
+
+The tracked files are copied to a temporary directory, where each mutation is made, built (Rust's dev profile, into
+CARGO_TARGET_DIR or target/mutants) and undone. With arguments, only mutations whose description has one of the words
+are tried. The exit status is 1 if one survives. Needs Linux, for the name of what cargo builds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target" / "mutants"))
+SECONDS = 600
+"""A mutant may never come to an end; that counts as noticed."""
+PASSED, FAILED = 0, 1
+"""Exit statuses of pytest; any other means that the tests did not run."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A line of the package, what it is replaced by, and the suite that is to fail."""
+
+    behaviour: str
+    file: str
+    old: str
+    new: str
+    suite: str
+
+
+POOL, SCHEDULER = "rust/engine/src/block_manager.rs", "rust/engine/src/scheduler.rs"
+PREPARE, ROWS = "rust/engine/src/prepare.rs", "rust/cpu/src/kernels/rows.rs"
+MUTATIONS = (
+    Mutation(
+        "blocks return to the free list first to last",
+        POOL,
+        "while let Some(id) = seq.block_table.pop() {",
+        "while let Some(id) = (!seq.block_table.is_empty()).then(|| seq.block_table.remove(0)) {",
+        "block_manager",
+    ),
+    Mutation(
+        "the last block's hash is looked up",
+        POOL,
+        "for i in 0..seq.num_blocks().saturating_sub(1) {",
+        "for i in 0..seq.num_blocks() {",
+        "block_manager",
+    ),
+    Mutation(
+        "a block's hash leaves out the blocks before it",
+        POOL,
+        "hasher.update(&prefix.to_le_bytes());",
+        "let _ = prefix;",
+        "block_manager",
+    ),
+    Mutation(
+        "a shared block counts one user",
+        POOL,
+        "block.ref_count += 1;",
+        "block.ref_count = 1;",
+        "block_manager",
+    ),
+    Mutation(
+        "a block is opened one token late",
+        POOL,
+        "seq.num_tokens() % self.block_size == 1",
+        "seq.num_tokens() % self.block_size == 2 % self.block_size",
+        "block_manager",
+    ),
+    Mutation(
+        "preemption takes the oldest",
+        SCHEDULER,
+        "let Some(victim) = self.running.pop_back() else {",
+        "let Some(victim) = self.running.pop_front() else {",
+        "scheduler",
+    ),
+    Mutation(
+        "any prompt may be prefilled in part",
+        SCHEDULER,
+        "if remaining < num_tokens && !self.batch.is_empty() {",
+        "if remaining == 0 {",
+        "scheduler",
+    ),
+    Mutation(
+        "an end-of-sequence token ends nothing",
+        SCHEDULER,
+        "if !seq.params.ignore_eos && eos.contains(&seq.last_token()) {",
+        "if seq.params.ignore_eos && eos.contains(&seq.last_token()) {",
+        "traces",
+    ),
+    Mutation(
+        "a chunk's slots start where its block starts",
+        PREPARE,
+        "let first = start.max(block * block_size) - block * block_size;",
+        "let first = 0;",
+        "model_runner",
+    ),
+    Mutation(
+        "a chunk attends to itself alone",
+        PREPARE,
+        "input.context_lens.push(end as u32);",
+        "input.context_lens.push((end - start) as u32);",
+        "model_runner",
+    ),
+    Mutation(
+        "a decoding sequence pickles all its tokens",
+        "rust/engine/src/sequence_state.rs",
+        "let tokens = if self.is_prefill {",
+        "let tokens = if !self.is_prefill {",
+        "sequence",
+    ),
+    Mutation(
+        "rotary embedding turns the other way",
+        ROWS,
+        "(S::mul_add(minus_b, sin, S::mul(a, cos)), S::mul_add(a, sin, S::mul(b, cos)))",
+        "(S::mul_add(b, sin, S::mul(a, cos)), S::mul_add(S::sub(S::splat(0.0), a), sin, S::mul(b, cos)))",
+        "rotary_embedding",
+    ),
+    Mutation(
+        "the norm adds epsilon after the root",
+        ROWS,
+        "1.0 / (sum / n as f32 + eps).sqrt()",
+        "1.0 / ((sum / n as f32).sqrt() + eps)",
+        "layernorm",
+    ),
+    Mutation(
+        "gate and up are exchanged",
+        ROWS,
+        "gated::<S>(S::load(gate.add(i)), S::load(up.add(i)))",
+        "gated::<S>(S::load(up.add(i)), S::load(gate.add(i)))",
+        "activation",
+    ),
+    Mutation(
+        "v is loaded where k lies",
+        "rust/model/src/sharding.rs",
+        "shards.push(Shard { stored, rows, cols: 0..cols.unwrap_or(1), offset });",
+        "let offset_of_v = if shards.len() == 2 { offset - len } else { offset };"
+        "shards.push(Shard { stored, rows, cols: 0..cols.unwrap_or(1), offset: offset_of_v });",
+        "linear",
+    ),
+    Mutation(
+        "every row of a batch draws the same noise",
+        "rust/python/src/layers/sampler.rs",
+        "position: position.wrapping_add(i as u64)",
+        "position",
+        "sampler",
+    ),
+    Mutation(
+        "the model's longest length is ignored",
+        "python/nanovllm/config.py",
+        "self.max_model_len = min(self.max_model_len, self.hf_config.max_position_embeddings)",
+        "self.max_model_len = self.hf_config.max_position_embeddings",
+        "config",
+    ),
+)
+
+
+def copy_sources(to: Path) -> None:
+    """Copies the tracked files as they are."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S607
+    for name in filter(None, listed.decode().split("\0")):
+        if (ROOT / name).exists():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+
+
+def build(copy: Path) -> None:
+    """Builds the extension and puts it into the copy's package."""
+    options = {"CARGO_TARGET_DIR": str(TARGET), "PYO3_PYTHON": sys.executable, "PYO3_BUILD_EXTENSION_MODULE": "1"}
+    command = ["cargo", "build", "--quiet", "-p", "nanovllm-python"]
+    done = subprocess.run(command, cwd=copy, env=os.environ | options, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"the mutant does not build\n{done.stderr}")
+    shutil.copy(TARGET / "debug" / "lib_core.so", copy / "python" / "nanovllm" / "_core.abi3.so")
+
+
+def run(copy: Path, suites: list[str]) -> tuple[int, str]:
+    """Runs suites in the copy: pytest's exit status, and the first test that failed."""
+    files = [f"tests/parity/test_{suite}.py" for suite in suites]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
+    env = os.environ | {"PYTHONPATH": str(copy / "python")}
+    try:
+        done = subprocess.run(
+            [*command, *files], cwd=copy, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return FAILED, "does not end"
+    failed = re.search(r"^FAILED \S*::(\S+)", done.stdout, re.MULTILINE)
+    if done.returncode not in (PASSED, FAILED):
+        raise SystemExit(f"{suites} did not run\n{done.stdout}\n{done.stderr}")
+    return done.returncode, failed[1] if failed else ""
+
+
+def try_one(copy: Path, mutation: Mutation) -> str:
+    """The test that notices the mutation; empty if none does."""
+    file = copy / mutation.file
+    source = file.read_text(encoding="utf-8")
+    if source.count(mutation.old) != 1:
+        raise SystemExit(f"{mutation.file} has {source.count(mutation.old)} times, not once: {mutation.old}")
+    file.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
+    try:
+        if file.suffix == ".rs":
+            build(copy)
+        return run(copy, [mutation.suite])[1]
+    finally:
+        file.write_text(source, encoding="utf-8")
+
+
+def main(words: list[str]) -> int:
+    """Tries the mutations and prints a line for each."""
+    chosen = [m for m in MUTATIONS if not words or any(word in m.behaviour for word in words)]
+    chosen.sort(key=lambda mutation: mutation.file.endswith(".rs"))  # Python's while what is built is not mutated
+    survivors = 0
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        copy_sources(copy)
+        build(copy)
+        status, failed = run(copy, sorted({mutation.suite for mutation in chosen}))
+        if status != PASSED:
+            raise SystemExit(f"{failed} fails without any mutation")
+        print(f"{'mutation':<52}{'suite':<20}noticed by", flush=True)
+        for mutation in chosen:
+            noticed = try_one(copy, mutation)
+            survivors += not noticed
+            print(f"{mutation.behaviour:<52}{mutation.suite:<20}{noticed or 'NOTHING'}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} mutations were noticed")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
