@@ -315,6 +315,8 @@ def test_refusals_of_configurations() -> None:
     with pytest.raises(ValueError, match="device must be"):
         qwen3.Qwen3ForCausalLM(small(), device="abacus")
     with pytest.raises(ValueError, match="num_kv_heads must divide num_heads"):
+        qwen3.Qwen3Attention(8, 0, 0)
+    with pytest.raises(ValueError, match="num_kv_heads must divide num_heads"):
         qwen3.Qwen3DecoderLayer(small(num_attention_heads=3, num_key_value_heads=2))
 
 
