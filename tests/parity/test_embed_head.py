@@ -52,6 +52,7 @@ def test_embedding(
     expected = reference.embed_head.embedding(ids, stored, rank, tp_size)
     assert got.dtype == expected.dtype
     np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(layer(ids.reshape(1, -1, 1)), expected[None, :, None])
 
 
 @pytest.mark.parametrize("device", DEVICES)

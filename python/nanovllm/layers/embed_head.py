@@ -39,10 +39,12 @@ class VocabParallelEmbedding(Module):
         param.load(loaded_weight, 0)
 
     def forward(self, x: Any) -> Any:
-        """Token ids `x [n]` to rows `[n, embedding_dim]`, zero where another rank has the token, in the weight's type.
+        """Token ids `x [...]` to rows `[..., embedding_dim]`, zero where another rank has the token.
 
-        Raises ValueError for an id that no rank has.
+        They are of the weight's type. Raises ValueError for an id that no rank has.
         """
+        if getattr(x, "ndim", 1) != 1:
+            return self.forward(x.reshape(-1)).reshape(*x.shape, self.weight.shape[1])
         return self._core.embed(x, self.weight, self.vocab_start_idx, self.num_embeddings)
 
 

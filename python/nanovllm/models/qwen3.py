@@ -53,7 +53,7 @@ class Qwen3Attention(Module):
         self.num_heads = divide(num_heads, tp_size)
         self.total_num_kv_heads = num_kv_heads
         self.num_kv_heads = divide(num_kv_heads, tp_size)
-        self.head_dim = head_dim or hidden_size // num_heads
+        self.head_dim = head_dim or hidden_size // max(num_heads, 1)
         self.q_size = self.num_heads * self.head_dim
         self.kv_size = self.num_kv_heads * self.head_dim
         self.scaling = self.head_dim**-0.5
