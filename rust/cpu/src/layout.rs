@@ -16,8 +16,8 @@ pub(crate) const FOURS: usize = BLOCK / 4;
 pub(crate) enum Values {
     /// The code less this.
     Offset(u8),
-    /// The entry of a table of signed bytes, up to 16.
-    Table,
+    /// The entry of a table of up to 16 signed bytes; added to any of them, this makes an unsigned byte of as many bits.
+    Table(u8),
 }
 
 /// What codes are scaled with. `d` and `m` are halves.
@@ -127,11 +127,18 @@ impl Shape {
         matches!(self.scales, Scales::HalfMin | Scales::Minimum | Scales::MinimumPairs)
     }
 
-    /// What is subtracted from a code, or from a table's entry made unsigned.
+    /// What is subtracted from a code, or from a table's entry made unsigned: 0 or a power of two.
     pub(crate) const fn offset(self) -> u8 {
         match self.values {
-            Values::Offset(offset) => offset,
-            Values::Table => 128,
+            Values::Offset(offset) | Values::Table(offset) => offset,
+        }
+    }
+
+    /// The largest code, or table entry made unsigned.
+    pub(crate) const fn largest(self) -> usize {
+        match self.values {
+            Values::Offset(_) => (1 << self.bits) - 1,
+            Values::Table(offset) => 2 * offset as usize - 1,
         }
     }
 
@@ -167,7 +174,7 @@ impl Shape {
     pub(crate) fn values(self, codes: [u8; BLOCK], table: &[i8; 16]) -> [i8; BLOCK] {
         match self.values {
             Values::Offset(offset) => codes.map(|code| code.wrapping_sub(offset).cast_signed()),
-            Values::Table => codes.map(|code| table[usize::from(code & 15)]),
+            Values::Table(_) => codes.map(|code| table[usize::from(code & 15)]),
         }
     }
 }
@@ -237,11 +244,11 @@ layouts! {
     Q5_K: 5, Values::Offset(0), Minimum;
     Q6_K: 6, Values::Offset(32), SignedPairs;
     /// IQ4_NL.
-    Table4Half: 4, Values::Table, Half;
+    Table4Half: 4, Values::Table(128), Half;
     /// IQ4_XS and IQ3.
-    Table4Signed: 4, Values::Table, Signed;
+    Table4Signed: 4, Values::Table(128), Signed;
     /// IQ1 and IQ2.
-    Table3Signed: 3, Values::Table, SignedPairs;
+    Table3Signed: 3, Values::Table(64), SignedPairs;
     /// MXFP4.
-    Table4Exponent: 4, Values::Table, Exponent;
+    Table4Exponent: 4, Values::Table(16), Exponent;
 }

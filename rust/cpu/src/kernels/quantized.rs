@@ -41,8 +41,8 @@ pub(crate) trait Dot: 'static {
     unsafe fn and(a: U<Self>, b: U<Self>) -> U<Self>;
     /// Flips the sign bit of each byte.
     unsafe fn flip(v: U<Self>) -> U<Self>;
-    /// A table for [`lookup`](Self::lookup).
-    unsafe fn table(table: &[i8; 16]) -> U<Self>;
+    /// A table for [`lookup`](Self::lookup), `offset` added to each entry.
+    unsafe fn table(table: &[i8; 16], offset: u8) -> U<Self>;
     /// The entries of codes below 16.
     unsafe fn lookup(table: U<Self>, codes: U<Self>) -> U<Self>;
     /// Shifts each 32 bits left.
@@ -112,7 +112,8 @@ unsafe fn rows<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(tile: &Ti
             planes[1] = low.add(row * cols);
         }
         let meta = meta.add(row * blocks);
-        let table = D::table(tile.table.0);
+        let signed = D::SIGNED && shape.offset() == 128;
+        let table = D::table(tile.table.0, if signed { 0 } else { shape.offset() });
         let mut sums = [D::S::splat(0.0); MR];
         let mut weight = tile.weight;
         for shared in 0..blocks / shape.blocks() {
@@ -174,7 +175,7 @@ unsafe fn halves<D: Dot, C: Coded>(p: *const u8, factor: f32) -> [V<D>; 2] {
                 *half = D::halves(p.add(i * D::S::LANES * 2));
             }
         }
-        if matches!(shape.values, Values::Table) {
+        if matches!(shape.values, Values::Table(_)) {
             halves[0] = D::S::mul(halves[0], D::S::splat(factor));
         }
         if matches!(shape.scales, Scales::Minimum | Scales::MinimumPairs) {
@@ -239,7 +240,7 @@ unsafe fn four<D: Dot, C: Coded>(codes: *const u8, j: usize, table: U<D>) -> U<D
             w = D::or(w, D::bits(rest, left, high.mask << shape.low_bits()));
         }
         match shape.values {
-            Values::Table => D::lookup(table, w),
+            Values::Table(_) => D::lookup(table, w),
             Values::Offset(128) if D::SIGNED => D::flip(w),
             Values::Offset(_) => w,
         }
@@ -301,15 +302,16 @@ unsafe fn add<D: Dot, C: Coded>(sum: V<D>, total: V<D>, min: [V<D>; 2], meta: &B
     }
 }
 
-/// Runs `$body` for each `$i` below `$n`, at most 8, as straight-line code: a loop the compiler leaves rolled would shift by
-/// variable counts and keep its sums in memory.
-macro_rules! unrolled {
-    ($i:ident in $n:expr => $body:block) => {
-        unrolled!(@ $i $n, $body, 0 1 2 3 4 5 6 7)
+/// Runs `$body` for each four `$j` of a block as straight-line code: a loop the compiler leaves rolled would shift by variable
+/// counts.
+macro_rules! for_each_four {
+    ($j:ident => $body:block) => {
+        for_each_four!(@ $j, $body, 0 1 2 3 4 5 6 7)
     };
-    (@ $i:ident $n:expr, $body:block, $($at:literal)*) => {
-        $(if $at < $n {
-            let $i: usize = $at;
+    (@ $j:ident, $body:block, $($at:literal)*) => {
+        const { assert!([$($at),*].len() == FOURS) };
+        $({
+            let $j: usize = $at;
             $body
         })*
     };
@@ -332,8 +334,8 @@ unsafe fn block_by_row<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(
     unsafe {
         let zero = D::S::splat_u(0);
         let mut w = [zero; FOURS];
-        unrolled!(j in FOURS => { w[j] = four::<D, C>(codes, j, table) });
-        unrolled!(m in MR => {
+        for_each_four!(j => { w[j] = four::<D, C>(codes, j, table) });
+        for (m, sum) in sums.iter_mut().enumerate() {
             let meta = &*activations.meta.add(m * activations.blocks);
             let mut scaled = D::S::splat(0.0);
             for run in 0..C::SHAPE.runs() {
@@ -346,11 +348,10 @@ unsafe fn block_by_row<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(
                     }
                 }
                 let total = total::<D, PLANES>(dots);
-                scaled =
-                    if run == 0 { D::S::mul(total, scale[0]) } else { D::S::mul_add(total, scale[run], scaled) };
+                scaled = if run == 0 { D::S::mul(total, scale[0]) } else { D::S::mul_add(total, scale[run], scaled) };
             }
-            sums[m] = add::<D, C>(sums[m], scaled, min, meta);
-        });
+            *sum = add::<D, C>(*sum, scaled, min, meta);
+        }
     }
 }
 
@@ -372,31 +373,30 @@ unsafe fn block_by_four<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(
         let zero = D::S::splat_u(0);
         let mut scaled = [D::S::splat(0.0); MR];
         let mut dots = [[D::begin(zero); PLANES]; MR];
-        unrolled!(j in FOURS => {
+        for_each_four!(j => {
             let run = j / fours;
             if j.is_multiple_of(fours) {
-                unrolled!(m in MR => {
-                    dots[m] = [D::begin(zero); PLANES];
-                    let meta = &*activations.meta.add(m * activations.blocks);
-                    dots[m][PLANES - 1] = D::begin(start::<D, C>(meta, run));
-                });
+                for (m, dots) in dots.iter_mut().enumerate() {
+                    *dots = [D::begin(zero); PLANES];
+                    dots[PLANES - 1] = D::begin(start::<D, C>(&*activations.meta.add(m * activations.blocks), run));
+                }
             }
             let w = four::<D, C>(codes, j, table);
-            unrolled!(m in MR => {
-                for (dot, plane) in dots[m].iter_mut().zip(activations.planes) {
+            for (m, dots) in dots.iter_mut().enumerate() {
+                for (dot, plane) in dots.iter_mut().zip(activations.planes) {
                     *dot = D::dot::<C>(*dot, j, w, plane.add(m * activations.cols + 4 * j));
                 }
-            });
+            }
             if j % fours == fours - 1 {
-                unrolled!(m in MR => {
-                    let total = total::<D, PLANES>(dots[m]);
-                    scaled[m] =
-                        if run == 0 { D::S::mul(total, scale[0]) } else { D::S::mul_add(total, scale[run], scaled[m]) };
-                });
+                for (scaled, dots) in scaled.iter_mut().zip(dots) {
+                    let total = total::<D, PLANES>(dots);
+                    *scaled =
+                        if run == 0 { D::S::mul(total, scale[0]) } else { D::S::mul_add(total, scale[run], *scaled) };
+                }
             }
         });
-        unrolled!(m in MR => {
-            sums[m] = add::<D, C>(sums[m], scaled[m], min, &*activations.meta.add(m * activations.blocks));
-        });
+        for (m, (sum, scaled)) in sums.iter_mut().zip(scaled).enumerate() {
+            *sum = add::<D, C>(*sum, scaled, min, &*activations.meta.add(m * activations.blocks));
+        }
     }
 }

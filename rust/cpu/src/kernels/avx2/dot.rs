@@ -71,7 +71,7 @@ struct Partial {
 
 /// Pairs of products that can be added in 16 bits, a power of two that divides a run.
 const fn pairs(shape: Shape) -> usize {
-    let largest = if shape.offset() == 128 { 128 } else { (1 << shape.bits) - 1 };
+    let largest = if shape.offset() == 128 { 128 } else { shape.largest() };
     let mut pairs = FOURS / shape.runs();
     while pairs > 1 && pairs * 2 * 127 * largest > i16::MAX as usize {
         pairs /= 2;
@@ -216,11 +216,11 @@ impl<P: Product> Dot for Ymm<P> {
     }
 
     #[inline(always)]
-    unsafe fn table(table: &[i8; 16]) -> __m256i {
+    unsafe fn table(table: &[i8; 16], offset: u8) -> __m256i {
         // SAFETY: the trait's contract.
         unsafe {
             let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-            if P::SIGNED { table } else { Self::flip(table) }
+            _mm256_add_epi8(table, _mm256_set1_epi8(offset.cast_signed()))
         }
     }
 

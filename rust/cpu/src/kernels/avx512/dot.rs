@@ -79,9 +79,12 @@ impl Dot for Vnni {
     }
 
     #[inline(always)]
-    unsafe fn table(table: &[i8; 16]) -> __m512i {
+    unsafe fn table(table: &[i8; 16], offset: u8) -> __m512i {
         // SAFETY: the trait's contract.
-        unsafe { Self::flip(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()))) }
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_add_epi8(table, _mm512_set1_epi8(offset.cast_signed()))
+        }
     }
 
     #[inline(always)]
