@@ -404,6 +404,7 @@ class ModelRunner:
         decode), on blocks scattered over the pool.
         """
 
+@disjoint_base
 class Parameter:
     """One rank's parameter: a matrix `[outputs, inputs]` or a vector `[outputs]`, of one or more stored tensors."""
 
