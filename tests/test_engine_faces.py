@@ -372,6 +372,34 @@ def test_preemption_by_hand() -> None:
                 change()
 
 
+def test_subclasses() -> None:
+    class Counting(Scheduler):
+        def __init__(self, settings: object) -> None:
+            super().__init__(settings)
+            self.steps = 0
+
+        def schedule(self) -> tuple[list[Sequence], bool]:
+            self.steps += 1
+            return super().schedule()
+
+    class Pool(BlockManager):
+        def __init__(self, num_blocks: int, block_size: int) -> None:
+            super().__init__(num_blocks, block_size)
+            self.name = "pool"
+
+    class Named(Sequence):
+        def __init__(self, name: str, token_ids: list[int]) -> None:
+            super().__init__(token_ids, SamplingParams(max_tokens=2))
+            self.name = name
+
+    scheduler, seq = Counting(config()), Named("a", [1, 2])
+    scheduler.add(seq)
+    assert isinstance(scheduler.waiting[0], Named)
+    run(scheduler)
+    assert (scheduler.steps, seq.name, seq.completion_token_ids) == (2, "a", [50, 50])
+    assert (Pool(3, 4).name, len(Pool(3, 4).blocks)) == ("pool", 3)
+
+
 def test_limits_can_be_changed() -> None:
     scheduler = Scheduler(config())
     scheduler.max_num_seqs, scheduler.max_num_batched_tokens, scheduler.eos = 1, 2, [5, 6]

@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 from nanovllm import LLM, SamplingParams, _core
 from nanovllm.exceptions import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from nanovllm.utils.hub import resolve_model
 from test_gguf_models import write_model
 
 V = gguf.GGUFValueType
@@ -224,6 +225,20 @@ class TestSplitModels:
         (tmp_path / first.name).write_bytes(first.read_bytes())
         with pytest.raises(ModelNotFoundError, match=f"{second.name}.*missing"):
             LLM(tmp_path / first.name, num_kvcache_blocks=1)
+
+    def test_the_hub_is_asked_for_all_shards(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        asked: list[str] = []
+
+        def download(_: str, filename: str) -> str:
+            asked.append(filename)
+            return str(tmp_path / filename)
+
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+        assert resolve_model("owner/name:q/m-00002-of-00003.gguf") == str(tmp_path / "q/m-00002-of-00003.gguf")
+        assert sorted(asked) == [f"q/m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+        asked.clear()
+        assert resolve_model("owner/name:m-2-of-3.gguf") == str(tmp_path / "m-2-of-3.gguf")
+        assert asked == ["m-2-of-3.gguf"]
 
 
 class TestGgufFile:

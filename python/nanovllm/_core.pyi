@@ -23,6 +23,7 @@ __all__ = [
     "Linear",
     "ModelRunner",
     "Parameter",
+    "Qwen3",
     "RMSNorm",
     "RotaryEmbedding",
     "SafeTensors",
@@ -212,6 +213,8 @@ class BlockManager:
     """
 
     def __new__(cls, num_blocks: SupportsIndex, block_size: SupportsIndex) -> BlockManager: ...
+    def __init__(self, num_blocks: SupportsIndex, block_size: SupportsIndex) -> None:
+        """For subclasses to call: the pool is made by `__new__`."""
     @classmethod
     def compute_hash(cls, token_ids: Iterable[SupportsIndex], prefix: int = -1) -> int:
         """xxh64 of the prefix's hash, unless that is -1, and the token ids."""
@@ -435,6 +438,25 @@ class Parameter:
     def data(self, data: Any) -> None: ...
 
 @final
+class Qwen3:
+    """Runs Qwen3's modules on a device."""
+
+    def __new__(cls, *, device: str) -> Qwen3: ...
+    def attention(self, module: Any, positions: Any, hidden_states: Any, context: Any) -> Any:
+        """Self-attention of a `Qwen3Attention`, `[rows, hidden] -> [rows, hidden]`."""
+    def mlp(self, module: Any, x: Any) -> Any:
+        """The gated feed-forward of a `Qwen3MLP`, `[rows, hidden] -> [rows, hidden]`."""
+    def decoder_layer(
+        self, module: Any, positions: Any, hidden_states: Any, residual: Any | None, context: Any
+    ) -> tuple[Any, Any]:
+        """A `Qwen3DecoderLayer`: what its MLP gives and the residual stream, each `[rows, hidden]`.
+
+        The first layer has no residual.
+        """
+    def model(self, module: Any, input_ids: Any, positions: Any, context: Any) -> Any:
+        """A `Qwen3Model`: normed hidden states of the tokens, `[rows] -> [rows, hidden]`, in the embedding's type."""
+
+@final
 class RMSNorm:
     """A norm over the last dimension."""
 
@@ -499,6 +521,8 @@ class Scheduler:
     """
 
     def __new__(cls, config: object) -> Scheduler: ...
+    def __init__(self, config: object) -> None:
+        """For subclasses to call: the scheduler is made by `__new__`."""
     def is_finished(self) -> bool:
         """Whether no sequence waits or runs."""
     def add(self, seq: Sequence) -> None:

@@ -72,7 +72,8 @@ class Config:
             tokenizer, config.json or generation_config.json names.
         kvcache_block_size: Tokens in a block of the KV cache, a multiple of 256.
         num_kvcache_blocks: Blocks in the KV cache; -1 sizes it by the memory there is. Filled in once it is allocated.
-        device: Where the model runs: "cpu".
+        device: Where the model runs: "cpu"; "candle", portable and slower, with 8-bit products of quantised weights;
+            "candle-f32", the same with every weight widened to float32, to compare the others with.
         num_threads: Threads of the CPU device; None takes one for each core this process may use.
         isa: Instruction set of the CPU device ("scalar", "avx2", "avx-vnni", "avx512", "avx512-bf16");
             None takes the best.
@@ -131,7 +132,8 @@ class Config:
         _require(_is_int(size, 1) and size % 256 == 0, "kvcache_block_size", "a positive multiple of 256", size)
         blocks = self.num_kvcache_blocks
         _require(blocks == -1 or _is_int(blocks, 1), "num_kvcache_blocks", "-1 or at least 1", blocks)
-        _require(self.device == "cpu", "device", '"cpu"', self.device)
+        devices = ("cpu", "candle", "candle-f32")
+        _require(self.device in devices, "device", f"one of {devices}", self.device)
         threads = self.num_threads
         _require(threads is None or _is_int(threads, 1), "num_threads", "None or at least 1", threads)
         bits = self.activation_bits

@@ -25,7 +25,7 @@ def _has(device: str) -> bool:
 
 
 DEVICES = [device for device in ("cpu", "candle") if _has(device)]
-"""The devices this build has."""
+"""The devices this build has; "candle-f32" differs from "candle" with quantised weights only, which are not here."""
 
 
 def dtypes(reference: Reference) -> st.SearchStrategy[np.dtype]:

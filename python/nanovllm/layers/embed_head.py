@@ -1,7 +1,7 @@
 """The token embedding and the output projection of one tensor-parallel rank, which has an equal part of the vocabulary.
 
-Rank and size are keyword arguments, and there is no communicator: where nano-vLLM calls `all_reduce` the caller adds up what the
-ranks give, and where it calls `gather` the caller joins it.
+Rank and size are keyword arguments, and there is no communicator: where nano-vLLM calls `all_reduce` the caller adds up
+what the ranks give, and where it calls `gather` the caller joins it.
 """
 
 from typing import Any
@@ -39,10 +39,12 @@ class VocabParallelEmbedding(Module):
         param.load(loaded_weight, 0)
 
     def forward(self, x: Any) -> Any:
-        """Token ids `x [n]` to rows `[n, embedding_dim]`, zero where another rank has the token, in the weight's type.
+        """Token ids `x [...]` to rows `[..., embedding_dim]`, zero where another rank has the token.
 
-        Raises ValueError for an id that no rank has.
+        They are of the weight's type. Raises ValueError for an id that no rank has.
         """
+        if getattr(x, "ndim", 1) != 1:
+            return self.forward(x.reshape(-1)).reshape(*x.shape, self.weight.shape[1])
         return self._core.embed(x, self.weight, self.vocab_start_idx, self.num_embeddings)
 
 
@@ -69,4 +71,8 @@ class ParallelLMHead(VocabParallelEmbedding):
         Whether it is prefill, and which rows are last, the context of `nanovllm.utils.context` says.
         """
         context = get_context()
-        return self._core.logits(x, self.weight, context.cu_seqlens_q if context.is_prefill else None)
+        if not context.is_prefill:
+            return self._core.logits(x, self.weight, None)
+        if context.cu_seqlens_q is None:
+            raise ValueError("the context of a prefill has no cu_seqlens_q (see nanovllm.utils.context)")
+        return self._core.logits(x, self.weight, context.cu_seqlens_q)

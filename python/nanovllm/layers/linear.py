@@ -1,7 +1,8 @@
 """Linear layers of one tensor-parallel rank.
 
-nano-vLLM asks `torch.distributed` for rank and size and adds up over ranks itself. Here both are keyword arguments, and there is
-no communicator: each layer computes what its rank contributes, and where nano-vLLM calls `all_reduce` the caller adds up.
+nano-vLLM asks `torch.distributed` for rank and size and adds up over ranks itself. Here both are keyword arguments, and
+there is no communicator: each layer computes what its rank contributes, and where nano-vLLM calls `all_reduce` the
+caller adds up.
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ __all__ = [
 class LinearBase(Module):
     """What the linear layers share: `weight [output_size, input_size]`, `bias [output_size]` or None.
 
-    The sizes are the rank's own. `tp_dim` is the axis split over ranks: 0 outputs, 1 inputs, None neither. `shards` are the
-    outputs, over all ranks, of the stored tensors that the layer stacks; without it the layer has one.
+    The sizes are the rank's own. `tp_dim` is the axis split over ranks: 0 outputs, 1 inputs, None neither. `shards` are
+    the outputs, over all ranks, of the stored tensors that the layer stacks; without it the layer has one.
     """
 
     def __init__(
@@ -51,8 +52,7 @@ class LinearBase(Module):
         self.bias = self._parameter(outputs, None) if bias else None
 
     def _parameter(self, outputs: list[int], inputs: int | None) -> Parameter:
-        ranks = {"tp_dim": self.tp_dim, "tp_rank": self.tp_rank, "tp_size": self.tp_size}
-        parameter = Parameter(outputs, inputs, **ranks)
+        parameter = Parameter(outputs, inputs, tp_dim=self.tp_dim, tp_rank=self.tp_rank, tp_size=self.tp_size)
         parameter.weight_loader = self.weight_loader
         return parameter
 
@@ -182,8 +182,8 @@ class RowParallelLinear(LinearBase):
         tp_size: int = 1,
         device: str = "cpu",
     ) -> None:
-        ranks = {"tp_rank": tp_rank, "tp_size": tp_size}
-        super().__init__(divide(input_size, tp_size), output_size, bias, 1, device=device, **ranks)
+        inputs = divide(input_size, tp_size)
+        super().__init__(inputs, output_size, bias, 1, tp_rank=tp_rank, tp_size=tp_size, device=device)
 
     def forward(self, x: Any) -> Any:
         """The rank's inputs `x [..., input_size / tp_size]` to its term of the output, `[..., output_size]`."""

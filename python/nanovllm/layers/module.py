@@ -1,4 +1,4 @@
-"""What nano-vLLM's layers and models have from torch's `nn.Module`: modules in modules, and parameters by dotted names."""
+"""What nano-vLLM's layers have from torch's `nn.Module`: modules in modules, and parameters by dotted names."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,8 +9,9 @@ from nanovllm import _core
 class Parameter(_core.Parameter):
     """A weight or a bias of one rank. It is made of stored tensors (three for q, k and v), which are loaded one by one.
 
-    `shape` is the rank's own. `data` copies all elements out as a numpy array that cannot be written to (assign to `data`
-    instead), in the type they were loaded in: nothing is converted, where nano-vLLM converts to its default type.
+    `shape` is the rank's own. `data` copies all elements out as a numpy array that cannot be written to (assign to
+    `data` instead), in the type they were loaded in: nothing is converted, where nano-vLLM converts to its default
+    type.
     """
 
     weight_loader: Callable[..., None]
@@ -27,13 +28,14 @@ class Parameter(_core.Parameter):
 
 
 class Module:
-    """A layer, or a model made of layers: attributes that are parameters, modules and lists of modules are its parts."""
+    """A layer, or a model of layers: attributes that are parameters, modules and lists of modules are its parts."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What calling the module does."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As `forward`."""
         return self.forward(*args, **kwargs)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,8 +1,8 @@
 """Qwen3, and with it Llama, as a tree of modules.
 
-Each module's `forward` is one call of the Rust module that the engine runs, made of the parameters that the tree holds at that
-moment and packed when they were first used. What attention sees is in `nanovllm.utils.context`, and its caches are the
-`k_cache` and `v_cache` of each layer's `self_attn.attn`.
+Each module's `forward` is one call of the Rust module that the engine runs, made of the parameters that the tree holds
+at that moment and packed when they were first used. What attention sees is in `nanovllm.utils.context`, and its caches
+are the `k_cache` and `v_cache` of each layer's `self_attn.attn`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ QWEN3 = ("Qwen3ForCausalLM", "qwen3")
 class Qwen3Attention(Module):
     """Self-attention of one layer; of one tensor-parallel rank, whose terms the caller adds up.
 
-    `qk_norm` says whether query and key heads are normed; without it they are where the projections have no bias, which is
-    nano-vLLM's rule. `o_bias` gives the output projection a bias.
+    `qk_norm` says whether query and key heads are normed; without it they are where the projections have no bias, which
+    is nano-vLLM's rule. `o_bias` gives the output projection a bias.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Qwen3Attention(Module):
         self.num_heads = divide(num_heads, tp_size)
         self.total_num_kv_heads = num_kv_heads
         self.num_kv_heads = divide(num_kv_heads, tp_size)
-        self.head_dim = head_dim or hidden_size // num_heads
+        self.head_dim = head_dim or hidden_size // max(num_heads, 1)
         self.q_size = self.num_heads * self.head_dim
         self.kv_size = self.num_kv_heads * self.head_dim
         self.scaling = self.head_dim**-0.5
@@ -73,9 +73,11 @@ class Qwen3Attention(Module):
         self.k_norm = RMSNorm(self.head_dim, rms_norm_eps, device=device) if normed else None
 
     def forward(self, positions: Any, hidden_states: Any) -> Any:
-        """`hidden_states [rows, hidden_size]` at `positions [rows]` to the rank's term of the output, of the same shape.
+        """`hidden_states [rows, hidden_size]` at `positions [rows]` to the rank's term of the output, of the same
+        shape.
 
-        Raises ValueError for a context that does not fit the rows or the caches, and for parts that do not fit each other.
+        Raises ValueError for a context that does not fit the rows or the caches, and for parts that do not fit each
+        other.
         """
         return self._core.attention(self, positions, hidden_states, get_context())
 
@@ -113,8 +115,9 @@ class Qwen3MLP(Module):
 class Qwen3DecoderLayer(Module):
     """One layer of the decoder.
 
-    `config` is anything with the attributes of a config.json. Whether heads are normed and projections have biases follows
-    the architecture that it names (`architectures` or `model_type`), and nano-vLLM's rule where that is not known.
+    `config` is anything with the attributes of a config.json. Whether heads are normed and projections have biases
+    follows the architecture that it names (`architectures` or `model_type`), and nano-vLLM's rule where that is not
+    known.
     """
 
     def __init__(self, config: Any, *, device: str = "cpu") -> None:
@@ -164,7 +167,10 @@ class Qwen3Model(Module):
         self._core = _core.Qwen3(device=device)
 
     def forward(self, input_ids: Any, positions: Any) -> Any:
-        """Token ids `[rows]` at `positions [rows]` to normed hidden states `[rows, hidden_size]`, in the embedding's type."""
+        """Token ids `[rows]` at `positions [rows]` to normed hidden states `[rows, hidden_size]`.
+
+        They are of the embedding's type. Raises ValueError as a layer's attention does.
+        """
         return self._core.model(self, input_ids, positions, get_context())
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from nanovllm.exceptions import ModelNotFoundError, UnsupportedModelError
 
 _REPO_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<file>[^:]+\.gguf))?", re.ASCII)
+_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
 
 
 def resolve_model(model: str | os.PathLike[str]) -> str:
     """The path of a model: a directory, a .gguf file, or a Hugging Face repository, downloaded or from its cache.
 
-    A repository is named `owner/name` for its safetensors checkpoint, or `owner/name:file.gguf` for one GGUF file.
+    A repository is named `owner/name` for its safetensors checkpoint, or `owner/name:file.gguf` for one GGUF file; any
+    shard of a split one brings the others.
 
     Raises:
         ModelNotFoundError: Nothing of that name here, and it could not be downloaded; says what was tried.
@@ -33,12 +35,24 @@ def resolve_model(model: str | os.PathLike[str]) -> str:
     return _download(name, match["repo"], match["file"])
 
 
+def _other_shards(filename: str) -> list[str]:
+    """The other files of the split model that `filename` is a shard of; none for a model in one file."""
+    match = _SHARD.fullmatch(filename)
+    if match is None:
+        return []
+    count = int(match["count"])
+    names = (f"{match['stem']}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1))
+    return [name for name in names if name != filename]
+
+
 def _download(name: str, repo_id: str, filename: str | None) -> str:
     # Imported when needed: a model on this machine needs neither the hub client nor its start-up time.
     from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
         if filename is not None:
+            for shard in _other_shards(filename):
+                hf_hub_download(repo_id, shard)
             return str(hf_hub_download(repo_id, filename))
         # Checkpoints sit at the top; folders hold exports for other programs.
         path = str(snapshot_download(repo_id, allow_patterns=_PATTERNS, ignore_patterns=["*/*"]))

@@ -22,12 +22,12 @@ def load_model(model: Any, path: str | os.PathLike[str]) -> None:
     """Loads the safetensors files of a directory, or one file, into the parameters of `model`.
 
     A stored tensor belongs to the parameter of its name; if part of the name, between dots, is a key of the model's
-    `packed_modules_mapping`, then to the module named there, whose shard is handed to the loader. Each parameter is loaded
-    by its `weight_loader`, or by `default_weight_loader` if it has none. A tied parameter may be stored under any of its
-    names; of several, its first one counts.
+    `packed_modules_mapping`, then to the module named there, whose shard is handed to the loader. Each parameter is
+    loaded by its `weight_loader`, or by `default_weight_loader` if it has none. A tied parameter may be stored under
+    any of its names; of several, its first one counts.
 
-    Raises ModelFormatError, before anything is loaded, if the files lack a tensor or have one the model does not know (the
-    error names them all), and when a tensor does not fit its parameter.
+    Raises ModelFormatError, before anything is loaded, if the files lack a tensor or have one the model does not know
+    (the error names them all), and when a tensor does not fit its parameter.
     """
     files = _core.SafeTensors(path)
     stored = set(files.tensors)

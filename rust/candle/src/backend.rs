@@ -3,12 +3,12 @@
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
-use nanovllm_backend::{Backend, Context, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
+use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
 
 use crate::kv_cache::KvCache;
 use crate::memory::{probe, tensor, zeroed_vec, zeros};
 use crate::tensor::Tensor;
-use crate::weight::Weight;
+use crate::weight::{self, Weight};
 use crate::{attention, device_error, rows};
 
 /// How to set up the device.
@@ -92,6 +92,10 @@ impl Backend for CandleBackend {
 
     fn pack(&self, part: &WeightPart<'_>) -> Result<Weight> {
         Weight::pack(&self.device, part, !self.oracle)
+    }
+
+    fn stored_as(&self, dtype: DType, cols: usize) -> DType {
+        if self.oracle { dtype } else { weight::stored_as(dtype, cols) }
     }
 
     fn concat(&self, parts: Vec<Weight>) -> Result<Weight> {

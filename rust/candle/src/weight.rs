@@ -30,7 +30,8 @@ impl Weight {
     pub(crate) fn pack(device: &Device, part: &WeightPart<'_>, quantized: bool) -> Result<Self> {
         let WeightPart { dtype, rows, cols, data } = *part;
         let kept = if quantized && rows > 0 { candle_dtype(dtype, cols) } else { None };
-        if kept.is_none() && !nanovllm_gguf::is_supported(dtype) {
+        let integer = matches!(dtype, DType::I8 | DType::I16 | DType::I32 | DType::I64);
+        if kept.is_none() && (integer || !nanovllm_gguf::is_supported(dtype)) {
             return Err(Error::UnsupportedDType { device: NAME, what: "a weight", dtype });
         }
         let row_bytes = dtype.bytes_for(cols).ok_or(Error::Shape {
@@ -137,6 +138,13 @@ impl Part {
             Self::Quantized(weight) => weight.embedding(ids),
         }
     }
+}
+
+/// The type that a weight of type `dtype` is kept in where blocks are: f32 for blocks candle does not multiply with. Dense types
+/// are widened without loss and count as themselves.
+pub(crate) fn stored_as(dtype: DType, cols: usize) -> DType {
+    let widened = dtype.block_size() > 1 && candle_dtype(dtype, cols).is_none();
+    if widened { DType::F32 } else { dtype }
 }
 
 /// candle's name for a block type it can multiply with, in rows of `cols`.

@@ -4,7 +4,24 @@ use nanovllm_backend::DType;
 use nanovllm_backend::conformance::{Claims, PRODUCT, QUANTIZED};
 use nanovllm_candle::{CandleBackend, CandleOptions};
 
-const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::Bf16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+/// Every type candle multiplies with, and of each kind of the others one.
+const DTYPES: &[DType] = &[
+    DType::F32,
+    DType::F16,
+    DType::Bf16,
+    DType::Q8_0,
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q2_K,
+    DType::Q3_K,
+    DType::Q4_K,
+    DType::Q5_K,
+    DType::Q6_K,
+    DType::IQ4_NL,
+    DType::MXFP4,
+];
 
 fn candle(oracle: bool) -> [CandleBackend; 1] {
     [CandleBackend::new(CandleOptions { oracle })]

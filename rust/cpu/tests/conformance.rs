@@ -4,7 +4,24 @@ use nanovllm_backend::DType;
 use nanovllm_backend::conformance::{Claims, PRODUCT, QUANTIZED};
 use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions, Isa};
 
-const DTYPES: &[DType] = &[DType::F32, DType::F16, DType::Bf16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+/// One or more of each layout; the rest of the types must be right as well, once.
+const DTYPES: &[DType] = &[
+    DType::F32,
+    DType::F16,
+    DType::Bf16,
+    DType::Q8_0,
+    DType::Q4_0,
+    DType::Q4_1,
+    DType::Q5_0,
+    DType::Q5_1,
+    DType::Q2_K,
+    DType::Q3_K,
+    DType::Q4_K,
+    DType::Q5_K,
+    DType::Q6_K,
+    DType::IQ4_NL,
+    DType::MXFP4,
+];
 /// 15-bit activations lose next to nothing.
 const CLAIMS: Claims = Claims { dtypes: DTYPES, half: PRODUCT, quantized: 1e-7 };
 /// 8-bit ones lose more.

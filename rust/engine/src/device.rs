@@ -11,7 +11,7 @@ use crate::EngineError;
 /// Where and how a model runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// The device: "cpu".
+    /// The device: "cpu"; with the feature `candle` also "candle", and "candle-f32" with every weight widened to f32.
     pub device: String,
     /// Threads of the CPU device; as many as the machine offers when not given.
     pub num_threads: Option<usize>,
@@ -46,20 +46,51 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Loaded, EngineError> {
         None => Tokenizer::from_dir(path)?,
     };
     let model = match options.device.as_str() {
-        "cpu" => {
-            let isa = options.isa.as_deref().map(str::parse).transpose()?;
-            let activation_bits = match options.activation_bits {
-                8 => ActivationBits::Eight,
-                16 => ActivationBits::Sixteen,
-                other => {
-                    let got = other.to_string();
-                    return Err(EngineError::Config { field: "activation_bits", expected: "8 or 16", got });
-                }
-            };
-            let backend = CpuBackend::new(CpuOptions { num_threads: options.num_threads, isa, activation_bits })?;
+        "cpu" => nanovllm_model::load(cpu(options)?, &checkpoint, options.max_model_len)?,
+        #[cfg(feature = "candle")]
+        name @ ("candle" | "candle-f32") => {
+            let backend = candle(options, name == "candle-f32")?;
             nanovllm_model::load(backend, &checkpoint, options.max_model_len)?
         }
-        other => return Err(EngineError::Config { field: "device", expected: "\"cpu\"", got: format!("{other:?}") }),
+        other => {
+            return Err(EngineError::Config { field: "device", expected: DEVICES, got: format!("{other:?}") });
+        }
     };
     Ok(Loaded { model, tokenizer, config })
+}
+
+#[cfg(feature = "candle")]
+const DEVICES: &str = r#""cpu", "candle" or "candle-f32""#;
+#[cfg(not(feature = "candle"))]
+const DEVICES: &str = r#""cpu" (this build lacks the feature "candle")"#;
+
+fn cpu(options: &LoadOptions) -> Result<CpuBackend, EngineError> {
+    let isa = options.isa.as_deref().map(str::parse).transpose()?;
+    let activation_bits = match options.activation_bits {
+        8 => ActivationBits::Eight,
+        16 => ActivationBits::Sixteen,
+        other => {
+            let got = other.to_string();
+            return Err(EngineError::Config { field: "activation_bits", expected: "8 or 16", got });
+        }
+    };
+    Ok(CpuBackend::new(CpuOptions { num_threads: options.num_threads, isa, activation_bits })?)
+}
+
+/// candle has no options of its own; those of the CPU device are refused rather than ignored.
+#[cfg(feature = "candle")]
+fn candle(options: &LoadOptions, oracle: bool) -> Result<nanovllm_candle::CandleBackend, EngineError> {
+    let refused = |field, expected, got| Err(EngineError::Config { field, expected, got });
+    if let Some(threads) = options.num_threads {
+        let expected = "None with candle, which takes its threads from RAYON_NUM_THREADS";
+        return refused("num_threads", expected, threads.to_string());
+    }
+    if let Some(isa) = &options.isa {
+        return refused("isa", "None with candle, which chooses its own", format!("{isa:?}"));
+    }
+    if options.activation_bits != 16 {
+        let expected = "left at 16 with candle, whose formats choose their own";
+        return refused("activation_bits", expected, options.activation_bits.to_string());
+    }
+    Ok(nanovllm_candle::CandleBackend::new(nanovllm_candle::CandleOptions { oracle }))
 }

@@ -90,6 +90,12 @@ impl PyBlockManager {
         Ok(Self { pool: Pool::Own(Arc::new(Guarded::new(pool))), block_size, num_blocks })
     }
 
+    /// For subclasses to call: the pool is made by `__new__`.
+    #[allow(clippy::unused_self)] // a method of Python's
+    fn __init__(&self, num_blocks: &Bound<'_, PyAny>, block_size: &Bound<'_, PyAny>) {
+        let _ = (num_blocks, block_size);
+    }
+
     /// xxh64 of the prefix's hash, unless that is -1, and the token ids.
     #[classmethod]
     #[pyo3(signature = (token_ids, prefix = None), text_signature = "($cls, token_ids, prefix=-1)")]

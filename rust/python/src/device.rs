@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nanovllm_backend::Backend;
+#[cfg(feature = "candle")]
+use nanovllm_candle::{CandleBackend, CandleOptions};
 use nanovllm_cpu::{CpuBackend, CpuOptions};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -15,13 +17,23 @@ use crate::guarded::Guarded;
 pub(crate) enum Device {
     /// "cpu", with every option at its default.
     Cpu(Arc<Guarded<CpuBackend>>),
+    /// "candle", and "candle-f32" with every weight widened to f32.
+    #[cfg(feature = "candle")]
+    Candle(Arc<Guarded<CandleBackend>>),
 }
+
+#[cfg(feature = "candle")]
+const DEVICES: &str = r#""cpu", "candle" or "candle-f32""#;
+#[cfg(not(feature = "candle"))]
+const DEVICES: &str = r#""cpu" (this build lacks the feature "candle")"#;
 
 /// Evaluates the expression with the name bound to the device's `&Arc<Guarded<B>>`, whatever its backend `B` is.
 macro_rules! on_device {
     ($device:expr, $backend:ident => $body:expr) => {
         match $device {
             $crate::device::Device::Cpu($backend) => $body,
+            #[cfg(feature = "candle")]
+            $crate::device::Device::Candle($backend) => $body,
         }
     };
 }
@@ -34,9 +46,18 @@ impl Device {
     /// ValueError for an unknown name; what the backend raises for a machine it cannot run on.
     pub(crate) fn named(name: &str) -> PyResult<Self> {
         static CPU: Slot<CpuBackend> = Slot::empty();
+        #[cfg(feature = "candle")]
+        static CANDLE: [Slot<CandleBackend>; 2] = [Slot::empty(), Slot::empty()];
         match name {
             "cpu" => CPU.get_or_make(|| CpuBackend::new(CpuOptions::default())).map(Self::Cpu),
-            _ => Err(PyValueError::new_err(format!("device must be \"cpu\", got {name:?}"))),
+            #[cfg(feature = "candle")]
+            "candle" | "candle-f32" => {
+                let oracle = name == "candle-f32";
+                CANDLE[usize::from(oracle)]
+                    .get_or_make(|| Ok(CandleBackend::new(CandleOptions { oracle })))
+                    .map(Self::Candle)
+            }
+            _ => Err(PyValueError::new_err(format!("device must be {DEVICES}, got {name:?}"))),
         }
     }
 }
@@ -55,13 +76,11 @@ pub(crate) fn download<B: Backend>(backend: &B, x: &B::Tensor) -> nanovllm_backe
 #[pyfunction]
 #[pyo3(signature = (*, device))]
 pub(crate) fn memory(device: &str) -> PyResult<(u64, u64, u64)> {
-    match Device::named(device)? {
-        Device::Cpu(_) => {
-            let memory = nanovllm_engine::Memory::detect()
-                .ok_or_else(|| PyRuntimeError::new_err("the system does not say how much memory there is"))?;
-            Ok((memory.limit, memory.limit - memory.available(), memory.available()))
-        }
-    }
+    // Whichever it is, it lives in this process.
+    Device::named(device)?;
+    let memory = nanovllm_engine::Memory::detect()
+        .ok_or_else(|| PyRuntimeError::new_err("the system does not say how much memory there is"))?;
+    Ok((memory.limit, memory.limit - memory.available(), memory.available()))
 }
 
 /// Room for the one backend of a name.

@@ -36,6 +36,12 @@ impl PyScheduler {
         Ok(Self { home, block_manager: OnceLock::new(), block_size })
     }
 
+    /// For subclasses to call: the scheduler is made by `__new__`.
+    #[allow(clippy::unused_self)] // a method of Python's
+    fn __init__(&self, config: &Bound<'_, PyAny>) {
+        let _ = config;
+    }
+
     /// Whether no sequence waits or runs.
     fn is_finished(&self, py: Python<'_>) -> PyResult<bool> {
         self.home.scheduler(py, |scheduler| scheduler.is_finished())

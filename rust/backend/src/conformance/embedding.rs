@@ -8,7 +8,7 @@ use crate::Backend;
 pub fn embedding_gathers_rows<B: Backend>(backend: &B, claims: &Claims) {
     let mut random = Random::new(6);
     for &dtype in claims.dtypes {
-        let stored = Stored::claimed(&mut random, dtype, 37, 2 * dtype.block_size());
+        let stored = Stored::new(&mut random, dtype, 37, 2 * dtype.block_size());
         let weight = stored.pack(backend);
         for count in [1, 2, 7, 64] {
             let ids: Vec<u32> = (0..count).map(|_| random.below(stored.rows) as u32).collect();
@@ -24,7 +24,7 @@ pub fn embedding_gathers_rows<B: Backend>(backend: &B, claims: &Claims) {
 pub fn embedding_of_stacked_weights<B: Backend>(backend: &B, claims: &Claims) {
     let mut random = Random::new(7);
     let cols = claims.dtypes.iter().map(|d| d.block_size()).max().unwrap_or(1);
-    let stored: Vec<_> = claims.dtypes.iter().map(|&dtype| Stored::claimed(&mut random, dtype, 5, cols)).collect();
+    let stored: Vec<_> = claims.dtypes.iter().map(|&dtype| Stored::new(&mut random, dtype, 5, cols)).collect();
     let rows: Vec<&[f32]> = stored.iter().flat_map(|s| s.values.chunks(cols)).collect();
     let weight = backend.concat(stored.iter().map(|s| s.pack(backend)).collect()).expect("of equal columns");
     // All of them, and a few: then some parts give none.

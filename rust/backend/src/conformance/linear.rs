@@ -32,7 +32,7 @@ pub fn linear_of_every_type<B: Backend>(backend: &B, claims: &Claims) {
     let mut random = Random::new(9);
     for &dtype in claims.dtypes {
         let cols = if dtype.block_size() > 64 { 2 * dtype.block_size() } else { 96 };
-        let stored = Stored::claimed(&mut random, dtype, 50, cols);
+        let stored = Stored::new(&mut random, dtype, 50, cols);
         for rows in [1, 2, 3, 8, 13, 65] {
             product(backend, claims, &mut random, &stored, rows);
         }
@@ -51,7 +51,7 @@ pub fn linear_of_odd_shapes<B: Backend>(backend: &B, claims: &Claims) {
         };
         // A few products may cancel to nearly nothing, and the error be large beside them.
         let (rows, outputs) = if rows * outputs < 16 { (rows + 4, outputs + 4) } else { (rows, outputs) };
-        let stored = Stored::claimed(&mut random, dtype, outputs, cols);
+        let stored = Stored::new(&mut random, dtype, outputs, cols);
         product(backend, claims, &mut random, &stored, rows);
     });
 }
@@ -67,7 +67,7 @@ pub fn linear_of_stacked_parts<B: Backend>(backend: &B, claims: &Claims) {
     let stored: Vec<_> = types
         .iter()
         .zip(outputs.into_iter().cycle())
-        .map(|(&dtype, outputs)| Stored::claimed(&mut random, dtype, outputs, cols))
+        .map(|(&dtype, outputs)| Stored::new(&mut random, dtype, outputs, cols))
         .collect();
     let total: usize = stored.iter().map(|s| s.rows).sum();
     let weight = backend.concat(stored.iter().map(|s| s.pack(backend)).collect()).expect("of equal columns");
@@ -94,7 +94,7 @@ pub fn linear_adds_the_bias<B: Backend>(backend: &B, claims: &Claims) {
     let mut random = Random::new(11);
     for &dtype in claims.dtypes {
         let cols = dtype.block_size().max(32);
-        let stored = Stored::claimed(&mut random, dtype, 21, cols);
+        let stored = Stored::new(&mut random, dtype, 21, cols);
         let weight = stored.pack(backend);
         let (bias, biases) = random_tensor(backend, &mut random, 1, stored.rows);
         for rows in [1, 6] {
