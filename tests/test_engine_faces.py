@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import GOLDEN
 from nanovllm import LLM, SamplingParams, _core
 from nanovllm.config import Config
 from nanovllm.engine.block_manager import Block, BlockManager
@@ -23,7 +24,9 @@ from nanovllm.engine.model_runner import ModelRunner
 from nanovllm.engine.scheduler import Scheduler
 from nanovllm.engine.sequence import Sequence, SequenceStatus
 from nanovllm.exceptions import PreconditionError
+from nanovllm.models.qwen3 import Qwen3ForCausalLM
 from nanovllm.utils.context import Context, get_context
+from nanovllm.utils.loader import load_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 PROMPTS = [[1, 2, 3], [4, 5, 6, 7], [1, 2, 3, 9]]
@@ -698,3 +701,27 @@ def test_a_models_config_is_complete(tiny_qwen3: str) -> None:
     assert all(getattr(config, name) is not None for name in (*names.split(), "tie_word_embeddings", "vocab_size"))
     assert config.dtype == config.torch_dtype == "float32"
     assert copy.deepcopy(config) == through_pickle(config) == config
+
+
+def test_any_object_with_nano_vllms_fields_will_do(tiny_qwen3: str, llm: LLM) -> None:
+    own = Config(tiny_qwen3, num_kvcache_blocks=4)
+    fields = "model max_num_batched_tokens max_num_seqs max_model_len gpu_memory_utilization tensor_parallel_size"
+    names = f"{fields} enforce_eager hf_config eos kvcache_block_size num_kvcache_blocks".split()
+    runner = ModelRunner(SimpleNamespace(**{name: getattr(own, name) for name in names}))
+    assert runner.prepare_block_tables([]).size == 0
+    runner.exit()
+    params = SimpleNamespace(temperature=0.0, max_tokens=3, ignore_eos=True)
+    expected = llm.generate([[1, 2]], SamplingParams(temperature=0, max_tokens=3, ignore_eos=True), use_tqdm=False)
+    assert llm.generate([[1, 2]], params, use_tqdm=False) == expected
+    assert llm.generate([[1, 2]], [params], use_tqdm=False) == expected
+
+
+@pytest.mark.parametrize("name", ["tiny_qwen3", "tiny_llama"])
+def test_a_model_is_made_from_its_own_config(name: str) -> None:
+    """nano-vLLM's own line, with what transformers 5 nests: `rope_parameters` is a dict."""
+    config = Config(str(GOLDEN / name)).hf_config
+    assert config is not None
+    assert isinstance(getattr(config, "rope_parameters", {}), dict)
+    model = Qwen3ForCausalLM(config)
+    load_model(model, str(GOLDEN / name))
+    assert model.get_parameter("model.norm.weight").shape == (config.hidden_size,)

@@ -19,7 +19,8 @@ _RENAMED = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
 class HfConfig:
     """A model's config.json with attribute access (for a GGUF file, the same keys built from its metadata).
 
-    What the file leaves to transformers' defaults is filled in, and `dtype` and `torch_dtype` are one, by name.
+    What the file leaves to transformers' defaults is filled in. Nested objects are dicts, as in transformers, and `dtype`
+    and `torch_dtype` are one, by name.
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -33,7 +34,7 @@ class HfConfig:
             value = values.get(_RENAMED.get(name), _MISSING)
         if value is _MISSING:
             raise AttributeError(f"the model's config has no {name!r}")
-        return HfConfig(value) if isinstance(value, dict) else value
+        return value
 
     def __contains__(self, name: object) -> bool:
         return name in self._values
@@ -125,7 +126,7 @@ class Config:
         _require(
             _is_int(self.tensor_parallel_size, 1) and self.tensor_parallel_size == 1,
             "tensor_parallel_size",
-            "1 on the cpu device",
+            "1, as there is no device with shards yet",
             self.tensor_parallel_size,
         )
         size = self.kvcache_block_size

@@ -5,11 +5,11 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence as AbcSequence
 from dataclasses import fields
 from numbers import Integral
 from time import perf_counter
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from tqdm.auto import tqdm
 
@@ -17,14 +17,14 @@ from nanovllm._core import Engine, FinishedSequence
 from nanovllm.config import Config
 from nanovllm.engine.model_runner import ModelRunner
 from nanovllm.engine.scheduler import Scheduler
-from nanovllm.engine.sequence import Sequence as TokenSequence
+from nanovllm.engine.sequence import Sequence
 from nanovllm.sampling_params import SamplingParams
 from nanovllm.utils.hub import resolve_model
 from nanovllm.utils.tokenizer import Message, Tokenizer, is_conversation_list
 
 _LOGGER = logging.getLogger("nanovllm")
 
-Prompt = str | Sequence[int]
+Prompt = str | AbcSequence[int]
 """Text, or token ids."""
 
 
@@ -89,7 +89,7 @@ class LLMEngine:
         config.eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
         config.num_kvcache_blocks = engine.stats()["num_kvcache_blocks"]
         # Views on what runs, for programs that look into the engine or step by hand.
-        TokenSequence.block_size = config.kvcache_block_size
+        Sequence.block_size = config.kvcache_block_size
         self.scheduler = Scheduler(engine)
         self.model_runner = ModelRunner.of_engine(config, engine)
         # One caller's step may finish another's sequence: of a second thread in generate, or of add_request and step.
@@ -106,9 +106,9 @@ class LLMEngine:
         """
         params = SamplingParams() if sampling_params is None else sampling_params
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        seq_id = next(TokenSequence.counter)
+        seq_id = next(Sequence.counter)
         self._engine.add_request(
-            seq_id, token_ids, params.temperature, params.max_tokens, params.ignore_eos, params.seed
+            seq_id, token_ids, params.temperature, params.max_tokens, params.ignore_eos, getattr(params, "seed", None)
         )
         return seq_id
 
@@ -133,8 +133,8 @@ class LLMEngine:
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        prompts: Prompt | AbcSequence[Prompt],
+        sampling_params: SamplingParams | AbcSequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
         *,
         skip_special_tokens: bool = False,
@@ -180,8 +180,8 @@ class LLMEngine:
 
     def chat(
         self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        messages: AbcSequence[Message] | AbcSequence[AbcSequence[Message]],
+        sampling_params: SamplingParams | AbcSequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
         *,
         skip_special_tokens: bool = True,
@@ -262,16 +262,18 @@ class LLMEngine:
         return [done[seq_id] for seq_id in seq_ids]
 
 
-def _as_batch(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
     items: list[Any] = list(prompts)
     return [items] if items and isinstance(items[0], Integral) else items
 
 
-def _as_params(params: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * num_prompts
+def _as_params(params: SamplingParams | AbcSequence[SamplingParams] | None, num_prompts: int) -> list[SamplingParams]:
+    if params is None:
+        params = SamplingParams()
+    if hasattr(params, "temperature"):  # ours, or any object with nano-vLLM's three fields
+        return [cast("SamplingParams", params)] * num_prompts
     params = list(params)
     if len(params) != num_prompts:
         raise ValueError(

@@ -28,7 +28,8 @@ class ModelRunner:
     steps together. Model and cache are allocated when the runner is made, and there is no warm-up.
 
     Args:
-        config: A `Config`; `num_kvcache_blocks` is filled in.
+        config: A `Config`, or any object with nano-vLLM's fields, which gets the others' defaults;
+            `num_kvcache_blocks` is filled in.
         rank: The rank of this process; there is one, 0.
         event: Accepted for nano-vLLM's programs: with one rank there is nobody to signal.
 
@@ -46,11 +47,7 @@ class ModelRunner:
             gpu_memory_utilization=config.gpu_memory_utilization,
             kvcache_block_size=config.kvcache_block_size,
             num_kvcache_blocks=config.num_kvcache_blocks,
-            device=config.device,
-            num_threads=config.num_threads,
-            isa=config.isa,
-            activation_bits=config.activation_bits,
-            kv_cache_dtype=config.kv_cache_dtype,
+            **_device_options(config),
         )
         config.num_kvcache_blocks = self._core.num_kvcache_blocks
 
@@ -178,3 +175,9 @@ def _list(values: Any) -> Any:
 
 def _optional(values: Any) -> Any:
     return None if values is None else _list(values)
+
+
+def _device_options(config: Config) -> dict[str, Any]:
+    """The fields that nano-vLLM's `Config` does not have."""
+    names = ("device", "num_threads", "isa", "activation_bits", "kv_cache_dtype")
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
