@@ -19,7 +19,7 @@ _RENAMED = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
 class HfConfig:
     """A model's config.json with attribute access (for a GGUF file, the same keys built from its metadata).
 
-    What the file leaves to transformers' defaults is filled in. Nested objects are dicts, as in transformers, and `dtype`
+    What the file leaves to transformers' defaults is filled in. Nested objects are dicts, as in transformers. `dtype`
     and `torch_dtype` are one, by name.
     """
 
