@@ -57,7 +57,8 @@ fn run(kernels: &MatmulKernels, threads: usize, x: &Tensor, w: &Weight, bias: Op
     out.as_slice().to_vec()
 }
 
-/// Squared error over the squared outputs, or over the squares of their terms where these cancel by chance.
+/// Squared error over the squared outputs, or over what these would be on average where terms cancel, or a large input meets a
+/// small weight, by chance.
 fn nmse(x: &[f32], w: &[f32], bias: &[f32], cols: usize, got: &[f32]) -> f64 {
     let (mut error, mut norm) = (0.0, 1e-30);
     for (i, x) in x.chunks_exact(cols).enumerate() {
@@ -65,8 +66,8 @@ fn nmse(x: &[f32], w: &[f32], bias: &[f32], cols: usize, got: &[f32]) -> f64 {
             let exact: f64 = x.iter().zip(w).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             let exact = exact + f64::from(bias[j]);
             error += (exact - f64::from(got[i * bias.len() + j])).powi(2);
-            let terms: f64 = x.iter().zip(w).map(|(a, b)| (f64::from(*a) * f64::from(*b)).powi(2)).sum();
-            norm += terms.max(exact * exact);
+            let energy = |v: &[f32]| v.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+            norm += (energy(x) * energy(w) / cols as f64).max(exact * exact);
         }
     }
     error / norm
