@@ -133,7 +133,7 @@ def test_types_follow_the_mix(tmp_path: Path) -> None:
     assert types_of(path)["output.weight"] == "Q4_0"
 
 
-@pytest.mark.parametrize(("mix", "limit"), [("Q8_0", 1e-3), ("Q4_1", 1e-2), ("Q4_0", 0.1)])
+@pytest.mark.parametrize(("mix", "limit"), [("Q8_0", 1e-3), ("Q5_1", 0.03), ("IQ4_NL", 0.3), ("Q4_K_M", 0.3)])
 def test_fewer_bits_are_a_little_different(mix: str, limit: float, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     report = run("quantize", GOLDEN / "tiny_llama", path, "--type", mix).stdout
