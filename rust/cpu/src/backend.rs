@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
 
 use crate::activations::{ActivationBits, Activations};
+use crate::arena::Arena;
 use crate::attention::{self, AttentionKernels, Scratch as AttentionScratch};
 use crate::claims::Claims;
 use crate::format;
@@ -32,6 +33,7 @@ pub struct CpuOptions {
 pub struct CpuBackend {
     isa: Isa,
     team: Team,
+    arena: Arena,
     matmul: MatmulKernels,
     rows: RowKernels,
     attention: AttentionKernels,
@@ -59,6 +61,7 @@ impl CpuBackend {
         let attention = AttentionKernels::new(isa);
         Ok(Self {
             isa,
+            arena: Arena::default(),
             matmul: MatmulKernels::new(isa, options.activation_bits),
             rows: RowKernels::new(isa),
             attention,
@@ -116,7 +119,7 @@ impl Backend for CpuBackend {
     }
 
     fn pack(&self, part: &WeightPart<'_>) -> Result<Weight> {
-        Ok(Weight { parts: vec![Packed::new(part, self.matmul.lanes, &self.team)?] })
+        Ok(Weight { parts: vec![Packed::new(part, self.matmul.lanes, &self.arena, &self.team)?] })
     }
 
     fn stored_as(&self, dtype: DType, _cols: usize) -> DType {

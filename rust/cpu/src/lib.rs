@@ -3,6 +3,7 @@
 #![allow(clippy::cast_ptr_alignment)] // their loads and stores are the unaligned ones
 
 mod activations;
+mod arena;
 mod attention;
 mod backend;
 mod buffer;

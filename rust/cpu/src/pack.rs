@@ -8,7 +8,7 @@
 use half::{bf16, f16};
 use nanovllm_backend::{DType, Error, Result, WeightPart};
 
-use crate::buffer::Buffer;
+use crate::arena::{Arena, Piece};
 use crate::claims::Claims;
 use crate::format::{Coding, Format, Stored};
 use crate::layout::{BLOCK, FOURS, Scaling, Shape};
@@ -20,7 +20,7 @@ pub(crate) struct Packed {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) lanes: usize,
-    data: Buffer<u8>,
+    data: Piece,
 }
 
 /// The bytes of a matrix being packed, written group by group from several threads.
@@ -30,8 +30,8 @@ struct Destination(*mut u8);
 unsafe impl Sync for Destination {}
 
 impl Packed {
-    /// Packs `part` into groups of `lanes` rows.
-    pub(crate) fn new(part: &WeightPart<'_>, lanes: usize, team: &Team) -> Result<Self> {
+    /// Packs `part` into groups of `lanes` rows, in memory of `arena`.
+    pub(crate) fn new(part: &WeightPart<'_>, lanes: usize, arena: &Arena, team: &Team) -> Result<Self> {
         let WeightPart { dtype, rows, cols, data } = *part;
         let format = Format::of(dtype).ok_or(Error::UnsupportedDType { device: "cpu", what: "a weight", dtype })?;
         let row_bytes = dtype.bytes_for(cols).ok_or(Error::Shape {
@@ -45,7 +45,7 @@ impl Packed {
         }
         let groups = rows.div_ceil(lanes);
         let group_bytes = format.group_bytes(lanes, cols);
-        let mut packed = Buffer::zeroed(groups.saturating_mul(group_bytes), "a packed weight")?;
+        let mut packed = arena.zeroed(groups.saturating_mul(group_bytes), "a packed weight")?;
         let destination = Destination(packed.as_mut_ptr());
         let claims = Claims::new(groups);
         team.run(|_| {

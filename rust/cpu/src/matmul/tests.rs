@@ -2,6 +2,7 @@ use nanovllm_backend::{DType, WeightPart};
 use proptest::prelude::*;
 
 use super::*;
+use crate::arena::Arena;
 use crate::format::tests::{DENSE, QUANTIZED, random_weight, set_scales};
 
 /// A weight of random parts, with its values.
@@ -11,7 +12,10 @@ fn weight(parts: &[(DType, usize)], cols: usize, seed: u64, lanes: usize) -> (We
     let mut packed = Vec::new();
     for (i, &(dtype, rows)) in parts.iter().enumerate() {
         let (data, x) = random_weight(dtype, rows, cols, seed ^ i as u64);
-        packed.push(Packed::new(&WeightPart { dtype, rows, cols, data: &data }, lanes, &team).expect("packs"));
+        packed.push(
+            Packed::new(&WeightPart { dtype, rows, cols, data: &data }, lanes, &Arena::default(), &team)
+                .expect("packs"),
+        );
         values.extend(x);
     }
     (Weight { parts: packed }, values)
@@ -163,7 +167,9 @@ fn extreme_codes_do_not_saturate() {
                 for (set, kernels) in sets(bits) {
                     let team = Team::new(1).expect("one");
                     let part = WeightPart { dtype, rows, cols, data: &data };
-                    let w = Weight { parts: vec![Packed::new(&part, kernels.lanes, &team).expect("packs")] };
+                    let w = Weight {
+                        parts: vec![Packed::new(&part, kernels.lanes, &Arena::default(), &team).expect("packs")],
+                    };
                     let got = run(&kernels, 1, &tensor(1, cols, &x), &w, None);
                     let error = nmse(&x, &values, &[0.0; 17], cols, &got);
                     assert!(error < 1e-9, "{set} {dtype} {code:#x}: {error:e}");
@@ -183,7 +189,7 @@ fn every_exponent_is_applied() {
     for (set, kernels) in sets(BITS[0]) {
         let team = Team::new(1).expect("one");
         let part = WeightPart { dtype: DType::MXFP4, rows: 256, cols: 32, data: &data };
-        let w = Weight { parts: vec![Packed::new(&part, kernels.lanes, &team).expect("packs")] };
+        let w = Weight { parts: vec![Packed::new(&part, kernels.lanes, &Arena::default(), &team).expect("packs")] };
         let got = run(&kernels, 1, &tensor(1, 32, &x), &w, None);
         // From 2^112 on, a scale times the integer sum is infinite.
         for (e, (got, values)) in got.iter().zip(values.chunks_exact(32)).enumerate().take(240) {

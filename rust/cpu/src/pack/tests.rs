@@ -6,7 +6,8 @@ use crate::format::tests::{QUANTIZED, random_weight, set_scales};
 /// The values of `bytes` once packed.
 fn packed(dtype: DType, rows: usize, cols: usize, bytes: &[u8], lanes: usize) -> Vec<f32> {
     let team = Team::new(1).expect("one");
-    let packed = Packed::new(&WeightPart { dtype, rows, cols, data: bytes }, lanes, &team).expect("packs");
+    let packed =
+        Packed::new(&WeightPart { dtype, rows, cols, data: bytes }, lanes, &Arena::default(), &team).expect("packs");
     let mut values = vec![0.0; rows * cols];
     for (i, row) in values.chunks_exact_mut(cols).enumerate() {
         packed.unpack_row(i, row);
@@ -71,7 +72,10 @@ fn scales_that_are_not_finite_stay_so() {
 fn wrong_sizes_and_types_are_named() {
     let team = Team::new(1).expect("one");
     let pack = |dtype, rows, cols, data: &[u8]| {
-        Packed::new(&WeightPart { dtype, rows, cols, data }, 8, &team).err().map(|e| e.to_string()).unwrap_or_default()
+        Packed::new(&WeightPart { dtype, rows, cols, data }, 8, &Arena::default(), &team)
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default()
     };
     assert!(pack(DType::Q8_0, 1, 33, &[0; 34]).contains("64"));
     assert!(pack(DType::F32, 2, 2, &[0; 15]).contains("16"));
