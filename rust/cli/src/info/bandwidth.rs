@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
 use nanovllm_engine::Memory;
 use serde::Serialize;
 
@@ -24,14 +25,17 @@ const TIME: Duration = Duration::from_millis(400);
 /// for it.
 pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
     let available = Memory::detect().map_or(BYTES, |memory| memory.available());
-    let words = usize::try_from(BYTES.min(available / 4) / 8).ok()?;
-    let share = words / threads;
-    let mut buffer: Vec<u64> = Vec::new();
-    if share == 0 || buffer.try_reserve_exact(share * threads).is_err() {
+    let bytes = usize::try_from(BYTES.min(available / 4)).ok()?;
+    let share = bytes / threads / CHUNK * CHUNK;
+    if share == 0 {
         return None;
     }
+    // On huge pages where they are to be had, as the engine's weights are.
+    let mut buffer = MmapMut::map_anon(share * threads).ok()?;
+    #[cfg(target_os = "linux")]
+    let _ = buffer.advise(memmap2::Advice::HugePage);
     // Written, so that the pages exist: unmapped ones all read the system's one page of zeros.
-    buffer.extend(0..(share * threads) as u64);
+    buffer.fill(1);
     let started = Instant::now();
     let mut fastest = Duration::MAX;
     while started.elapsed() < TIME {
@@ -43,16 +47,20 @@ pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
         });
         fastest = fastest.min(pass.elapsed());
     }
-    let bytes_per_second = (share * threads * 8) as f64 / fastest.as_secs_f64();
+    let bytes_per_second = (share * threads) as f64 / fastest.as_secs_f64();
     Some(Bandwidth { threads, bytes_per_second })
 }
 
-/// Enough sums side by side that memory, not addition, is the limit.
-fn sum(part: &[u64]) -> u64 {
-    let mut sums = [0u64; 32];
-    for chunk in part.chunks_exact(32) {
-        for (sum, &word) in sums.iter_mut().zip(chunk) {
-            *sum = sum.wrapping_add(word);
+/// Bytes added up at a time: enough sums side by side that memory, not addition, is the limit.
+const CHUNK: usize = 256;
+
+fn sum(part: &[u8]) -> u64 {
+    let mut sums = [0u64; CHUNK / 8];
+    for chunk in part.chunks_exact(CHUNK) {
+        for (sum, word) in sums.iter_mut().zip(chunk.chunks_exact(8)) {
+            *sum = sum.wrapping_add(u64::from_ne_bytes([
+                word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
+            ]));
         }
     }
     sums.iter().fold(0, |a, &b| a.wrapping_add(b))
