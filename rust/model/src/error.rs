@@ -89,7 +89,9 @@ pub enum LoadError {
         error: nanovllm_backend::Error,
     },
     /// A tensor's element type cannot be read.
-    #[error("tensor {name:?} has the unsupported type {dtype}; supported: F32, F16, BF16, F64 and every quantised GGUF type")]
+    #[error(
+        "tensor {name:?} has the unsupported type {dtype}; supported: F32, F16, BF16, F64 and every quantised GGUF type"
+    )]
     UnsupportedDType {
         /// Its name, as stored.
         name: String,
