@@ -1,9 +1,9 @@
 """Our quantiser beside llama.cpp's, judged by llama.cpp: perplexity of both programs' files on the same text.
 
-    python bench/perplexity.py MODEL.gguf --llama-bin DIR [--types Q4_K_M,Q8_0] [--text FILE]
+    python bench/perplexity.py MODEL.gguf --llama-bin DIR [--types Q4_K_M,Q8_0] [--text FILE | --no-text]
 
 DIR holds `llama-quantize` and `llama-perplexity`. Prints the perplexities, their ratio, how many tensors have the same
-type and how many the same bytes, then one line of JSON.
+type and how many the same bytes, then one line of JSON. Without a text only types and bytes are compared.
 """
 
 import argparse
@@ -56,9 +56,10 @@ def main() -> None:
     parser.add_argument("--llama-bin", type=Path, required=True)
     parser.add_argument("--types", default=",".join(TYPES))
     parser.add_argument("--text", type=Path, default=TEXT)
+    parser.add_argument("--no-text", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     print(f"{'type':8}{'ours':>10}{'llama.cpp':>11}{'ratio':>9}{'tensors':>9}{'same type':>11}{'same bytes':>12}")
     with tempfile.TemporaryDirectory() as directory:
         ours, theirs = Path(directory) / "ours.gguf", Path(directory) / "theirs.gguf"
@@ -66,10 +67,13 @@ def main() -> None:
             run(sys.executable, "-m", "nanovllm", "quantize", args.model, ours, "--type", name, "--force")
             run(args.llama_bin / "llama-quantize", "--allow-requantize", args.model, theirs, name, str(args.threads))
             tensors, same_type, same_bytes = compare(ours, theirs)
-            first, second = (perplexity(args.llama_bin, file, args.text, args.threads) for file in (ours, theirs))
-            rows[name] = {"ours": first, "llama.cpp": second, "ratio": first / second, "tensors": tensors}
-            rows[name] |= {"same_type": same_type, "same_bytes": same_bytes}
-            print(f"{name:8}{first:10.4f}{second:11.4f}{first / second:9.5f}{tensors:9}{same_type:11}{same_bytes:12}")
+            rows[name] = {"tensors": tensors, "same_type": same_type, "same_bytes": same_bytes}
+            judged = " " * 30
+            if not args.no_text:
+                first, second = (perplexity(args.llama_bin, file, args.text, args.threads) for file in (ours, theirs))
+                rows[name] |= {"ours": first, "llama.cpp": second, "ratio": first / second}
+                judged = f"{first:10.4f}{second:11.4f}{first / second:9.5f}"
+            print(f"{name:8}{judged}{tensors:9}{same_type:11}{same_bytes:12}", flush=True)
     print(json.dumps({"model": args.model.name, "text": args.text.name, "types": rows}))
 
 
