@@ -56,7 +56,8 @@ def test_info_counts_what_the_file_holds(demo_model: str) -> None:
     assert report["tokenizer"]["vocab_size"] == 49152
     assert "<|im_start|>" in report["tokenizer"]["chat_template"]
     speed = report["speed"]
-    limit = speed["bandwidth"]["bytes_per_second"] / report["memory"]["weight_bytes"]
+    limit = speed["bandwidth"]["bytes_per_second"] / report["memory"]["loaded_bytes"]
+    assert report["memory"]["loaded_bytes"] == pytest.approx(report["memory"]["weight_bytes"], rel=0.001)
     assert speed["tokens_per_second"] == pytest.approx(limit)
     assert 0 < speed["tokens_per_second_at_context"] < limit
 
@@ -221,3 +222,40 @@ def test_an_interrupted_command_leaves_nothing(demo_model: str, tmp_path: Path) 
     assert child.returncode == 130, (out, err)
     assert time.monotonic() - started < 30
     assert not list(tmp_path.iterdir())
+
+
+def test_info_counts_tables_that_replace_codebooks(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "mamba")
+    writer.add_tensor("blk.0.a.weight", np.zeros((4, 50), np.uint8), raw_dtype=gguf.GGMLQuantizationType.IQ1_S)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    memory = info(path)["memory"]
+    assert memory["weight_bytes"] == 4 * 50
+    assert memory["loaded_bytes"] == 4 * 114
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_reader_that_leaves_does_not_end_the_work(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    command = [sys.executable, "-m", "nanovllm", "quantize", str(GOLDEN / "tiny_qwen3"), str(path), "--type", "Q8_0"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.wait(timeout=60) == 0
+    assert child.stderr is not None
+    child.stderr.close()
+    assert types_of(path)["output.weight"] == "Q8_0"
+
+
+def test_a_value_too_large_for_the_type_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "large.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("blk.0.attn_q.weight", np.full((2, 32), 1e6, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert "1000000 is not finite as F16" in error("quantize", path, tmp_path / "out.gguf", "--type", "F16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+import os
 import pickle
 import threading
 import weakref
@@ -725,3 +726,82 @@ def test_a_model_is_made_from_its_own_config(name: str) -> None:
     model = Qwen3ForCausalLM(config)
     load_model(model, str(GOLDEN / name))
     assert model.get_parameter("model.norm.weight").shape == (config.hidden_size,)
+
+
+def test_a_scheduler_ignores_a_status_set_by_hand() -> None:
+    settings = SimpleNamespace(
+        max_num_seqs=4, max_num_batched_tokens=300, eos=-1, kvcache_block_size=256, num_kvcache_blocks=8
+    )
+    scheduler = Scheduler(settings)
+    first, second = Sequence([1, 2, 3]), Sequence(list(range(500)))
+    scheduler.add(first)
+    scheduler.postprocess(*scheduler.schedule()[:1], [7], True)
+    second.status = SequenceStatus.RUNNING
+    scheduler.add(second)
+    assert second.status == SequenceStatus.WAITING
+    scheduler.schedule()
+    scheduler.schedule()  # the first is taken back
+    assert (list(scheduler.running), list(scheduler.waiting)) == ([first], [second])
+
+
+def test_a_pickled_sequence_cannot_be_scheduled(llm: LLM) -> None:
+    copied = through_pickle(Sequence([1, 2, 3], SamplingParams(temperature=0, max_tokens=2)))
+    with pytest.raises(PreconditionError, match="pickled"):
+        llm.scheduler.add(copied)
+    assert llm.is_finished()
+
+
+def test_snapshots_can_be_copied(llm: LLM) -> None:
+    seq = Sequence([1, 2, 3])
+    seq.block_table = [4, 5]
+    for snapshot in (through_pickle(seq.block_table), copy.copy(seq.block_table), copy.deepcopy(seq.block_table)):
+        snapshot.append(6)
+        assert snapshot == [4, 5, 6]
+    assert seq.block_table == [4, 5]
+    assert copy.copy(llm.scheduler.waiting) == through_pickle(llm.scheduler.waiting) == deque()
+
+
+def test_prompts_of_other_kinds_are_refused(llm: LLM) -> None:
+    for prompts in ({"prompt": "x"}, {"a", "b"}, b"abc"):
+        with pytest.raises(TypeError, match="prompts must be"):
+            llm.generate(prompts, use_tqdm=False)  # type: ignore[arg-type]
+    assert not llm.abort(-1)
+    assert not llm.abort(2**64)
+
+
+def test_an_interrupt_loses_no_answer(llm: LLM) -> None:
+    """What finished is with the engine before the interrupt can be raised."""
+
+    class Finished(dict[int, _core.FinishedSequence]):
+        def __setitem__(self, key: int, value: _core.FinishedSequence) -> None:
+            raise AssertionError("set from Rust, not by Python's code")
+
+    ids = [llm.add_request([1, 2, 3], SamplingParams(temperature=0, max_tokens=1)) for _ in range(4)]
+    finished = Finished()
+    assert llm._engine.step(finished) == (4, 12)
+    assert list(finished) == ids
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_another_thread_steps_is_an_error_in_the_child(llm: LLM) -> None:
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with llm._guard:
+            held.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        try:
+            llm.step()
+        except RuntimeError as error:
+            os._exit(0 if "fork" in str(error) else 1)
+        os._exit(2)
+    release.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -203,3 +203,17 @@ def test_real_tensors(dtype: str) -> None:
     context.reset_context()
     assert (out.shape, out.dtype) == ((2, 1, 4, 4), x.dtype)
     assert Sampler(0)(tensor(normal(3, 9)), torch.ones(3)).dtype == torch.int64
+
+
+def test_caches_of_two_types_lose_nothing() -> None:
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    key = value = np.full((1, 1, 2), 1 + 2**-12, np.float32)
+    k_cache, v_cache = np.zeros((1, 2, 1, 2), bfloat16), np.zeros((1, 2, 1, 2), np.float32)
+    store_kvcache(key, value, k_cache, v_cache, np.array([1], np.int32))
+    assert np.array_equal(v_cache[0, 1], value[0])
+    assert np.array_equal(k_cache[0, 1], key[0].astype(bfloat16))
+
+
+def test_an_absurd_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most"):
+        RotaryEmbedding(2**40, 2**40, 1, 1e4)

@@ -288,8 +288,12 @@ class Engine:
         seed: SupportsIndex | None,
     ) -> None:
         """Queues a prompt under an id that no queued sequence has."""
-    def step(self) -> tuple[list[FinishedSequence], int]:
-        """Runs one step: what finished, and the prompt tokens computed or minus the tokens decoded."""
+    def step(self, finished: dict[int, FinishedSequence]) -> tuple[int, int]:
+        """Runs one step. What finished goes into `finished` by id, before signal handlers can run again.
+
+        Returns how many that were, and the number of prompt tokens computed or minus the number of tokens decoded. What
+        a signal handler raises within the step ends it and takes it back.
+        """
     def is_finished(self) -> bool:
         """Whether no sequence waits, runs or is finished but not returned."""
     def abort(self, seq_id: int) -> bool:

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import warnings
+from collections.abc import Iterable, Mapping, Set
 from collections.abc import Sequence as AbcSequence
 from dataclasses import fields
 from numbers import Integral
@@ -94,6 +95,7 @@ class LLMEngine:
         self.model_runner = ModelRunner.of_engine(config, engine)
         # One caller's step may finish another's sequence: of a second thread in generate, or of add_request and step.
         self._lock = threading.RLock()
+        self._process = os.getpid()
         self._finished: dict[int, FinishedSequence] = {}
         self._claimed: set[int] = set()  # sequences that a running generate will collect
 
@@ -107,10 +109,12 @@ class LLMEngine:
         params = SamplingParams() if sampling_params is None else sampling_params
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         seq_id = next(Sequence.counter)
-        self._engine.add_request(
-            seq_id, token_ids, params.temperature, params.max_tokens, params.ignore_eos, getattr(params, "seed", None)
-        )
+        self._queue(seq_id, token_ids, params)
         return seq_id
+
+    def _queue(self, seq_id: int, token_ids: Iterable[int], params: SamplingParams) -> None:
+        seed = getattr(params, "seed", None)  # an object of nano-vLLM's has none
+        self._engine.add_request(seq_id, token_ids, params.temperature, params.max_tokens, params.ignore_eos, seed)
 
     def step(self) -> tuple[list[tuple[int, list[int]]], int]:
         """Runs one prefill or decode step.
@@ -119,8 +123,9 @@ class LLMEngine:
             `(seq_id, token_ids)` of each sequence that finished, and the number of prompt tokens computed, or minus
             the number of tokens decoded. An idle engine gives `([], 0)`.
         """
-        num_tokens = 0 if self._unclaimed() else self._advance()[0]
-        return [(seq_id, self._finished.pop(seq_id).token_ids) for seq_id in self._unclaimed()], num_tokens
+        with self._guard:
+            num_tokens = 0 if self._unclaimed() else self._advance()[0]
+            return [(seq_id, self._finished.pop(seq_id).token_ids) for seq_id in self._unclaimed()], num_tokens
 
     def is_finished(self) -> bool:
         """Whether every added sequence is finished and handed out."""
@@ -128,8 +133,11 @@ class LLMEngine:
 
     def abort(self, seq_id: int) -> bool:
         """Drops a sequence and frees its cache; False when there is none of that id."""
-        dropped = self._finished.pop(seq_id, None) is not None
-        return self._engine.abort(seq_id) or dropped
+        if not 0 <= seq_id < 2**64:
+            return False
+        with self._guard:  # a step under way may be about to finish it
+            found = self._engine.abort(seq_id)
+            return self._finished.pop(seq_id, None) is not None or found
 
     def generate(
         self,
@@ -157,9 +165,10 @@ class LLMEngine:
         seq_ids: list[int] = []
         try:
             for token_ids, param in zip(encoded, params, strict=True):
-                with self._lock:  # no other caller's step may take it before it is claimed
-                    seq_ids.append(self.add_request(token_ids, param))
-                    self._claimed.add(seq_ids[-1])
+                # Known and claimed before it is queued: whatever interrupts this, it is aborted below.
+                seq_ids.append(next(Sequence.counter))
+                self._claimed.add(seq_ids[-1])
+                self._queue(seq_ids[-1], token_ids, param)
             finished = self._run(seq_ids, use_tqdm)
         except BaseException:
             for seq_id in seq_ids:
@@ -225,12 +234,18 @@ class LLMEngine:
             raise RuntimeError("the engine was closed by exit()")
         return self._open
 
+    @property
+    def _guard(self) -> threading.RLock:
+        """The lock that a step and what follows from it are taken under."""
+        if os.getpid() != self._process:  # its holder may be a thread that does not exist here
+            raise RuntimeError("the engine does not survive fork(); load the model in the child")
+        return self._lock
+
     def _advance(self) -> tuple[int, bool]:
         """One step: the tokens computed, and whether nothing was left to do. What finished goes to `_finished`."""
-        with self._lock:
-            finished, num_tokens = self._engine.step()
-            self._finished.update((seq.seq_id, seq) for seq in finished)
-            return num_tokens, not finished and num_tokens == 0 and self._engine.is_finished()
+        with self._guard:
+            num_finished, num_tokens = self._engine.step(self._finished)
+            return num_tokens, num_finished == 0 and num_tokens == 0 and self._engine.is_finished()
 
     def _unclaimed(self) -> list[int]:
         return [seq_id for seq_id in list(self._finished) if seq_id not in self._claimed]
@@ -265,6 +280,8 @@ class LLMEngine:
 def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
+    if isinstance(prompts, (bytes, bytearray, Mapping, Set)):
+        raise TypeError(f"prompts must be texts or lists of token ids, got {type(prompts).__name__}")
     items: list[Any] = list(prompts)
     return [items] if items and isinstance(items[0], Integral) else items
 

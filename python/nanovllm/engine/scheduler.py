@@ -12,6 +12,9 @@ __all__ = ["QueueSnapshot", "Scheduler"]
 class QueueSnapshot(deque[Sequence]):
     """What a queue held when it was asked for: a deque that refuses changes, which the scheduler would not notice."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return deque, (list(self),)
+
     def _refuse(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise TypeError("this is a copy of the scheduler's queue; Scheduler.add and Scheduler.preempt change it")
 

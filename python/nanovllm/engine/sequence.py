@@ -46,6 +46,9 @@ class BlockTable(list[int]):
         super().__init__(block_ids)
         self._seq = seq
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # a copy belongs to no sequence
+
 
 def _writing(name: str) -> Any:
     change = getattr(list, name)

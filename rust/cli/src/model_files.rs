@@ -32,6 +32,14 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Bytes it takes once loaded: a matrix is packed by the CPU device, a vector becomes f32.
+    pub(crate) fn loaded_bytes(&self) -> u64 {
+        if self.shape.len() < 2 {
+            return self.elements() * 4;
+        }
+        nanovllm_cpu::packed_bytes(self.dtype, self.elements()).unwrap_or(self.bytes)
+    }
+
     pub(crate) fn elements(&self) -> u64 {
         self.shape.iter().map(|&n| n as u64).product()
     }

@@ -23,8 +23,18 @@ pub(crate) fn count(n: u64) -> String {
     format!("{:.1}{unit}", n as f64 / divisor)
 }
 
+/// Text from a file as one harmless line: control characters, which a terminal would obey, are escaped.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(super::printable("a\n\u{1b}[31m é"), "a\\n\\u{1b}[31m é");
+    }
+
     #[test]
     fn units_follow_size() {
         assert_eq!(super::bytes(0), "0 B");

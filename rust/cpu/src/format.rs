@@ -122,6 +122,14 @@ impl Format {
     }
 }
 
+/// Bytes that a stored matrix of this many elements takes once it is packed, its last group of rows not padded; `None` for a
+/// type that is no weight.
+pub fn packed_bytes(dtype: DType, elements: u64) -> Option<u64> {
+    // A super-block of every type, and whole pairs of bf16.
+    const RUN: usize = 256;
+    Some((u128::from(elements) * Format::of(dtype)?.group_bytes(1, RUN) as u128 / RUN as u128) as u64)
+}
+
 /// The type whose layout holds `dtype`, where that is another one.
 pub(crate) const fn stored_as(dtype: DType) -> DType {
     match dtype {

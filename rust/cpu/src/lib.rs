@@ -24,6 +24,7 @@ mod testing;
 
 pub use activations::ActivationBits;
 pub use backend::{CpuBackend, CpuOptions};
+pub use format::packed_bytes;
 pub use isa::Isa;
 pub use kv_cache::KvCache;
 pub use matmul::Weight;

@@ -78,8 +78,13 @@ impl Scheduler {
     ///
     /// # Errors
     /// As [`check_add`](Self::check_add).
-    pub fn add(&mut self, seq: Sequence) -> Result<(), EngineError> {
+    pub fn add(&mut self, mut seq: Sequence) -> Result<(), EngineError> {
         self.check_add(&seq)?;
+        // Whatever a program has set by hand: it waits, and nothing of it is computed.
+        seq.status = SequenceStatus::Waiting;
+        seq.is_prefill = true;
+        seq.num_cached_tokens = 0;
+        seq.num_scheduled_tokens = 0;
         let seq_id = seq.seq_id;
         let slot = self.seqs.insert(seq);
         self.slots.insert(seq_id, slot);

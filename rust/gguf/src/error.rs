@@ -19,6 +19,9 @@ pub enum Error {
     /// The operating system could not open or read the file.
     #[error("cannot read: {0}")]
     Io(#[from] std::io::Error),
+    /// The operating system could not make or write the file.
+    #[error("cannot write: {0}")]
+    Write(std::io::Error),
     /// A directory, pipe or device.
     #[error("not a regular file")]
     NotAFile,

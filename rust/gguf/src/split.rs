@@ -46,7 +46,8 @@ impl Place {
 /// A file without split metadata is alone, whatever its name; any shard leads to the others.
 pub(crate) fn complete(path: &Path, part: Part) -> Result<Vec<Part>, Error> {
     let count = part.metadata().opt_u64(KEYS[1]).map_err(|error| error.in_file(path))?;
-    if count.is_none_or(|count| count == 1) {
+    // llama.cpp writes 0 into a model it has merged.
+    if count.is_none_or(|count| count <= 1) {
         return Ok(vec![part]);
     }
     let opened = Place::of(part.metadata()).map_err(|error| error.in_file(path))?;

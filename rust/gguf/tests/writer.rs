@@ -174,7 +174,7 @@ fn the_file_appears_when_it_is_complete() {
     let error = GgufWriter::create(folder.path(), &map, &specs).err().unwrap();
     assert!(matches!(error.kind(), Error::NotAFile), "{error}");
     let error = GgufWriter::create(&folder.path().join("no/model.gguf"), &map, &specs).err().unwrap();
-    assert!(matches!(error.kind(), Error::Io(_)), "{error}");
+    assert!(matches!(error.kind(), Error::Write(_)), "{error}");
 }
 
 #[cfg(unix)]
@@ -206,9 +206,9 @@ impl std::io::Write for Full {
 #[test]
 fn a_full_disk_is_an_error() {
     let specs = [spec("w", &[100], GgmlType::F32)];
-    assert!(matches!(GgufWriter::new(Full(10), &Metadata::default(), &specs), Err(Error::Io(_))));
+    assert!(matches!(GgufWriter::new(Full(10), &Metadata::default(), &specs), Err(Error::Write(_))));
     let mut writer = GgufWriter::new(Full(200), &Metadata::default(), &specs).unwrap();
-    assert!(matches!(writer.tensor("w", &[0; 400]), Err(Error::Io(_))));
+    assert!(matches!(writer.tensor("w", &[0; 400]), Err(Error::Write(_))));
 }
 
 #[test]

@@ -139,9 +139,10 @@ impl Engine {
         self.with(py, |engine| engine.add_request_with_id(seq_id, token_ids, params))?.map_err(engine_error)
     }
 
-    /// Runs one step: what finished, and the number of prompt tokens computed or minus the number of tokens decoded.
+    /// Runs one step. What finished goes into `finished` by id, before Python's signal handlers can run again; returns how many
+    /// that were, and the number of prompt tokens computed or minus the number of tokens decoded.
     /// Python's signal handlers run between slices; what they raise ends the step, which is rolled back.
-    fn step(&self, py: Python<'_>) -> PyResult<(Vec<FinishedSequence>, i64)> {
+    fn step(&self, py: Python<'_>, finished: &Bound<'_, PyDict>) -> PyResult<(usize, i64)> {
         let mut signal = None;
         let (result, _handles) = self.with(py, |engine| {
             let mut handles = Vec::new();
@@ -155,7 +156,14 @@ impl Engine {
         match (result, signal) {
             (Err(EngineError::Step(StepError::Interrupted)), Some(raised)) => Err(raised),
             (Err(error), _) => Err(engine_error(error)),
-            (Ok(step), _) => Ok((step.outputs.into_iter().map(Into::into).collect(), step.num_tokens)),
+            (Ok(step), _) => {
+                let count = step.outputs.len();
+                for output in step.outputs {
+                    let output = FinishedSequence::from(output);
+                    finished.set_item(output.seq_id, output)?;
+                }
+                Ok((count, step.num_tokens))
+            }
         }
     }
 

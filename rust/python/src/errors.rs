@@ -101,7 +101,7 @@ pub(crate) fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
 pub(crate) fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
     use nanovllm_gguf::Error;
     match error.kind() {
-        Error::Io(source) => io_error(source, text),
+        Error::Io(source) | Error::Write(source) => io_error(source, text),
         Error::MissingShard { .. } => ModelNotFoundError::new_err(text),
         Error::UnsupportedType { .. } => UnsupportedModelError::new_err(text),
         Error::OutOfMemory { .. } => PyMemoryError::new_err(text),

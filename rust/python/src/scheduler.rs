@@ -49,6 +49,8 @@ impl PyScheduler {
 
     /// Queues a sequence, which is the scheduler's until it finishes.
     fn add(&self, seq: &Bound<'_, PySequence>) -> PyResult<()> {
+        let pickled = "a pickled sequence has no sampling parameters, so it cannot be scheduled";
+        seq.get().whole("sampling parameters").map_err(|_| precondition(pickled))?;
         home::add(seq.py(), &self.home, seq.get().cell()?, seq.clone().into_any().unbind())
     }
 

@@ -71,8 +71,10 @@ pub(crate) struct TokenizerReport {
 /// Bytes needed.
 #[derive(Debug, Serialize)]
 pub(crate) struct Memory {
-    /// As stored; packed weights take within a few percent of it.
+    /// As stored.
     pub(crate) weight_bytes: u64,
+    /// As loaded by the CPU device, which keeps codebooks as tables of more bits.
+    pub(crate) loaded_bytes: u64,
     /// Tokens the KV cache is reckoned for.
     pub(crate) context: Option<u64>,
     pub(crate) kv_cache_dtype: Option<String>,
@@ -200,8 +202,9 @@ fn shares(
 const DEFAULT_CONTEXT: usize = 4096;
 
 fn memory(entries: &[Entry], config: Option<&ModelConfig>, weight_bytes: u64, context: Option<u64>) -> Memory {
+    let loaded_bytes = entries.iter().map(Entry::loaded_bytes).sum();
     let Some(config) = config else {
-        return Memory { weight_bytes, context: None, kv_cache_dtype: None, kv_cache_bytes: None };
+        return Memory { weight_bytes, loaded_bytes, context: None, kv_cache_dtype: None, kv_cache_bytes: None };
     };
     let context = context.unwrap_or(config.max_position_embeddings.min(DEFAULT_CONTEXT) as u64);
     // The engine's choice: as exact as the weights are.
@@ -212,6 +215,7 @@ fn memory(entries: &[Entry], config: Option<&ModelConfig>, weight_bytes: u64, co
         .fold(2u64, |product, n| product.saturating_mul(n as u64));
     Memory {
         weight_bytes,
+        loaded_bytes,
         context: Some(context),
         kv_cache_dtype: Some(dtype.name().to_owned()),
         kv_cache_bytes: Some(per_token.saturating_mul(context)),
@@ -222,7 +226,7 @@ fn memory(entries: &[Entry], config: Option<&ModelConfig>, weight_bytes: u64, co
 fn speed(entries: &[Entry], bandwidth: Bandwidth, memory: &Memory) -> Speed {
     let untied = entries.iter().any(|e| kind(&e.name) == "output");
     let read = entries.iter().filter(|e| !(untied && kind(&e.name) == "embedding"));
-    let bytes_per_token: u64 = read.map(|e| e.bytes).sum();
+    let bytes_per_token: u64 = read.map(Entry::loaded_bytes).sum();
     let limit = |bytes: u64| bandwidth.bytes_per_second / bytes.max(1) as f64;
     Speed {
         bandwidth,

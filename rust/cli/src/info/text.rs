@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use super::report::{Report, Share};
-use crate::units::{bytes, count};
+use crate::units::{bytes, count, printable};
 
 pub(crate) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
-    let mut line = |label: &str, text: &str| writeln!(out, "{label:<15}{text}");
+    let mut line = |label: &str, text: &str| writeln!(out, "{label:<15}{}", printable(text));
     line("Model", &report.path)?;
     if let Some(name) = &report.name {
         line("Name", name)?;
@@ -40,7 +40,14 @@ pub(crate) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
         if i == 0 {
             writeln!(out, "\n{:<48}{:>8}{:>12}  Shape", "Tensor", "Type", "Size")?;
         }
-        writeln!(out, "{:<48}{:>8}{:>12}  {:?}", tensor.name, tensor.dtype, bytes(tensor.bytes), tensor.shape)?;
+        writeln!(
+            out,
+            "{:<48}{:>8}{:>12}  {:?}",
+            printable(&tensor.name),
+            tensor.dtype,
+            bytes(tensor.bytes),
+            tensor.shape
+        )?;
     }
     Ok(())
 }
@@ -64,7 +71,8 @@ fn table(out: &mut impl Write, title: &str, shares: &[Share]) -> io::Result<()> 
 
 fn memory(report: &Report, out: &mut impl Write) -> io::Result<()> {
     let memory = &report.memory;
-    writeln!(out, "\n{:<15}{}", "Weights", bytes(memory.weight_bytes))?;
+    let (stored, loaded) = (bytes(memory.weight_bytes), bytes(memory.loaded_bytes));
+    writeln!(out, "\n{:<15}{stored} stored, {loaded} in memory", "Weights")?;
     if let (Some(context), Some(kv), Some(dtype)) = (memory.context, memory.kv_cache_bytes, &memory.kv_cache_dtype) {
         writeln!(out, "{:<15}{} for {context} tokens in {dtype}", "KV cache", bytes(kv))?;
     }

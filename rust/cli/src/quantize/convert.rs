@@ -42,14 +42,15 @@ const CHUNK: usize = 1 << 16;
 /// Converts `data`, rows of `cols` elements of type `from`, to `to`. The result does not depend on `threads`.
 ///
 /// # Errors
-/// What [`dequantize`] or [`quantize`] say of the first chunk that cannot be converted.
+/// What [`dequantize`] or [`quantize`] say of the first chunk that cannot be converted, or that it has values which are not
+/// finite in the new type.
 pub(crate) fn convert(
     data: &[u8],
     from: GgmlType,
     to: GgmlType,
     cols: usize,
     threads: usize,
-) -> Result<(Vec<u8>, Difference), nanovllm_gguf::Error> {
+) -> Result<(Vec<u8>, Difference), Error> {
     let row_bytes = from.bytes_for(cols).unwrap_or(0).max(1);
     let rows = data.len() / row_bytes;
     let chunk_rows = (CHUNK / cols.max(1)).max(1);
@@ -86,7 +87,23 @@ pub(crate) fn convert(
     Ok((out, difference))
 }
 
-type Converted = Result<(Vec<u8>, Difference), nanovllm_gguf::Error>;
+type Converted = Result<(Vec<u8>, Difference), Error>;
+
+/// Why a tensor was not converted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The types or the sizes do not go together.
+    #[error(transparent)]
+    Gguf(#[from] nanovllm_gguf::Error),
+    /// A value is not finite in the new type.
+    #[error("the value {value} is not finite as {dtype}")]
+    NotFinite {
+        /// What was stored.
+        value: f32,
+        /// The new type.
+        dtype: GgmlType,
+    },
+}
 
 fn convert_rows(data: &[u8], from: GgmlType, to: GgmlType) -> Converted {
     let elements = data.len() / from.type_size() * from.block_size();
@@ -96,6 +113,10 @@ fn convert_rows(data: &[u8], from: GgmlType, to: GgmlType) -> Converted {
     quantize(to, &old, &mut bytes)?;
     let mut new = vec![0.0; elements];
     dequantize(to, &bytes, &mut new)?;
+    // Dense types hold infinities and NaN, but a model that has them answers nonsense.
+    if let Some(at) = new.iter().position(|x| !x.is_finite()) {
+        return Err(Error::NotFinite { value: old[at], dtype: to });
+    }
     let mut difference = Difference::default();
     difference.add(&old, &new);
     Ok((bytes, difference))
@@ -127,6 +148,11 @@ mod tests {
         x[40] = f32::NAN;
         let data: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
         assert!(convert(&data, GgmlType::F32, GgmlType::Q8_0, 64, 2).is_err());
+        assert!(convert(&data, GgmlType::F32, GgmlType::Bf16, 64, 2).is_err());
+        x[40] = 1e6;
+        let data: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let error = convert(&data, GgmlType::F32, GgmlType::F16, 64, 2).unwrap_err();
+        assert_eq!(error.to_string(), "the value 1000000 is not finite as F16");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::Error;
 pub(crate) fn from_directory(dir: &Path, config: &ModelConfig) -> Result<Vec<(String, Value)>, Error> {
     let architecture = architecture(config)?;
     let mut pairs = vec![("general.architecture".to_owned(), Value::String(architecture.to_owned()))];
-    if let Some(name) = dir.canonicalize().ok().as_deref().and_then(Path::file_name).and_then(|name| name.to_str()) {
-        pairs.push(("general.name".to_owned(), Value::String(name.to_owned())));
+    if let Some(name) = dir.canonicalize().ok().as_deref().and_then(name) {
+        pairs.push(("general.name".to_owned(), Value::String(name)));
     }
     let number = |key, value: usize| match u32::try_from(value) {
         Ok(value) => Ok((format!("{architecture}.{key}"), Value::U32(value))),
@@ -55,4 +55,30 @@ pub(crate) fn from_directory(dir: &Path, config: &ModelConfig) -> Result<Vec<(St
     }
     pairs.extend(Tokenizer::from_dir(dir)?.to_gguf(config.vocab_size)?);
     Ok(pairs)
+}
+
+/// The folder's name; in the hub's cache (`models--OWNER--NAME/snapshots/COMMIT`) the repository's.
+fn name(dir: &Path) -> Option<String> {
+    let text = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let parent = dir.parent()?;
+    if text(parent).as_deref() == Some("snapshots")
+        && let Some(repository) = parent.parent().and_then(text)
+        && let Some(name) = repository.strip_prefix("models--")
+    {
+        return Some(name.rsplit("--").next().unwrap_or(name).to_owned());
+    }
+    text(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn a_cached_repository_keeps_its_name() {
+        let name = |path| super::name(Path::new(path)).unwrap();
+        assert_eq!(name("/cache/models--Qwen--Qwen3-0.6B/snapshots/0123abc"), "Qwen3-0.6B");
+        assert_eq!(name("/models/tiny"), "tiny");
+        assert_eq!(name("/models/snapshots/tiny"), "tiny");
+    }
 }

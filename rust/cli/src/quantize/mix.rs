@@ -21,7 +21,7 @@ const fn mix(name: &'static str, base: GgmlType, file_type: u32) -> Mix {
     Mix { name, base, file_type }
 }
 
-/// Every mix; those of llama.cpp that are not here need an importance matrix.
+/// Every mix; for the types of llama.cpp's others there is no quantiser, most of them needing an importance matrix.
 pub(crate) const MIXES: &[Mix] = &[
     mix("F32", F32, 0),
     mix("F16", F16, 1),
@@ -137,7 +137,8 @@ impl Mix {
                     _ => base,
                 };
                 // Eight query heads share a value head there, so it is small and much depends on it.
-                let is_70b = model.architecture == "llama" && n == 80;
+                let is_70b =
+                    n == 80 && (model.architecture == "llama" && model.group > 1 || model.architecture == "qwen2");
                 if is_70b && matches!(dtype, Q3_K | Q4_K) { Q5_K } else { dtype }
             }
             (Role::Down, "Q2_K") => Q3_K,
@@ -164,7 +165,9 @@ impl Role {
         match name {
             "output.weight" => Self::Output,
             "token_embd.weight" => Self::Embedding,
-            _ if name.contains("attn_v.weight") => Self::Value,
+            _ if ["attn_v.weight", "attn_qkv.weight", "attn_kv_b.weight"].iter().any(|part| name.contains(part)) => {
+                Self::Value
+            }
             _ if name.contains("attn_output.weight") => Self::AttentionOutput,
             _ if name.contains("ffn_down") => Self::Down,
             _ => Self::Other,

@@ -13,7 +13,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use nanovllm_gguf::{GgmlType, GgufWriter, Metadata, TensorSpec, Value, can_quantize};
 
-use crate::units::bytes;
+use crate::units::{bytes, printable};
 use crate::{Error, Host};
 use convert::Difference;
 use mix::{MIXES, Mix};
@@ -43,7 +43,10 @@ pub(crate) struct Args {
 fn parse_mix(name: &str) -> Result<&'static Mix, String> {
     Mix::named(name).ok_or_else(|| {
         let known: Vec<&str> = MIXES.iter().map(|mix| mix.name).collect();
-        format!("known types: {} (llama.cpp's IQ1 to IQ3 and Q2_K_S need an importance matrix)", known.join(", "))
+        format!(
+            "known types: {} (for IQ1 to IQ3 there is no quantiser: they want an importance matrix)",
+            known.join(", ")
+        )
     })
 }
 
@@ -54,11 +57,11 @@ struct Step<'a> {
 }
 
 pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
-    let input = (host.resolve)(&args.input).map_err(Error::Model)?;
+    // Before the input: finding it may mean to download it.
     if args.output.exists() && !args.force {
         return Err(Error::Option(format!("{} exists; --force replaces it", args.output.display())));
     }
-    let source = Source::open(&input)?;
+    let source = Source::open(&(host.resolve)(&args.input).map_err(Error::Model)?)?;
     let steps = plan(args, &source)?;
     let extra = source.extra().iter().map(|(tensor, _)| Step { tensor, to: tensor.dtype });
     let specs: Vec<TensorSpec> = steps.iter().map(spec).chain(extra.map(|step| spec(&step))).collect();
@@ -161,11 +164,12 @@ impl Report {
             Some(d) => format!("{from} -> {}, NMSE {:.2e}, largest error {:.2e}", step.to, d.nmse(), d.largest),
         };
         let shape: Vec<String> = dims.iter().rev().map(ToString::to_string).collect();
+        let name = printable(name);
         let line = format!("{name:<36} {:<14} {change}", shape.join(" x "));
         let mut result = Ok(());
         self.progress.suspend(|| result = writeln!(io::stdout(), "{line}"));
         self.progress.inc(1);
-        result
+        unless_closed(result)
     }
 
     fn finish(self, args: &Args) -> Result<(), Error> {
@@ -174,7 +178,15 @@ impl Report {
         let (before, after) = (bytes(self.before), bytes(self.after));
         let Self { tensors, .. } = self;
         let path = args.output.display();
-        writeln!(io::stdout(), "{path}: {}, {tensors} tensors, {before} -> {after} in {seconds:.1} s", args.mix.name)?;
-        Ok(())
+        let line = format!("{path}: {}, {tensors} tensors, {before} -> {after} in {seconds:.1} s", args.mix.name);
+        Ok(unless_closed(writeln!(io::stdout(), "{line}"))?)
+    }
+}
+
+/// The file is what was asked for: a reader of the report that has gone (`| head`) does not end the work.
+fn unless_closed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
 }

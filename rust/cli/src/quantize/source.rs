@@ -67,7 +67,7 @@ impl Source {
             metadata: metadata.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect(),
             tensors: file.tensors().iter().map(tensor).collect(),
             extra: Vec::new(),
-            num_layers: usize::try_from(num_layers).unwrap_or(usize::MAX),
+            num_layers: u32::try_from(num_layers).unwrap_or(u32::MAX) as usize,
             group: usize::try_from(heads / kv_heads).unwrap_or(1),
             architecture,
             store: Store::Gguf(file),
@@ -105,13 +105,16 @@ impl Source {
         let gone = || Error::Tensor { name: name(), reason: "is no longer in the file".to_owned() };
         match &self.store {
             Store::Gguf(file) => {
+                file.check(&name())?;
                 let view = file.tensor(&name()).ok_or_else(gone)?;
                 let result = with(view.data);
                 file.release(&view);
                 result
             }
             Store::HuggingFace { checkpoint, names } => {
-                let tensor = names.get(i).and_then(|name| checkpoint.tensor(name)).ok_or_else(gone)?;
+                let stored = names.get(i).ok_or_else(gone)?;
+                checkpoint.check(stored)?;
+                let tensor = checkpoint.tensor(stored).ok_or_else(gone)?;
                 let data: Cow<'_, [u8]> = hugging_face::arrange(checkpoint.config(), &tensor);
                 let result = with(&data);
                 checkpoint.release(tensor.name);

@@ -55,7 +55,7 @@ impl GgufWriter<PendingFile> {
     /// Checks that every tensor is complete, and gives the file its name, replacing any file of that name.
     ///
     /// # Errors
-    /// [`Error::InFile`] with the path and [`Error::Unfinished`] or [`Error::Io`]; the temporary file is then gone.
+    /// [`Error::InFile`] with the path and [`Error::Unfinished`] or [`Error::Write`]; the temporary file is then gone.
     pub fn finish(self) -> Result<(), Error> {
         let path = self.sink.path().to_owned();
         self.into_inner().and_then(PendingFile::publish).map_err(|error| error.in_file(&path))
@@ -69,11 +69,11 @@ impl<W: Write> GgufWriter<W> {
     /// # Errors
     /// Whatever the reader would refuse: [`Error::EmptyName`], [`Error::NameTooLong`], [`Error::Alignment`],
     /// [`Error::DuplicateTensor`], [`Error::Dimensions`], [`Error::ZeroDimension`], [`Error::TensorTooLarge`],
-    /// [`Error::PartialBlock`], [`Error::HeaderTooLarge`]; [`Error::Io`] from the sink.
+    /// [`Error::PartialBlock`], [`Error::HeaderTooLarge`]; [`Error::Write`] from the sink.
     pub fn new(mut sink: W, metadata: &Metadata, tensors: &[TensorSpec]) -> Result<Self, Error> {
         let alignment = table::alignment(metadata)?;
         let (header, sizes) = header::encode(metadata, tensors, alignment)?;
-        sink.write_all(&header)?;
+        sink.write_all(&header).map_err(Error::Write)?;
         if !tensors.is_empty() {
             pad(&mut sink, header.len(), alignment)?;
         }
@@ -88,7 +88,7 @@ impl<W: Write> GgufWriter<W> {
     /// Writes all data of the next tensor, which must be `name`.
     ///
     /// # Errors
-    /// [`Error::WriteOrder`], [`Error::WriteSize`] unless `data` complete the tensor, [`Error::Io`].
+    /// [`Error::WriteOrder`], [`Error::WriteSize`] unless `data` complete the tensor, [`Error::Write`].
     pub fn tensor(&mut self, name: &str, data: &[u8]) -> Result<(), Error> {
         self.write(name, data, true)
     }
@@ -97,7 +97,7 @@ impl<W: Write> GgufWriter<W> {
     /// the next.
     ///
     /// # Errors
-    /// [`Error::WriteOrder`], [`Error::WriteSize`] when the tensor has no room for the piece, [`Error::Io`].
+    /// [`Error::WriteOrder`], [`Error::WriteSize`] when the tensor has no room for the piece, [`Error::Write`].
     pub fn append(&mut self, name: &str, piece: &[u8]) -> Result<(), Error> {
         self.write(name, piece, false)
     }
@@ -111,7 +111,7 @@ impl<W: Write> GgufWriter<W> {
         if written > next.len || (whole && written < next.len) {
             return Err(Error::WriteSize { tensor: name.to_owned(), expected: next.len, got: written });
         }
-        self.sink.write_all(piece)?;
+        self.sink.write_all(piece).map_err(Error::Write)?;
         next.written = written;
         if written == next.len {
             pad(&mut self.sink, next.len, self.alignment)?;
@@ -123,12 +123,12 @@ impl<W: Write> GgufWriter<W> {
     /// Checks that every tensor is complete, and gives the sink back, flushed.
     ///
     /// # Errors
-    /// [`Error::Unfinished`] and [`Error::Io`].
+    /// [`Error::Unfinished`] and [`Error::Write`].
     pub fn into_inner(mut self) -> Result<W, Error> {
         if let Some(next) = self.remaining.front() {
             return Err(Error::Unfinished { tensor: next.name.clone(), missing: self.remaining.len() });
         }
-        self.sink.flush()?;
+        self.sink.flush().map_err(Error::Write)?;
         Ok(self.sink)
     }
 }
@@ -139,7 +139,7 @@ fn pad(sink: &mut impl Write, len: usize, alignment: usize) -> Result<(), Error>
     let mut left = len.wrapping_neg() & (alignment - 1); // the alignment is a power of two
     while left > 0 {
         let some = left.min(ZEROS.len());
-        sink.write_all(&ZEROS[..some])?;
+        sink.write_all(&ZEROS[..some]).map_err(Error::Write)?;
         left -= some;
     }
     Ok(())
@@ -150,7 +150,7 @@ impl GgufFile {
     /// merged and loses its `split.*` keys.
     ///
     /// # Errors
-    /// What [`GgufWriter::create`] refuses; [`Error::Shortened`]; [`Error::Io`]. Nothing is then left at `path` that was not there before.
+    /// What [`GgufWriter::create`] refuses; [`Error::Shortened`]; [`Error::Write`]. Nothing is then left at `path` that was not there before.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let mut metadata = self.metadata().clone();
         for key in split::KEYS {

@@ -29,7 +29,8 @@ impl PendingFile {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, builder.tempfile_in(folder)?), path: path.to_owned() })
+        let file = builder.tempfile_in(folder).map_err(Error::Write)?;
+        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), path: path.to_owned() })
     }
 
     /// Where the file is to be.
@@ -39,9 +40,9 @@ impl PendingFile {
 
     /// Gives the file its name. The data reach the disk first, so that no crash leaves an empty file of that name.
     pub(super) fn publish(self) -> Result<(), Error> {
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path).map_err(|failed| failed.error)?;
+        let file = self.file.into_inner().map_err(|failed| Error::Write(failed.into_error()))?;
+        file.as_file().sync_all().map_err(Error::Write)?;
+        file.persist(&self.path).map_err(|failed| Error::Write(failed.error))?;
         Ok(())
     }
 }

@@ -54,7 +54,11 @@ impl SafeTensorsCheckpoint {
         dtype(self.files.info(name)?.dtype)
     }
 
-    pub(super) fn check(&self, name: &str) -> Result<()> {
+    /// Checks that the file of the tensor `name` is as long as when it was opened.
+    ///
+    /// # Errors
+    /// [`LoadError::SafeTensors`] or [`LoadError::Io`] naming the file.
+    pub fn check(&self, name: &str) -> Result<()> {
         self.files.info(name).map_or(Ok(()), |info| self.files.check(info))
     }
 

@@ -131,7 +131,7 @@ impl Attention {
         if batch.is_empty() {
             return q.kind.floats(py, vec![0.0; q.values.len()], &q.shape);
         }
-        let (heads, dtype, factor) = (self.heads, cache_dtype(&k.kind), self.factor);
+        let (heads, dtype, factor) = (self.heads, cache_dtype(&k.kind, &v.kind), self.factor);
         let (queries, keys, values) = (&q.values, &k.values, &v.values);
         let out = on_device!(&self.device, device => device.with(py, |backend| -> nanovllm_backend::Result<_> {
             let mut cache = paged::cache(backend, heads, tables, dtype)?;
@@ -178,7 +178,7 @@ pub(crate) fn store_kvcache(
         .iter()
         .map(|&slot| if slot < 0 { None } else { next.next() }.map_or(-1, |i| tables.slot(0, i)))
         .collect();
-    let dtype = cache_dtype(&Kind::of(k_cache, "k_cache")?);
+    let dtype = cache_dtype(&Kind::of(k_cache, "k_cache")?, &Kind::of(v_cache, "v_cache")?);
     let (mut keys, mut values) = on_device!(Device::named(device)?, device => {
         device.with(py, |backend| -> nanovllm_backend::Result<_> {
             let mut cache = paged::cache(backend, heads, &tables, dtype)?;
@@ -208,9 +208,9 @@ pub(crate) fn check_heads(HeadLayout { num_heads, num_kv_heads, head_dim }: Head
     Ok(())
 }
 
-/// The element type of a device's cache for keys and values of this kind: as they are, or wider.
-pub(crate) fn cache_dtype(kind: &Kind) -> DType {
-    if kind.is_bf16() { DType::Bf16 } else { DType::F32 }
+/// The element type of a device's cache for keys and values of these kinds: as they are, or wider.
+pub(crate) fn cache_dtype(keys: &Kind, values: &Kind) -> DType {
+    if keys.is_bf16() && values.is_bf16() { DType::Bf16 } else { DType::F32 }
 }
 
 /// Blocks and block size of a pair of caches.

@@ -130,6 +130,10 @@ fn check_head_size(head_size: usize) -> PyResult<()> {
     if head_size == 0 || !head_size.is_multiple_of(2) {
         return Err(PyValueError::new_err(format!("the size of a head must be even and positive, got {head_size}")));
     }
+    // Far above any model; a table is made before memory can be asked for.
+    if head_size > 1 << 20 {
+        return Err(PyValueError::new_err(format!("the size of a head must be at most {}, got {head_size}", 1 << 20)));
+    }
     Ok(())
 }
 

@@ -62,9 +62,8 @@ impl CacheFace {
     }
 
     fn dtype(&self, py: Python<'_>) -> PyResult<DType> {
-        let keys = cache_dtype(&Kind::of(self.k_cache.bind(py), "k_cache")?);
-        let values = cache_dtype(&Kind::of(self.v_cache.bind(py), "v_cache")?);
-        Ok(if keys == values { keys } else { DType::F32 })
+        let keys = Kind::of(self.k_cache.bind(py), "k_cache")?;
+        Ok(cache_dtype(&keys, &Kind::of(self.v_cache.bind(py), "v_cache")?))
     }
 }
 
