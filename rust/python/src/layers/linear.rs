@@ -41,7 +41,7 @@ impl Linear {
             let text = format!("the last dimension of x must be {inputs}, as the weight's, got {}", x.width());
             return Err(PyValueError::new_err(text));
         }
-        face.expect("the layer", inputs, outputs)?;
+        face.require("the layer", inputs, outputs)?;
         let out = on_device!(&self.device, device => {
             device.with(py, |backend| forward(backend, &face, &x))?
         });
@@ -70,7 +70,7 @@ impl LinearFace {
     ///
     /// # Errors
     /// ValueError that names both sizes.
-    pub(crate) fn expect(&self, name: &str, inputs: usize, outputs: usize) -> PyResult<()> {
+    pub(crate) fn require(&self, name: &str, inputs: usize, outputs: usize) -> PyResult<()> {
         let (rows, cols) = self.size();
         let bias = self.bias.as_ref().map_or(rows, |bias| bias.get().size().0);
         if (rows, cols) == (outputs, inputs) && bias == rows {

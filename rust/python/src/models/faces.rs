@@ -27,7 +27,7 @@ pub(super) struct NormFace {
 }
 
 impl NormFace {
-    fn expect(&self, name: &str, width: usize) -> PyResult<()> {
+    fn require(&self, name: &str, width: usize) -> PyResult<()> {
         let got = self.weight.get().size();
         if got != (width, 1) {
             return error(format!("{name} must have a weight [{width}], got {got:?}"));
@@ -78,8 +78,8 @@ impl AttentionFace {
     pub(super) fn check(&self, hidden_size: usize) -> PyResult<()> {
         let heads = self.heads();
         check_heads(heads)?;
-        self.qkv_proj.expect("qkv_proj", hidden_size, heads.qkv_size())?;
-        self.o_proj.expect("o_proj", heads.q_size(), hidden_size)?;
+        self.qkv_proj.require("qkv_proj", hidden_size, heads.qkv_size())?;
+        self.o_proj.require("o_proj", heads.q_size(), hidden_size)?;
         let rotary = self.rotary_emb.core.get().head_size();
         if rotary != self.head_dim {
             return error(format!("rotary_emb must be of heads of {}, got {rotary}", self.head_dim));
@@ -87,8 +87,8 @@ impl AttentionFace {
         match (&self.q_norm, &self.k_norm) {
             (None, None) => Ok(()),
             (Some(q), Some(k)) if q.eps == k.eps => {
-                q.expect("q_norm", self.head_dim)?;
-                k.expect("k_norm", self.head_dim)
+                q.require("q_norm", self.head_dim)?;
+                k.require("k_norm", self.head_dim)
             }
             _ => error("q_norm and k_norm must both be there, with the same eps, or neither".to_owned()),
         }
@@ -129,8 +129,8 @@ impl MlpFace {
     /// As [`AttentionFace::check`].
     pub(super) fn check(&self, hidden_size: usize) -> PyResult<()> {
         let intermediate = self.intermediate_size();
-        self.gate_up_proj.expect("gate_up_proj", hidden_size, 2 * intermediate)?;
-        self.down_proj.expect("down_proj", intermediate, hidden_size)
+        self.gate_up_proj.require("gate_up_proj", hidden_size, 2 * intermediate)?;
+        self.down_proj.require("down_proj", intermediate, hidden_size)
     }
 
     pub(super) fn bind<B: Backend>(&self, backend: &B) -> OnDevice<Qwen3Mlp<B>> {
@@ -150,9 +150,9 @@ pub(super) struct LayerFace {
 impl LayerFace {
     /// As [`AttentionFace::check`].
     pub(super) fn check(&self, hidden_size: usize) -> PyResult<()> {
-        self.input_layernorm.expect("input_layernorm", hidden_size)?;
+        self.input_layernorm.require("input_layernorm", hidden_size)?;
         self.self_attn.check(hidden_size)?;
-        self.post_attention_layernorm.expect("post_attention_layernorm", hidden_size)?;
+        self.post_attention_layernorm.require("post_attention_layernorm", hidden_size)?;
         self.mlp.check(hidden_size)
     }
 
@@ -205,7 +205,7 @@ impl ModelFace {
                 return error("the MLPs of all layers must be of the same width".to_owned());
             }
         }
-        self.norm.expect("norm", hidden_size)
+        self.norm.require("norm", hidden_size)
     }
 
     pub(super) fn bind<B: Backend>(&self, backend: &B) -> OnDevice<Qwen3Model<B>> {

@@ -18,11 +18,14 @@ trait Product: 'static {
     const SIGNED: bool;
 
     /// See [`Dot::begin`].
-    unsafe fn begin(start: __m256i) -> Self::Sum;
+    fn begin(start: __m256i) -> Self::Sum;
     /// See [`Dot::dot`]; `a` holds four activations in each lane.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
     unsafe fn dot<C: Coded>(sum: Self::Sum, j: usize, w: __m256i, a: __m256i) -> Self::Sum;
     /// See [`Dot::finish`].
-    unsafe fn finish(sum: Self::Sum) -> __m256i;
+    fn finish(sum: Self::Sum) -> __m256i;
 }
 
 /// The kernels of a [`Product`], compiled with its features.
@@ -84,10 +87,11 @@ impl Product for Maddubs {
     const SIGNED: bool = true;
 
     #[inline(always)]
-    unsafe fn begin(start: __m256i) -> Partial {
+    fn begin(start: __m256i) -> Partial {
         Partial { wide: start, narrow: start }
     }
 
+    // SAFETY: the trait's contract.
     #[inline(always)]
     unsafe fn dot<C: Coded>(sum: Partial, j: usize, w: __m256i, a: __m256i) -> Partial {
         let pairs = const { pairs(C::SHAPE) };
@@ -109,60 +113,49 @@ impl Product for Maddubs {
     }
 
     #[inline(always)]
-    unsafe fn finish(sum: Partial) -> __m256i {
+    fn finish(sum: Partial) -> __m256i {
         sum.wide
     }
 }
 
-/// AVX-VNNI.
-struct Vnni;
+/// A [`Product`] whose instruction adds four products to 32 bits.
+macro_rules! four_products {
+    ($(#[$attribute:meta])* $name:ident, $instruction:ident) => {
+        $(#[$attribute])*
+        struct $name;
 
-impl Product for Vnni {
-    type Sum = __m256i;
-    const SIGNED: bool = false;
+        $(#[$attribute])*
+        impl Product for $name {
+            type Sum = __m256i;
+            const SIGNED: bool = false;
 
-    #[inline(always)]
-    unsafe fn begin(start: __m256i) -> __m256i {
-        start
-    }
+            #[inline(always)]
+            fn begin(start: __m256i) -> __m256i {
+                start
+            }
 
-    #[inline(always)]
-    unsafe fn dot<C: Coded>(sum: __m256i, _j: usize, w: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: the trait's contract.
-        unsafe { _mm256_dpbusd_avx_epi32(sum, w, a) }
-    }
+            // SAFETY: the trait's contract.
+            #[inline(always)]
+            unsafe fn dot<C: Coded>(sum: __m256i, _j: usize, w: __m256i, a: __m256i) -> __m256i {
+                // SAFETY: the trait's contract.
+                unsafe { $instruction(sum, w, a) }
+            }
 
-    #[inline(always)]
-    unsafe fn finish(sum: __m256i) -> __m256i {
-        sum
-    }
+            #[inline(always)]
+            fn finish(sum: __m256i) -> __m256i {
+                sum
+            }
+        }
+    };
 }
 
-/// [`Vnni`] in the encoding of AVX-512.
-#[cfg(test)]
-struct Evex;
-
-#[cfg(test)]
-impl Product for Evex {
-    type Sum = __m256i;
-    const SIGNED: bool = false;
-
-    #[inline(always)]
-    unsafe fn begin(start: __m256i) -> __m256i {
-        start
-    }
-
-    #[inline(always)]
-    unsafe fn dot<C: Coded>(sum: __m256i, _j: usize, w: __m256i, a: __m256i) -> __m256i {
-        // SAFETY: the trait's contract.
-        unsafe { _mm256_dpbusd_epi32(sum, w, a) }
-    }
-
-    #[inline(always)]
-    unsafe fn finish(sum: __m256i) -> __m256i {
-        sum
-    }
-}
+four_products!(Vnni, _mm256_dpbusd_avx_epi32);
+// The same in the encoding of AVX-512, for machines without AVX-VNNI to test its arithmetic on.
+four_products!(
+    #[cfg(test)]
+    Evex,
+    _mm256_dpbusd_epi32
+);
 
 /// 256-bit vectors with the byte products of `P`.
 struct Ymm<P>(P);
@@ -244,8 +237,7 @@ impl<P: Product> Dot for Ymm<P> {
 
     #[inline(always)]
     unsafe fn begin(start: __m256i) -> P::Sum {
-        // SAFETY: the trait's contract.
-        unsafe { P::begin(start) }
+        P::begin(start)
     }
 
     #[inline(always)]
@@ -256,8 +248,7 @@ impl<P: Product> Dot for Ymm<P> {
 
     #[inline(always)]
     unsafe fn finish(sum: P::Sum) -> __m256i {
-        // SAFETY: the trait's contract.
-        unsafe { P::finish(sum) }
+        P::finish(sum)
     }
 
     #[inline(always)]
