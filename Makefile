@@ -19,7 +19,8 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*')
-RUST_TESTS   := --workspace --exclude nanovllm-python# a cdylib; its tests are Python's
+# Without the extension, a cdylib whose tests are Python's, and with every device.
+RUST_TESTS   := --workspace --exclude nanovllm-python --features nanovllm-devices/candle
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -18,6 +18,7 @@ from nanovllm import LLM, SamplingParams, _core
 from nanovllm.config import Config
 from nanovllm.exceptions import ChatTemplateError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from nanovllm.utils.hub import resolve_model
+from runners import model_runner
 
 GREEDY = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
 
@@ -321,14 +322,14 @@ def test_a_kv_cache_beyond_all_memory(tiny_qwen3: str) -> None:
 
 @pytest.mark.parametrize("chunk_sizes", [[], [0, 3], [2], [4], [2**63, 2**63, 3]])
 def test_chunks_that_do_not_add_up(tiny_qwen3: str, chunk_sizes: list[int]) -> None:
-    runner = _core.ModelRunner(tiny_qwen3, num_kvcache_blocks=1)
+    runner = model_runner(tiny_qwen3, num_kvcache_blocks=1)
     with pytest.raises(ValueError, match="chunk_sizes"):
         runner.logits([1, 2, 3], chunk_sizes)
 
 
 @pytest.mark.parametrize("call", [lambda r: r.logits([2**31]), lambda r: r.logits([1] * 257), lambda r: r.logits([])])
 def test_logits_of_a_bad_prompt(tiny_qwen3: str, call: Callable[[_core.ModelRunner], object]) -> None:
-    runner = _core.ModelRunner(tiny_qwen3, num_kvcache_blocks=1)
+    runner = model_runner(tiny_qwen3, num_kvcache_blocks=1)
     with pytest.raises(ValueError, match="token"):
         call(runner)
 

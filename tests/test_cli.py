@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from conftest import GOLDEN
-from nanovllm import LLM, SamplingParams, _core
+from nanovllm import LLM, SamplingParams
+from runners import model_runner
 
 
 def run(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -105,7 +106,7 @@ def test_a_directory_becomes_the_same_model(name: str, tmp_path: Path) -> None:
     directory, path = GOLDEN / name, tmp_path / "model.gguf"
     run("quantize", directory, path, "--type", "F32")
     tokens = list(range(5, 45))
-    stored, written = (_core.ModelRunner(model, max_model_len=64).logits(tokens) for model in (directory, path))
+    stored, written = (model_runner(model, max_model_len=64).logits(tokens) for model in (directory, path))
     assert nmse(stored, written) < 1e-10
     first, second = (LLM(str(model), num_kvcache_blocks=8, num_threads=1) for model in (directory, path))
     prompts = ["Hello, world! 1234", "  It's\n\nfine."]
@@ -140,8 +141,8 @@ def test_fewer_bits_are_a_little_different(mix: str, limit: float, tmp_path: Pat
     report = run("quantize", GOLDEN / "tiny_llama", path, "--type", mix).stdout
     assert "NMSE" in report
     tokens = list(range(5, 45))
-    whole = _core.ModelRunner(GOLDEN / "tiny_llama", max_model_len=64).logits(tokens)
-    difference = nmse(whole, _core.ModelRunner(path, max_model_len=64).logits(tokens))
+    whole = model_runner(GOLDEN / "tiny_llama", max_model_len=64).logits(tokens)
+    difference = nmse(whole, model_runner(path, max_model_len=64).logits(tokens))
     assert 0 < difference < limit
 
 

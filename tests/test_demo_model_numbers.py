@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from nanovllm import LLM, SamplingParams
-from nanovllm._core import ModelRunner
+from nanovllm import LLM, SamplingParams, _core
 from reference.agreement import choice_disagreements, compare
 from reference.safetensors_io import load_checkpoint
 from reference.transformer import forward
+from runners import model_runner
 
 TESTS = Path(__file__).parent
 POSITIONS = 500
@@ -82,9 +82,9 @@ def hf_llm(hf_directory: Path) -> Iterator[LLM]:
     llm.exit()
 
 
-def new_runner(path: str | Path, **options: Any) -> ModelRunner:
+def new_runner(path: str | Path, **options: Any) -> _core.ModelRunner:
     try:
-        return ModelRunner(path, max_model_len=512, num_kvcache_blocks=8, **options)
+        return model_runner(path, max_model_len=512, num_kvcache_blocks=8, **options)
     except ValueError as error:
         if "this machine does not have" not in str(error):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -247,32 +248,46 @@ def test_prompts_of_other_kinds_are_refused(llm: LLM) -> None:
     assert not llm.abort(2**64)
 
 
-def test_an_interrupt_loses_no_answer(llm: LLM) -> None:
-    """What finished is with the engine before the interrupt can be raised."""
+def test_a_call_that_is_left_or_dropped_leaves_nothing_queued(llm: LLM) -> None:
+    """All its sequences go at once, so a second interrupt finds none to forget."""
+    params = SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)
+    ids = iter(range(10**6, 10**7))
 
-    class Finished(dict[int, _core.FinishedSequence]):
-        def __setitem__(self, key: int, value: _core.FinishedSequence) -> None:
-            raise AssertionError("set from Rust, not by Python's code")
+    def submit() -> _core.Call:
+        return llm._engine.submit([(next(ids), [1, 2, i % 100], params) for i in range(300)])
 
-    ids = [llm.add_request([1, 2, 3], SamplingParams(temperature=0, max_tokens=1)) for _ in range(4)]
-    finished = Finished()
-    assert llm._engine.step(finished) == (4, 12)
-    assert list(finished) == ids
+    def queued() -> int:
+        stats = llm.stats()
+        return stats["num_waiting"] + stats["num_running"]
+
+    def interrupted(call: _core.Call) -> None:
+        with call:
+            call.advance()
+            assert queued() == call.pending > 0
+            raise KeyboardInterrupt
+
+    call = submit()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(call)
+    assert queued() == call.pending == 0
+    assert call.advance() == ([], None, None)
+    call = submit()
+    assert queued() == 300
+    del call  # as when an interrupt comes before the block is entered
+    assert queued() == 0
+    with submit() as call:
+        finished = [seq for _ in iter(lambda: call.pending, 0) for seq in call.advance()[0]]
+    assert len({seq.seq_id for seq in finished}) == len(finished) == 300
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_while_another_thread_steps_is_an_error_in_the_child(llm: LLM) -> None:
-    held, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with llm._guard:
-            held.set()
-            release.wait()
-
-    thread = threading.Thread(target=hold)
+    params = SamplingParams(temperature=0, max_tokens=2000, ignore_eos=True)
+    thread = threading.Thread(target=lambda: llm.generate([[1, 2, 3]] * 4, params, use_tqdm=False))
     thread.start()
-    held.wait()
+    while llm.stats()["num_steps"] < 2:
+        time.sleep(0.001)
     child = os.fork()
     if child == 0:
         try:
@@ -280,6 +295,5 @@ def test_a_fork_while_another_thread_steps_is_an_error_in_the_child(llm: LLM) ->
         except RuntimeError as error:
             os._exit(0 if "fork" in str(error) else 1)
         os._exit(2)
-    release.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

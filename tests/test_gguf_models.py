@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from nanovllm import LLM, SamplingParams
-from nanovllm._core import ModelRunner
 from reference.gguf_weights import LAYER_NAMES, MODEL_NAMES, load_gguf, permute
 from reference.safetensors_io import load_checkpoint
 from reference.transformer import forward
+from runners import model_runner
 
 GOLDEN = Path(__file__).parent / "golden"
 ARCHITECTURES = {"tiny_llama": "llama", "tiny_qwen3": "qwen3"}
@@ -93,7 +93,7 @@ def test_logits_are_those_of_the_dequantised_weights(tmp_path: Path, name: str, 
     with np.load(GOLDEN / f"{name}_logits.npz") as arrays:
         ids, golden = arrays["ids_257"], arrays["logits_257"]
     expected = golden if kind == "F32" else forward(*load_gguf(path), ids)
-    logits = ModelRunner(path, kv_cache_dtype="float32").logits(ids.tolist())
+    logits = model_runner(path, kv_cache_dtype="float32").logits(ids.tolist())
     error = np.square(logits - expected).mean() / np.square(expected).mean()
     assert error < TYPES[kind], error
 

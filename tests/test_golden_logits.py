@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanovllm._core import ModelRunner
+from nanovllm import _core
 from reference.safetensors_io import load_checkpoint
 from reference.transformer import forward
+from runners import model_runner
 
 GOLDEN = Path(__file__).parent / "golden"
 LENGTHS = {"tiny_qwen3": (1, 5, 17, 255, 256, 257, 300), "tiny_llama": (1, 17, 257)}
@@ -31,7 +32,7 @@ CUTS = (1, 7, 255, 256, 257)
 STEP_SLICE = 512
 """Rows the engine computes at a time; longer steps are sliced."""
 
-Runners = dict[tuple[str, int, str], ModelRunner]
+Runners = dict[tuple[str, int, str], _core.ModelRunner]
 """By model, number of threads and type of the KV cache."""
 
 
@@ -40,7 +41,7 @@ def runners(request: pytest.FixtureRequest) -> Runners:
     """Every runner of one instruction set."""
     try:
         return {
-            (name, threads, dtype): ModelRunner(
+            (name, threads, dtype): model_runner(
                 GOLDEN / name, isa=request.param, num_threads=threads, kv_cache_dtype=dtype, num_kvcache_blocks=8
             )
             for name in LENGTHS

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanovllm import LLM, SamplingParams
-from nanovllm._core import ModelRunner
+from runners import model_runner
 
 TINY_QWEN3 = Path(__file__).parent / "golden" / "tiny_qwen3"
 VOCAB_SIZE = 320
@@ -157,7 +157,7 @@ def test_draws_follow_the_distribution() -> None:
     tokens = [tokens[0] for tokens in answers(llm, [prompt] * draws, params)]
     observed = np.bincount(tokens, minlength=VOCAB_SIZE)
 
-    logits = ModelRunner(TINY_QWEN3, num_kvcache_blocks=4).logits(prompt)[-1].astype(np.float64) / temperature
+    logits = model_runner(TINY_QWEN3, num_kvcache_blocks=4).logits(prompt)[-1].astype(np.float64) / temperature
     p = np.exp(logits - logits.max())
     p /= p.sum()
     expected = draws * p

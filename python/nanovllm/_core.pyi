@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as AbcSequence
 from os import PathLike
-from typing import Any, SupportsFloat, SupportsIndex, final, overload
+from typing import Any, SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ __all__ = [
     "Attention",
     "Block",
     "BlockManager",
+    "Call",
+    "Checkpoint",
     "Engine",
     "FinishedSequence",
     "GgufFile",
@@ -48,9 +50,9 @@ __all__ = [
     "prepare_prefill",
     "prepare_sample",
     "quantize",
-    "read_config",
     "run_command",
     "sample",
+    "sampling_defaults",
     "store_kvcache",
 ]
 
@@ -61,9 +63,7 @@ _State = tuple[int, int, int, int, list[int], list[int] | int]
 def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str) -> Any:
     """Rotates each row of `x`, `[..., n]`, by cosines and sines that broadcast to `[..., n / 2]`."""
 
-def check_sampling_params(
-    temperature: SupportsFloat, max_tokens: SupportsIndex, ignore_eos: bool, seed: SupportsIndex | None
-) -> None:
+def check_sampling_params(params: nanovllm.engine.sequence.SamplingOptions) -> None:
     """Raises what `Engine.add_request` would for these options."""
 
 def dequantize(dtype: str, data: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -133,9 +133,6 @@ def graph_batch_sizes(max_num_seqs: int) -> list[int]:
 def graph_batch_size(sizes: list[int], num_seqs: int) -> int | None:
     """The smallest of the ascending `sizes` that holds a step of `num_seqs` sequences; None if there is none."""
 
-def read_config(path: str | PathLike[str]) -> str:
-    """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
-
 def run_command(args: list[str], resolve: Callable[[str], str]) -> int:
     """Runs the command `nanovllm` with `args`, the program's name first, and gives its exit code.
 
@@ -149,6 +146,9 @@ def sample(logits: Any, temperatures: Any, key: SupportsIndex, position: Support
 
     Row `i` draws from the random stream (`key`, `position + i`).
     """
+
+def sampling_defaults() -> dict[str, Any]:
+    """Every option of a request by name with its default."""
 
 def store_kvcache(key: Any, value: Any, k_cache: Any, v_cache: Any, slot_mapping: Any, *, device: str) -> None:
     """Stores rows of keys and values, `[n, num_kv_heads, head_dim]`, into the caller's paged caches.
@@ -246,26 +246,38 @@ class BlockManager:
         """Ids of the blocks in use. A copy."""
 
 @final
+class Call:
+    """Requests that one caller waits for, as a context manager.
+
+    What has not finished when it is left is dropped, all at once, whatever ends it.
+    """
+
+    @property
+    def pending(self) -> int:
+        """Requests that have not finished."""
+    def advance(self) -> tuple[list[FinishedSequence], float | None, float | None]:
+        """Waits until some of the requests have finished, but no longer than a tenth of a second.
+
+        Takes steps meanwhile unless another caller does. Returns the sequences that have finished, and the tokens a
+        second of the last prefill and the last decode step that were taken.
+        """
+    def __enter__(self) -> Call: ...
+    def __exit__(self, *_error: object) -> None: ...
+
+@final
+class Checkpoint:
+    """A model's files, opened and not loaded yet."""
+
+    def __new__(cls, path: str | PathLike[str]) -> Checkpoint: ...
+    @property
+    def config_json(self) -> str:
+        """The model's config.json as JSON text, or its equivalent made from GGUF metadata. No weight is read."""
+
+@final
 class Engine:
     """A loaded model with its scheduler and KV cache. Any thread may call any method."""
 
-    def __new__(
-        cls,
-        path: str | PathLike[str],
-        *,
-        max_num_batched_tokens: int,
-        max_num_seqs: int,
-        max_model_len: int,
-        gpu_memory_utilization: float,
-        kvcache_block_size: int,
-        num_kvcache_blocks: int,
-        device: str,
-        num_threads: int | None,
-        isa: str | None,
-        activation_bits: int,
-        kv_cache_dtype: str,
-        seed: int,
-    ) -> Engine: ...
+    def __new__(cls, config: Any, checkpoint: Checkpoint | None = None) -> Engine: ...
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer."""
@@ -278,24 +290,29 @@ class Engine:
     @property
     def notes(self) -> list[str]:
         """What a user should know of how the weights were loaded, one line each."""
+    def submit(
+        self,
+        requests: Iterable[tuple[SupportsIndex, Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions]],
+    ) -> Call:
+        """Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued one has: all, or none.
+
+        Their answers are the call's, and what is left of them is dropped with it.
+        """
     def add_request(
         self,
         seq_id: SupportsIndex,
         token_ids: Iterable[SupportsIndex],
-        temperature: SupportsFloat,
-        max_tokens: SupportsIndex,
-        ignore_eos: bool,
-        seed: SupportsIndex | None,
+        sampling_params: nanovllm.engine.sequence.SamplingOptions,
     ) -> None:
-        """Queues a prompt under an id that no queued sequence has."""
-    def step(self, finished: dict[int, FinishedSequence]) -> tuple[int, int]:
-        """Runs one step. What finished goes into `finished` by id, before signal handlers can run again.
+        """Queues a prompt under an id that no queued sequence has; `step` hands out its answer."""
+    def step(self) -> tuple[list[FinishedSequence], int]:
+        """The sequences that have finished and that no call waits for; where there are none, after one step.
 
-        Returns how many that were, and the number of prompt tokens computed or minus the number of tokens decoded. What
-        a signal handler raises within the step ends it and takes it back.
+        Also the number of prompt tokens computed, or minus the number of tokens decoded. What a signal handler raises
+        within the step ends it and takes it back.
         """
     def is_finished(self) -> bool:
-        """Whether no sequence waits, runs or is finished but not returned."""
+        """Whether no sequence waits, runs, or is finished without having been handed out to whoever added it."""
     def abort(self, seq_id: int) -> bool:
         """Drops a sequence and frees its cache; False when there is none of that id."""
     def close(self) -> None:
@@ -364,21 +381,7 @@ class Linear:
 class ModelRunner:
     """A loaded model with its KV cache."""
 
-    def __new__(
-        cls,
-        path: str | PathLike[str],
-        *,
-        max_num_seqs: int = 1,
-        max_model_len: int = 4096,
-        gpu_memory_utilization: float = 0.9,
-        kvcache_block_size: int = 256,
-        num_kvcache_blocks: int = -1,
-        device: str = "cpu",
-        num_threads: int | None = None,
-        isa: str | None = None,
-        activation_bits: int = 16,
-        kv_cache_dtype: str = "auto",
-    ) -> ModelRunner: ...
+    def __new__(cls, config: Any, checkpoint: Checkpoint | None = None) -> ModelRunner: ...
     @property
     def num_kvcache_blocks(self) -> int: ...
     def run(self, seqs: Iterable[Sequence], is_prefill: bool) -> list[int]:
@@ -571,10 +574,7 @@ class Sequence:
         self,
         seq_id: SupportsIndex,
         token_ids: Iterable[SupportsIndex],
-        temperature: SupportsFloat,
-        max_tokens: SupportsIndex,
-        ignore_eos: bool,
-        seed: SupportsIndex | None,
+        sampling_params: nanovllm.engine.sequence.SamplingOptions,
         block_size: SupportsIndex,
     ) -> None:
         """Makes the sequence."""

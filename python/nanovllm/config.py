@@ -25,6 +25,28 @@ class HfConfig:
 
     def __init__(self, values: dict[str, Any]) -> None:
         self._values = values
+        self._checkpoint: _core.Checkpoint | None = None
+
+    @classmethod
+    def read(cls, model: str) -> "HfConfig":
+        """The configuration of a model's files, which stay open for the engine that is made of it.
+
+        Raises:
+            ModelFormatError: It cannot be read.
+            UnsupportedModelError: Its architecture is not supported.
+        """
+        checkpoint = _core.Checkpoint(model)
+        config = cls(json.loads(checkpoint.config_json))
+        config._checkpoint = checkpoint
+        return config
+
+    def take_checkpoint(self) -> _core.Checkpoint | None:
+        """The files this was read from, for the first who asks; None for a copy and for values from elsewhere."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        return checkpoint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HfConfig, (self._values,)  # a copy has no files
 
     def __getattr__(self, name: str) -> Any:
         # Looked up through __dict__: copy and pickle probe attributes before __init__ has run.
@@ -114,7 +136,7 @@ class Config:
             raise ModelNotFoundError(f"there is no model at {self.model}")
         self._check_options()
         if self.hf_config is None:
-            self.hf_config = HfConfig(json.loads(_core.read_config(self.model)))
+            self.hf_config = HfConfig.read(self.model)
         self.max_model_len = min(self.max_model_len, self.hf_config.max_position_embeddings)
 
     def _check_options(self) -> None:

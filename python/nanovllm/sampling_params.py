@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from nanovllm import _core
 
+_DEFAULT = _core.sampling_defaults()
+"""The engine's own defaults, which have no other place."""
+
 
 @dataclass(slots=True)
 class SamplingParams:
@@ -20,10 +23,10 @@ class SamplingParams:
         TypeError: For a value of another type.
     """
 
-    temperature: float = 1.0
-    max_tokens: int = 64
-    ignore_eos: bool = False
-    seed: int | None = None
+    temperature: float = _DEFAULT["temperature"]
+    max_tokens: int = _DEFAULT["max_tokens"]
+    ignore_eos: bool = _DEFAULT["ignore_eos"]
+    seed: int | None = _DEFAULT["seed"]
 
     def __post_init__(self) -> None:
-        _core.check_sampling_params(self.temperature, self.max_tokens, self.ignore_eos, self.seed)
+        _core.check_sampling_params(self)

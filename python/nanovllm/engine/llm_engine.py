@@ -3,9 +3,8 @@
 import contextlib
 import logging
 import os
-import threading
 import warnings
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from collections.abc import Sequence as AbcSequence
 from dataclasses import fields
 from numbers import Integral
@@ -14,9 +13,9 @@ from typing import Any, TypedDict, cast
 
 from tqdm.auto import tqdm
 
-from nanovllm._core import Engine, FinishedSequence
+from nanovllm._core import Call, Engine, FinishedSequence
 from nanovllm.config import Config
-from nanovllm.engine.model_runner import ModelRunner
+from nanovllm.engine.model_runner import ModelRunner, opened_files
 from nanovllm.engine.scheduler import Scheduler
 from nanovllm.engine.sequence import Sequence
 from nanovllm.sampling_params import SamplingParams
@@ -68,21 +67,7 @@ class LLMEngine:
         for name in sorted(kwargs.keys() - known):
             warnings.warn(f"LLM ignores the unknown argument {name!r}", stacklevel=2)
         self.config = config = Config(resolve_model(model), **{k: v for k, v in kwargs.items() if k in known})
-        engine = Engine(
-            config.model,
-            max_num_batched_tokens=config.max_num_batched_tokens,
-            max_num_seqs=config.max_num_seqs,
-            max_model_len=config.max_model_len,
-            gpu_memory_utilization=config.gpu_memory_utilization,
-            kvcache_block_size=config.kvcache_block_size,
-            num_kvcache_blocks=config.num_kvcache_blocks,
-            device=config.device,
-            num_threads=config.num_threads,
-            isa=config.isa,
-            activation_bits=config.activation_bits,
-            kv_cache_dtype=config.kv_cache_dtype,
-            seed=config.seed,
-        )
+        engine = Engine(config, opened_files(config))
         for note in engine.notes:
             _LOGGER.warning("%s: %s", config.model, note)
         self._open: Engine | None = engine
@@ -93,11 +78,6 @@ class LLMEngine:
         Sequence.block_size = config.kvcache_block_size
         self.scheduler = Scheduler(engine)
         self.model_runner = ModelRunner.of_engine(config, engine)
-        # One caller's step may finish another's sequence: of a second thread in generate, or of add_request and step.
-        self._lock = threading.RLock()
-        self._process = os.getpid()
-        self._finished: dict[int, FinishedSequence] = {}
-        self._claimed: set[int] = set()  # sequences that a running generate will collect
 
     def add_request(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> int:
         """Queues a prompt and returns its sequence id.
@@ -109,12 +89,8 @@ class LLMEngine:
         params = SamplingParams() if sampling_params is None else sampling_params
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         seq_id = next(Sequence.counter)
-        self._queue(seq_id, token_ids, params)
+        self._engine.add_request(seq_id, token_ids, params)
         return seq_id
-
-    def _queue(self, seq_id: int, token_ids: Iterable[int], params: SamplingParams) -> None:
-        seed = getattr(params, "seed", None)  # an object of nano-vLLM's has none
-        self._engine.add_request(seq_id, token_ids, params.temperature, params.max_tokens, params.ignore_eos, seed)
 
     def step(self) -> tuple[list[tuple[int, list[int]]], int]:
         """Runs one prefill or decode step.
@@ -123,21 +99,16 @@ class LLMEngine:
             `(seq_id, token_ids)` of each sequence that finished, and the number of prompt tokens computed, or minus
             the number of tokens decoded. An idle engine gives `([], 0)`.
         """
-        with self._guard:
-            num_tokens = 0 if self._unclaimed() else self._advance()[0]
-            return [(seq_id, self._finished.pop(seq_id).token_ids) for seq_id in self._unclaimed()], num_tokens
+        finished, num_tokens = self._engine.step()
+        return [(seq.seq_id, seq.token_ids) for seq in finished], num_tokens
 
     def is_finished(self) -> bool:
         """Whether every added sequence is finished and handed out."""
-        return self._engine.is_finished() and not self._unclaimed()
+        return self._engine.is_finished()
 
     def abort(self, seq_id: int) -> bool:
         """Drops a sequence and frees its cache; False when there is none of that id."""
-        if not 0 <= seq_id < 2**64:
-            return False
-        with self._guard:  # a step under way may be about to finish it
-            found = self._engine.abort(seq_id)
-            return self._finished.pop(seq_id, None) is not None or found
+        return 0 <= seq_id < 2**64 and self._engine.abort(seq_id)
 
     def generate(
         self,
@@ -162,20 +133,9 @@ class LLMEngine:
         batch = _as_batch(prompts)
         params = _as_params(sampling_params, len(batch))
         encoded = [self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in batch]
-        seq_ids: list[int] = []
-        try:
-            for token_ids, param in zip(encoded, params, strict=True):
-                # Known and claimed before it is queued: whatever interrupts this, it is aborted below.
-                seq_ids.append(next(Sequence.counter))
-                self._claimed.add(seq_ids[-1])
-                self._queue(seq_ids[-1], token_ids, param)
-            finished = self._run(seq_ids, use_tqdm)
-        except BaseException:
-            for seq_id in seq_ids:
-                self.abort(seq_id)
-            raise
-        finally:
-            self._claimed.difference_update(seq_ids)
+        seq_ids = [next(Sequence.counter) for _ in encoded]
+        with self._engine.submit(list(zip(seq_ids, encoded, params, strict=True))) as call:
+            done = _collect(call, use_tqdm)
         return [
             GenerateOutput(
                 text=self.tokenizer.decode(seq.token_ids, skip_special_tokens),
@@ -184,7 +144,7 @@ class LLMEngine:
                 num_prompt_tokens=seq.num_prompt_tokens,
                 num_cached_tokens=seq.num_cached_tokens,
             )
-            for seq in finished
+            for seq in (done[seq_id] for seq_id in seq_ids)
         ]
 
     def chat(
@@ -234,47 +194,23 @@ class LLMEngine:
             raise RuntimeError("the engine was closed by exit()")
         return self._open
 
-    @property
-    def _guard(self) -> threading.RLock:
-        """The lock that a step and what follows from it are taken under."""
-        if os.getpid() != self._process:  # its holder may be a thread that does not exist here
-            raise RuntimeError("the engine does not survive fork(); load the model in the child")
-        return self._lock
 
-    def _advance(self) -> tuple[int, bool]:
-        """One step: the tokens computed, and whether nothing was left to do. What finished goes to `_finished`."""
-        with self._guard:
-            num_finished, num_tokens = self._engine.step(self._finished)
-            return num_tokens, num_finished == 0 and num_tokens == 0 and self._engine.is_finished()
-
-    def _unclaimed(self) -> list[int]:
-        return [seq_id for seq_id in list(self._finished) if seq_id not in self._claimed]
-
-    def _run(self, seq_ids: list[int], use_tqdm: bool) -> list[FinishedSequence]:
-        """Steps until the given sequences are finished."""
-        done: dict[int, FinishedSequence] = {}
-        wanted = set(seq_ids)
-        prefill = decode = shown = 0.0
-        with tqdm(total=len(seq_ids), desc="Generating", dynamic_ncols=True, disable=not use_tqdm) as pbar:
-            while len(done) < len(seq_ids):
-                start = perf_counter()
-                num_tokens, idle = self._advance()
-                now = perf_counter()
-                speed = abs(num_tokens) / (now - start)
-                if num_tokens > 0:
-                    prefill = speed
-                elif num_tokens < 0:
-                    decode = speed
-                ready = self._finished.keys() & wanted
-                if idle and not ready:
-                    raise RuntimeError("a sequence of this call was aborted by another caller")
-                done.update((seq_id, self._finished.pop(seq_id)) for seq_id in ready)
-                # Drawing takes longer than a small model's decode step, so ten times a second will do.
-                if now - shown > 0.1 or len(done) == len(seq_ids):
-                    shown = now
-                    pbar.set_postfix(Prefill=f"{int(prefill)}tok/s", Decode=f"{int(decode)}tok/s")
-                pbar.update(len(ready))
-        return [done[seq_id] for seq_id in seq_ids]
+def _collect(call: Call, use_tqdm: bool) -> dict[int, FinishedSequence]:
+    """Waits for all sequences of a call, by id."""
+    done: dict[int, FinishedSequence] = {}
+    speeds = {"Prefill": 0.0, "Decode": 0.0}
+    shown = 0.0
+    with tqdm(total=call.pending, desc="Generating", dynamic_ncols=True, disable=not use_tqdm) as pbar:
+        while call.pending:
+            finished, *measured = call.advance()
+            speeds.update((name, speed) for name, speed in zip(speeds, measured, strict=True) if speed is not None)
+            done.update((seq.seq_id, seq) for seq in finished)
+            # Drawing takes longer than a small model's decode step, so ten times a second will do.
+            if (now := perf_counter()) - shown > 0.1 or not call.pending:
+                shown = now
+                pbar.set_postfix({name: f"{int(speed)}tok/s" for name, speed in speeds.items()})
+            pbar.update(len(finished))
+    return done
 
 
 def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:

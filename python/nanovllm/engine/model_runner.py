@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanovllm import _core
+from nanovllm.config import HfConfig
 from nanovllm.utils.context import get_context, reset_context, set_context
 
 if TYPE_CHECKING:
@@ -40,15 +41,7 @@ class ModelRunner:
 
     def __init__(self, config: Config, rank: int = 0, event: Any = ()) -> None:
         self._describe(config, rank, event)
-        self._core: _core.ModelRunner | None = _core.ModelRunner(
-            config.model,
-            max_num_seqs=config.max_num_seqs,
-            max_model_len=config.max_model_len,
-            gpu_memory_utilization=config.gpu_memory_utilization,
-            kvcache_block_size=config.kvcache_block_size,
-            num_kvcache_blocks=config.num_kvcache_blocks,
-            **_device_options(config),
-        )
+        self._core: _core.ModelRunner | None = _core.ModelRunner(config, opened_files(config))
         config.num_kvcache_blocks = self._core.num_kvcache_blocks
 
     @classmethod
@@ -177,7 +170,7 @@ def _optional(values: Any) -> Any:
     return None if values is None else _list(values)
 
 
-def _device_options(config: Config) -> dict[str, Any]:
-    """The fields that nano-vLLM's `Config` does not have."""
-    names = ("device", "num_threads", "isa", "activation_bits", "kv_cache_dtype")
-    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+def opened_files(config: Config) -> _core.Checkpoint | None:
+    """The model's files, where making `config` has opened them and nobody has taken them."""
+    hf_config = getattr(config, "hf_config", None)
+    return hf_config.take_checkpoint() if isinstance(hf_config, HfConfig) else None

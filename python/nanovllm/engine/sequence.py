@@ -24,7 +24,7 @@ class SequenceStatus(Enum):
 
 
 class SamplingOptions(Protocol):
-    """What a sequence reads of its sampling parameters; a `seed` too, if there is one."""
+    """What a sequence needs of its sampling parameters; other fields of `SamplingParams` count where they are there."""
 
     @property
     def temperature(self) -> float: ...
@@ -94,15 +94,7 @@ class Sequence(_core.Sequence):
     """Where ids come from."""
 
     def __init__(self, token_ids: Iterable[SupportsIndex], sampling_params: SamplingOptions = _DEFAULT) -> None:
-        self._init(
-            next(Sequence.counter),
-            token_ids,
-            sampling_params.temperature,
-            sampling_params.max_tokens,
-            sampling_params.ignore_eos,
-            getattr(sampling_params, "seed", None),
-            self.block_size,
-        )
+        self._init(next(Sequence.counter), token_ids, sampling_params, self.block_size)
 
     @property
     def block_table(self) -> list[int]:

@@ -4,21 +4,29 @@
 //! layer, not a tensor algebra), and runs on every device that implements it. This crate holds the trait, the data that
 //! crosses it and the error type. It does not know any device, any model or any file.
 
+mod attention;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod context;
 mod error;
+mod inspect;
+mod kv_cache;
+mod memory;
 mod noise;
 mod sample;
 mod spec;
 
+pub use attention::{AttentionOptions, HeadNorm, HeadNorms, Rope, default_scale};
 pub use context::Context;
 pub use error::{Error, Result};
+pub use inspect::Inspect;
+pub use kv_cache::{KvCacheSpec, KvHeads, LayerCache};
+pub use memory::Memory;
 /// The element type of stored weights and caches: GGUF's own enumeration, dense types included.
 pub use nanovllm_gguf::GgmlType as DType;
 pub use noise::NoiseStream;
 pub use sample::SampleRow;
-pub use spec::{HeadLayout, KvCacheSpec, WeightPart};
+pub use spec::{HeadLayout, WeightPart};
 
 /// A device that executes a model's operations.
 ///
@@ -35,6 +43,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A short description for logs: device, instruction set, threads.
     fn describe(&self) -> String;
+
+    /// The device's own memory; `None` for a device that computes in the host's, or cannot tell.
+    fn memory(&self) -> Option<Memory> {
+        None
+    }
 
     /// A zeroed activation matrix with room for `rows` rows of `cols` values; its current row count is `rows`.
     ///
@@ -71,25 +84,11 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Shape`] when the columns differ or the list is empty.
     fn concat(&self, parts: Vec<Self::Weight>) -> Result<Self::Weight>;
 
-    /// Copies a weight out in plain row-major f32, `rows * cols` values, as the device computes with it.
-    fn unpack(&self, weight: &Self::Weight) -> Vec<f32>;
-
     /// Allocates the paged cache described by `spec`, lazily where the system can.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`].
+    /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`]; those of [`KvCacheSpec::check`].
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
-
-    /// Copies one layer of a cache out as f32: keys and values, each in nano-vLLM's plain layout
-    /// `[num_blocks, block_size, num_kv_heads, head_dim]`. `layer` is in range.
-    fn read_kv_cache(&self, cache: &Self::KvCache, layer: usize) -> (Vec<f32>, Vec<f32>);
-
-    /// Overwrites one layer of a cache with what [`read_kv_cache`](Self::read_kv_cache) gives: rounded once, to the nearest
-    /// value of the cache's type. `layer` is in range.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when either slice has another length; the cache is then unchanged.
-    fn write_kv_cache(&self, cache: &mut Self::KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()>;
 
     /// `out[i] = weight[ids[i]]`. Ids are in range (the engine checks them where they enter).
     fn embedding(&self, weight: &Self::Weight, ids: &[u32], out: &mut Self::Tensor);
@@ -110,16 +109,17 @@ pub trait Backend: Send + Sync + 'static {
     /// `out = x @ weight^T (+ bias)`, `[rows, cols_in] -> [rows, rows_of_weight]`.
     fn linear(&self, x: &Self::Tensor, weight: &Self::Weight, bias: Option<&Self::Tensor>, out: &mut Self::Tensor);
 
-    /// Norms each query and key head where weights are given (Qwen3), rotates them (NeoX halves; `rope` is
-    /// `[max_position, head_dim]`: cosines, then sines), and stores key and value rows at the context's slots of `layer`.
-    /// `qkv` holds `[queries | keys | values]` in each row; queries are updated in place, keys and values need not be.
+    /// Norms and rotates the heads of a row and stores its keys and values: values are normed, queries and keys normed, then
+    /// rotated, and keys and values go to the context's slots of `layer`.
+    ///
+    /// `qkv` holds `[queries | keys | values]` in each row. Queries are updated in place, keys and values need not be. For a
+    /// layer that [shares](LayerCache::Shared) an earlier one's cache a row holds queries alone, and nothing is stored.
     fn norm_rope_store(
         &self,
         qkv: &mut Self::Tensor,
         heads: &HeadLayout,
-        qk_norm: Option<(&Self::Tensor, &Self::Tensor, f32)>,
-        rope: &Self::Tensor,
-        positions: &[u32],
+        norms: &HeadNorms<'_, Self::Tensor>,
+        rope: Option<Rope<'_, Self::Tensor>>,
         cache: &mut Self::KvCache,
         layer: usize,
         context: &Context<'_>,
@@ -131,6 +131,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         qkv: &Self::Tensor,
         heads: &HeadLayout,
+        options: &AttentionOptions<'_, Self::Tensor>,
         cache: &Self::KvCache,
         layer: usize,
         context: &Context<'_>,
@@ -143,10 +144,11 @@ pub trait Backend: Send + Sync + 'static {
     /// `out[i] = x[rows[i]]`.
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);
 
-    /// Chooses one token a row: the arg-max of the [score](NoiseStream::score) of its logits, `logit / temperature - ln(noise)`,
-    /// or of the logits alone at temperature 0; the lowest id wins a tie. A NaN logit is never chosen unless every logit is
-    /// NaN, which gives 0. [`SampleRow::choose`] says it in code.
-    fn sample(&self, logits: &Self::Tensor, plan: &[SampleRow], out: &mut [u32]);
+    /// Chooses one token a row, once the row's bias and mask are [applied](SampleRow::adjust): the arg-max of the
+    /// [score](NoiseStream::score) of its logits, `logit / temperature - ln(noise)`, or of the logits alone at temperature 0;
+    /// the lowest id wins a tie. A NaN logit is never chosen unless every logit is NaN, which gives 0. [`SampleRow::choose`]
+    /// says it in code. The logits may be overwritten.
+    fn sample(&self, logits: &mut Self::Tensor, plan: &[SampleRow<'_>], out: &mut [u32]);
 
     /// Waits for the operations issued so far and reports the first that failed since the last call.
     ///

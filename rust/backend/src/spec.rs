@@ -42,36 +42,3 @@ impl HeadLayout {
         self.q_size() + 2 * self.kv_size()
     }
 }
-
-/// The paged key/value cache of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KvCacheSpec {
-    /// Layers.
-    pub num_layers: usize,
-    /// Blocks shared by all sequences.
-    pub num_blocks: usize,
-    /// Tokens a block.
-    pub block_size: usize,
-    /// Key/value heads a layer.
-    pub num_kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// F32 or Bf16.
-    pub dtype: DType,
-}
-
-impl KvCacheSpec {
-    /// Elements of the keys of one layer, and of its values.
-    pub fn layer_len(&self) -> usize {
-        [self.num_blocks, self.block_size, self.num_kv_heads, self.head_dim]
-            .into_iter()
-            .fold(1usize, usize::saturating_mul)
-    }
-
-    /// Bytes of one block over all layers, keys and values, not counting what a device pads.
-    pub fn block_bytes(&self) -> usize {
-        [self.num_layers, self.block_size, self.num_kv_heads, self.head_dim, self.dtype.type_size()]
-            .into_iter()
-            .fold(2usize, usize::saturating_mul)
-    }
-}

@@ -1,45 +1,19 @@
-//! Rotation and storing of keys and values, and causal attention over the paged cache, one sequence after the other.
+//! Causal attention over the paged cache, one sequence after the other.
 
 use candle_core::{Result, Tensor};
-use nanovllm_backend::{Context, HeadLayout};
+use nanovllm_backend::{AttentionOptions, Context, HeadLayout};
 
 use crate::kv_cache::KvCache;
-use crate::rows::{rms_norm, rotate, softmax};
+use crate::rows::softmax;
 
 /// Scores held at once, over all heads: long prompts attend in runs of rows.
 const SCORES: usize = 4 << 20;
-
-/// Norms and rotates the queries and keys of `qkv` and stores keys and values; returns `qkv` with the new queries.
-///
-/// `rope` holds the rotary table's row of each row of `qkv`.
-pub(crate) fn norm_rope_store(
-    qkv: &Tensor,
-    heads: &HeadLayout,
-    qk_norm: Option<(&Tensor, &Tensor, f32)>,
-    rope: &Tensor,
-    cache: &mut KvCache,
-    layer: usize,
-    slots: &[i32],
-) -> Result<Tensor> {
-    let rows = qkv.dim(0)?;
-    let HeadLayout { num_heads, num_kv_heads, head_dim } = *heads;
-    let (q_size, kv_size) = (heads.q_size(), heads.kv_size());
-    let rotated = |start, count: usize, norm: Option<(&Tensor, f32)>| {
-        let x = qkv.narrow(1, start, count * head_dim)?.reshape((rows, count, head_dim))?;
-        let x = if let Some((weight, eps)) = norm { rms_norm(&x, weight, eps)? } else { x };
-        rotate(&x, rope)?.reshape((rows, count * head_dim))
-    };
-    let queries = rotated(0, num_heads, qk_norm.map(|(q, _, eps)| (q, eps)))?;
-    let keys = rotated(q_size, num_kv_heads, qk_norm.map(|(_, k, eps)| (k, eps)))?;
-    let values = qkv.narrow(1, q_size + kv_size, kv_size)?;
-    cache.store(layer, &keys, &values, slots)?;
-    Tensor::cat(&[&queries, &keys, &values.contiguous()?], 1)
-}
 
 /// Causal attention of the query part of `qkv` over `layer`: `[rows, num_heads * head_dim]`.
 pub(crate) fn attention(
     qkv: &Tensor,
     heads: &HeadLayout,
+    options: &AttentionOptions<'_, crate::Tensor>,
     cache: &KvCache,
     layer: usize,
     context: &Context<'_>,
@@ -52,22 +26,37 @@ pub(crate) fn attention(
         if rows == 0 {
             continue;
         }
-        let (keys, values) = cache.gather(layer, context.block_table(s), len)?;
-        let run = (SCORES / (heads.num_heads * len)).max(1);
+        // What no row sees is not read: it need not be a number, and may be long.
+        let oldest = first_seen(len - rows, options.window);
+        let (keys, values) = cache.gather(layer, context.block_table(s), oldest..len)?;
+        let run = (SCORES / (heads.num_heads * (len - oldest))).max(1);
         for first in (0..rows).step_by(run) {
             let count = run.min(rows - first);
-            // The last of these rows sees this many positions, and those before it one fewer each.
-            let visible = len - rows + first + count;
-            let (keys, values) = (keys.narrow(0, 0, visible)?, values.narrow(0, 0, visible)?);
-            out.push(attend(&queries.narrow(0, start + first, count)?, &keys, &values, heads)?);
+            // The first of these rows stands here, and the last of them sees all before `end`.
+            let position = len - rows + first;
+            let (seen, end) = (first_seen(position, options.window), position + count);
+            let of_run = |x: &Tensor| x.narrow(0, seen - oldest, end - seen);
+            let queries = queries.narrow(0, start + first, count)?;
+            out.push(attend(&queries, &of_run(&keys)?, &of_run(&values)?, heads, options)?);
         }
     }
     Tensor::cat(&out, 0)
 }
 
+/// The first position that the row at `position` sees.
+fn first_seen(position: usize, window: Option<usize>) -> usize {
+    window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
 /// Attention of the last `n` tokens of a sequence: `queries` is `[n, num_heads * head_dim]`, `keys` and `values` are
-/// `[len, num_kv_heads, head_dim]`; the last query sees all of them.
-fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, heads: &HeadLayout) -> Result<Tensor> {
+/// `[len, num_kv_heads, head_dim]`; the first query sees from the first of them on, the last query up to the last.
+fn attend(
+    queries: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    heads: &HeadLayout,
+    options: &AttentionOptions<'_, crate::Tensor>,
+) -> Result<Tensor> {
     let HeadLayout { num_heads, num_kv_heads, head_dim } = *heads;
     let (n, len, group) = (queries.dim(0)?, keys.dim(0)?, num_heads / num_kv_heads);
     // The heads that share a key head are more rows of one product.
@@ -75,20 +64,33 @@ fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, heads: &HeadLayout) 
     let q = q.reshape((num_kv_heads, group * n, head_dim))?;
     let k = keys.permute((1, 2, 0))?.contiguous()?; // [num_kv_heads, head_dim, len]
     let v = values.transpose(0, 1)?.contiguous()?; // [num_kv_heads, len, head_dim]
-    let mut scores = (q.matmul(&k)? * (head_dim as f64).sqrt().recip())?;
+    let mut scores = (q.matmul(&k)? * options.scale)?;
+    if let Some(cap) = options.soft_cap.map(f64::from) {
+        scores = ((scores / cap)?.tanh()? * cap)?;
+    }
     if n > 1 {
-        let by_row = scores.reshape((num_heads, n, len))?.broadcast_add(&causal_mask(n, len, queries)?)?;
+        let mask = causal_mask(n, len, options.window, queries)?;
+        let by_row = scores.reshape((num_heads, n, len))?.broadcast_add(&mask)?;
         scores = by_row.reshape((num_kv_heads, group * n, len))?;
     }
-    let out = softmax(&scores)?.matmul(&v)?.reshape((num_kv_heads, group, n, head_dim))?;
+    let weights = match options.sinks {
+        None => softmax(&scores)?,
+        Some(sinks) => {
+            // One more score for each query head, which has its share of the softmax and no value.
+            let sinks = sinks.data().reshape((num_kv_heads, group, 1, 1))?.broadcast_as((num_kv_heads, group, n, 1))?;
+            let sinks = sinks.reshape((num_kv_heads, group * n, 1))?;
+            softmax(&Tensor::cat(&[&scores, &sinks], 2)?)?.narrow(2, 0, len)?.contiguous()?
+        }
+    };
+    let out = weights.matmul(&v)?.reshape((num_kv_heads, group, n, head_dim))?;
     out.permute((2, 0, 1, 3))?.reshape((n, num_heads * head_dim))
 }
 
-/// 0 where row `i` of the last `n` of `len` positions may look, minus infinity after it: `[n, len]`, on the device of `like`.
-fn causal_mask(n: usize, len: usize, like: &Tensor) -> Result<Tensor> {
-    let mask = (0..n).flat_map(|i| {
-        let visible = len - n + i + 1;
-        (0..len).map(move |position| if position < visible { 0f32 } else { f32::NEG_INFINITY })
+/// 0 where row `i` of the last `n` of `len` positions may look, minus infinity elsewhere: `[n, len]`, on the device of `like`.
+fn causal_mask(n: usize, len: usize, window: Option<usize>, like: &Tensor) -> Result<Tensor> {
+    let mask = (len - n..len).flat_map(|row| {
+        let seen = first_seen(row, window)..=row;
+        (0..len).map(move |position| if seen.contains(&position) { 0f32 } else { f32::NEG_INFINITY })
     });
     Tensor::from_iter(mask, like.device())?.reshape((n, len))
 }

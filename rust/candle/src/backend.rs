@@ -3,13 +3,16 @@
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
-use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
+use nanovllm_backend::{
+    AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result, Rope,
+    SampleRow, WeightPart,
+};
 
 use crate::kv_cache::KvCache;
 use crate::memory::{probe, tensor, zeroed_vec, zeros};
 use crate::tensor::Tensor;
 use crate::weight::{self, Weight};
-use crate::{attention, device_error, rows};
+use crate::{attention, device_error, rows, store};
 
 /// How to set up the device.
 #[derive(Debug, Clone, Copy, Default)]
@@ -102,23 +105,8 @@ impl Backend for CandleBackend {
         Weight::concat(parts)
     }
 
-    fn unpack(&self, weight: &Weight) -> Vec<f32> {
-        let values = self.attempt(|| weight.dequantize(&self.device)?.flatten_all()?.to_vec1());
-        values.unwrap_or_else(|| vec![0.0; weight.rows() * weight.cols()])
-    }
-
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<KvCache> {
         KvCache::new(&self.device, spec)
-    }
-
-    fn read_kv_cache(&self, cache: &KvCache, layer: usize) -> (Vec<f32>, Vec<f32>) {
-        let len = cache.spec().layer_len();
-        self.attempt(|| cache.read(layer)).unwrap_or_else(|| (vec![0.0; len], vec![0.0; len]))
-    }
-
-    fn write_kv_cache(&self, cache: &mut KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        probe(size_of_val(keys), "a layer of the KV cache")?;
-        cache.write(layer, keys, values)
     }
 
     fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {
@@ -126,13 +114,13 @@ impl Backend for CandleBackend {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
-        self.compute(x.rows(), out, || rows::rms_norm(x.data(), weight.data(), eps));
+        self.compute(x.rows(), out, || rows::rms_norm(x.data(), Some(weight.data()), eps));
     }
 
     fn add_rms_norm(&self, x: &Tensor, residual: &mut Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
         self.compute(x.rows(), out, || {
             residual.set(&(residual.data() + x.data())?)?;
-            rows::rms_norm(residual.data(), weight.data(), eps)
+            rows::rms_norm(residual.data(), Some(weight.data()), eps)
         });
     }
 
@@ -147,9 +135,8 @@ impl Backend for CandleBackend {
         &self,
         qkv: &mut Tensor,
         heads: &HeadLayout,
-        qk_norm: Option<(&Tensor, &Tensor, f32)>,
-        rope: &Tensor,
-        positions: &[u32],
+        norms: &HeadNorms<'_, Tensor>,
+        rope: Option<Rope<'_, Tensor>>,
         cache: &mut KvCache,
         layer: usize,
         context: &Context<'_>,
@@ -157,11 +144,11 @@ impl Backend for CandleBackend {
         if qkv.rows() == 0 {
             return;
         }
-        let qk_norm = qk_norm.map(|(q, k, eps)| (q.data(), k.data(), eps));
         self.attempt(|| {
-            let rope = rope.data().index_select(&self.indices(positions)?, 0)?;
+            let rows_of = |rope: Rope<'_, Tensor>| rope.table.data().index_select(&self.indices(rope.positions)?, 0);
+            let rope = rope.map(rows_of).transpose()?;
             let slots = context.slot_mapping;
-            qkv.set(&attention::norm_rope_store(qkv.data(), heads, qk_norm, &rope, cache, layer, slots)?)
+            qkv.set(&store::norm_rope_store(qkv.data(), heads, norms, rope.as_ref(), cache, layer, slots)?)
         });
     }
 
@@ -169,12 +156,13 @@ impl Backend for CandleBackend {
         &self,
         qkv: &Tensor,
         heads: &HeadLayout,
+        options: &AttentionOptions<'_, Tensor>,
         cache: &KvCache,
         layer: usize,
         context: &Context<'_>,
         out: &mut Tensor,
     ) {
-        self.compute(qkv.rows(), out, || attention::attention(qkv.data(), heads, cache, layer, context));
+        self.compute(qkv.rows(), out, || attention::attention(qkv.data(), heads, options, cache, layer, context));
     }
 
     fn silu_and_mul(&self, x: &Tensor, out: &mut Tensor) {
@@ -185,10 +173,10 @@ impl Backend for CandleBackend {
         self.compute(rows.len(), out, || x.data().index_select(&self.indices(rows)?, 0));
     }
 
-    fn sample(&self, logits: &Tensor, plan: &[SampleRow], out: &mut [u32]) {
+    fn sample(&self, logits: &mut Tensor, plan: &[SampleRow<'_>], out: &mut [u32]) {
         let cols = logits.cols();
-        let values = self.download(logits);
-        for ((token, row), logits) in out.iter_mut().zip(plan).zip(values.chunks(cols.max(1))) {
+        let mut values = self.download(logits);
+        for ((token, row), logits) in out.iter_mut().zip(plan).zip(values.chunks_mut(cols.max(1))) {
             *token = row.choose(logits);
         }
     }
@@ -196,5 +184,22 @@ impl Backend for CandleBackend {
     fn synchronize(&self) -> Result<()> {
         self.attempt(|| self.device.synchronize());
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+impl Inspect for CandleBackend {
+    fn unpack(&self, weight: &Weight) -> Vec<f32> {
+        let values = self.attempt(|| weight.dequantize(&self.device)?.flatten_all()?.to_vec1());
+        values.unwrap_or_else(|| vec![0.0; weight.rows() * weight.cols()])
+    }
+
+    fn read_kv_cache(&self, cache: &KvCache, layer: usize) -> (Vec<f32>, Vec<f32>) {
+        let len = cache.spec().layer_len(layer);
+        self.attempt(|| cache.read(layer)).unwrap_or_else(|| (vec![0.0; len], vec![0.0; len]))
+    }
+
+    fn write_kv_cache(&self, cache: &mut KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        probe(size_of_val(keys), "a layer of the KV cache")?;
+        cache.write(layer, keys, values)
     }
 }

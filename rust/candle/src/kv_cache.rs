@@ -1,7 +1,9 @@
 //! The paged key/value cache as candle tensors.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
-use nanovllm_backend::{DType, Error, KvCacheSpec, Result};
+use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, Result};
 
 use crate::memory::{out_of_memory, zeros};
 use crate::{NAME, device_error};
@@ -13,8 +15,12 @@ pub struct KvCache {
     layers: Vec<Layer>,
 }
 
-/// One layer's keys and values, each `[num_blocks * block_size, num_kv_heads * head_dim]`: a row is a slot.
+/// What one layer reads: keys and values, each `[num_blocks * block_size, num_kv_heads * head_dim]`; a row is a slot.
+///
+/// Copies are the same storage, and all that writes here writes in place: a layer that shares an earlier one's is a copy of it.
+#[derive(Clone)]
 struct Layer {
+    heads: KvHeads,
     keys: Tensor,
     values: Tensor,
 }
@@ -23,37 +29,34 @@ impl KvCache {
     /// A zeroed cache; memory is mapped when first touched.
     ///
     /// # Errors
-    /// [`Error::UnsupportedDType`] for a type other than F32 and Bf16; [`Error::Shape`] for an odd head dimension or an empty
-    /// block; [`Error::OutOfMemory`].
+    /// [`Error::UnsupportedDType`] for a type other than F32 and Bf16; [`Error::OutOfMemory`]; those of [`KvCacheSpec::check`].
     pub(crate) fn new(device: &Device, spec: &KvCacheSpec) -> Result<Self> {
         let dtype = match spec.dtype {
             DType::F32 => candle_core::DType::F32,
             DType::Bf16 => candle_core::DType::BF16,
             dtype => return Err(Error::UnsupportedDType { device: NAME, what: "the KV cache", dtype }),
         };
-        if spec.head_dim == 0 || !spec.head_dim.is_multiple_of(2) {
-            let expected = spec.head_dim.saturating_add(1).next_multiple_of(2);
-            return Err(Error::Shape { what: "an even head_dim of the KV cache", expected, got: spec.head_dim });
-        }
-        if spec.block_size == 0 {
-            return Err(Error::Shape { what: "block_size of the KV cache", expected: 1, got: 0 });
-        }
+        spec.check()?;
         let bytes = spec.block_bytes().saturating_mul(spec.num_blocks);
-        let mut layers = Vec::new();
-        if isize::try_from(bytes).is_err() || layers.try_reserve_exact(spec.num_layers).is_err() {
+        let mut layers: Vec<Layer> = Vec::new();
+        if isize::try_from(bytes).is_err() || layers.try_reserve_exact(spec.layers.len()).is_err() {
             return Err(out_of_memory(bytes, "the KV cache"));
         }
         // In range: with at least one block and head, the product above holds these; without, the tensors are empty.
         let slots = spec.num_blocks.saturating_mul(spec.block_size);
-        let width = spec.num_kv_heads.saturating_mul(spec.head_dim);
-        let half = || match spec.dtype {
-            DType::F32 => zeros::<f32>(device, &[slots, width], "the KV cache"),
-            _ => zeros::<half::bf16>(device, &[slots, width], "the KV cache"),
-        };
-        for _ in 0..spec.num_layers {
-            layers.push(Layer { keys: half()?, values: half()? });
+        for kind in &spec.layers {
+            layers.push(match *kind {
+                LayerCache::Full(heads) | LayerCache::SlidingWindow { heads, .. } => {
+                    let side = || match spec.dtype {
+                        DType::F32 => zeros::<f32>(device, &[slots, heads.size()], "the KV cache"),
+                        _ => zeros::<half::bf16>(device, &[slots, heads.size()], "the KV cache"),
+                    };
+                    Layer { heads, keys: side()?, values: side()? }
+                }
+                LayerCache::Shared(with) => layers[with].clone(),
+            });
         }
-        Ok(Self { spec: *spec, dtype, layers })
+        Ok(Self { spec: spec.clone(), dtype, layers })
     }
 
     /// What the cache was made for.
@@ -80,7 +83,7 @@ impl KvCache {
         let rows = (count < slots.len()).then(|| Tensor::new(rows, device)).transpose()?;
         let width = keys.dim(1)?;
         let index = Tensor::from_vec(slots_of_rows, (count, 1), device)?.broadcast_as((count, width))?.contiguous()?;
-        let Layer { keys: to_keys, values: to_values } = &self.layers[layer];
+        let Layer { keys: to_keys, values: to_values, .. } = &self.layers[layer];
         for (from, to) in [(keys, to_keys), (values, to_values)] {
             let from = from.contiguous()?;
             let from = if let Some(rows) = &rows { from.index_select(rows, 0)? } else { from };
@@ -89,41 +92,48 @@ impl KvCache {
         Ok(())
     }
 
-    /// The keys and values of the first `tokens` tokens of a sequence in f32, each `[tokens, num_kv_heads, head_dim]`.
-    pub(crate) fn gather(&self, layer: usize, table: &[i32], tokens: usize) -> candle_core::Result<(Tensor, Tensor)> {
-        let KvCacheSpec { num_blocks, block_size, num_kv_heads, head_dim, .. } = self.spec;
-        let Layer { keys, values } = &self.layers[layer];
-        let count = tokens.div_ceil(block_size);
-        let blocks: Option<Vec<u32>> = table.iter().take(count).map(|&block| u32::try_from(block).ok()).collect();
-        let Some(blocks) = blocks.filter(|blocks| blocks.len() == count) else {
-            candle_core::bail!("a block table of fewer than {count} blocks for {tokens} tokens");
+    /// The keys and values of the tokens at `positions` of a sequence in f32, each `[positions, num_kv_heads, head_dim]`.
+    pub(crate) fn gather(
+        &self,
+        layer: usize,
+        table: &[i32],
+        positions: Range<usize>,
+    ) -> candle_core::Result<(Tensor, Tensor)> {
+        let KvCacheSpec { num_blocks, block_size, .. } = self.spec;
+        let Layer { heads: KvHeads { num_kv_heads, head_dim }, keys, values } = &self.layers[layer];
+        let held = positions.start / block_size..positions.end.div_ceil(block_size);
+        let blocks = table.get(held.clone()).unwrap_or_default().iter();
+        let blocks: Option<Vec<u32>> = blocks.map(|&block| u32::try_from(block).ok()).collect();
+        let Some(blocks) = blocks.filter(|blocks| blocks.len() == held.len()) else {
+            candle_core::bail!("a block table without all of the blocks {held:?} for the tokens {positions:?}");
         };
         let blocks = Tensor::new(blocks, keys.device())?;
-        // What the last block holds past the sequence is anybody's.
+        // What the last block holds past the sequence is anybody's, and so is what the first holds before a window.
         let of = |x: &Tensor| {
             let x = x.reshape((num_blocks, block_size * num_kv_heads * head_dim))?.index_select(&blocks, 0)?;
-            let x = x.reshape((count * block_size, num_kv_heads, head_dim))?.narrow(0, 0, tokens)?;
+            let x = x.reshape((held.len() * block_size, *num_kv_heads, *head_dim))?;
+            let x = x.narrow(0, positions.start - held.start * block_size, positions.len())?;
             x.to_dtype(candle_core::DType::F32)
         };
         Ok((of(keys)?, of(values)?))
     }
 
-    /// A layer in f32, as [`Backend::read_kv_cache`](nanovllm_backend::Backend::read_kv_cache) says.
+    /// A layer in f32, as [`Inspect::read_kv_cache`](nanovllm_backend::Inspect::read_kv_cache) says.
     pub(crate) fn read(&self, layer: usize) -> candle_core::Result<(Vec<f32>, Vec<f32>)> {
         let of = |x: &Tensor| x.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1();
-        let Layer { keys, values } = &self.layers[layer];
+        let Layer { keys, values, .. } = &self.layers[layer];
         Ok((of(keys)?, of(values)?))
     }
 
-    /// Overwrites a layer, as [`Backend::write_kv_cache`](nanovllm_backend::Backend::write_kv_cache) says.
+    /// Overwrites a layer, as [`Inspect::write_kv_cache`](nanovllm_backend::Inspect::write_kv_cache) says.
     pub(crate) fn write(&mut self, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        let expected = self.spec.layer_len();
+        let expected = self.spec.layer_len(layer);
         for (what, data) in [("keys of the KV cache", keys), ("values of the KV cache", values)] {
             if data.len() != expected {
                 return Err(Error::Shape { what, expected, got: data.len() });
             }
         }
-        let Layer { keys: to_keys, values: to_values } = &self.layers[layer];
+        let Layer { keys: to_keys, values: to_values, .. } = &self.layers[layer];
         for (from, to) in [(keys, to_keys), (values, to_values)].into_iter().filter(|(from, _)| !from.is_empty()) {
             Tensor::from_slice(from, to.shape(), to.device())
                 .and_then(|from| to.slice_set(&from.to_dtype(self.dtype)?, 0, 0))

@@ -16,6 +16,7 @@ mod backend;
 mod kv_cache;
 mod memory;
 mod rows;
+mod store;
 mod tensor;
 mod weight;
 

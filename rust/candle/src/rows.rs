@@ -2,11 +2,12 @@
 
 use candle_core::{D, Result, Tensor};
 
-/// `x / sqrt(mean(x^2) + eps) * weight` along the last dimension, which `weight` (`[1, n]`) covers.
-pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+/// `x / sqrt(mean(x^2) + eps) * weight` along the last dimension, which `weight` (`[1, n]`) covers; without one the norm alone.
+pub(crate) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<Tensor> {
     let n = x.dim(D::Minus1)?;
     let mean = (x.sqr()?.sum_keepdim(D::Minus1)? / n as f64)?;
-    x.broadcast_div(&(mean + f64::from(eps))?.sqrt()?)?.broadcast_mul(weight)
+    let normed = x.broadcast_div(&(mean + f64::from(eps))?.sqrt()?)?;
+    if let Some(weight) = weight { normed.broadcast_mul(weight) } else { Ok(normed) }
 }
 
 /// `silu(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
@@ -15,16 +16,22 @@ pub(crate) fn silu_and_mul(x: &Tensor) -> Result<Tensor> {
     x.narrow(1, 0, n)?.contiguous()?.silu()?.mul(&x.narrow(1, n, n)?.contiguous()?)
 }
 
-/// Rotates the halves of each head: `x` is `[rows, heads, head_dim]`, `rope` (`[rows, head_dim]`) the cosines, then the sines,
-/// of each row's position.
+/// Rotates the halves of the first `width` dimensions of each head: `x` is `[rows, heads, head_dim]`, `rope` (`[rows, width]`)
+/// the cosines, then the sines, of each row's position.
 pub(crate) fn rotate(x: &Tensor, rope: &Tensor) -> Result<Tensor> {
-    let half = x.dim(2)? / 2;
+    let (head_dim, width) = (x.dim(2)?, rope.dim(1)?);
+    let half = width / 2;
     let cos = rope.narrow(1, 0, half)?.unsqueeze(1)?;
     let sin = rope.narrow(1, half, half)?.unsqueeze(1)?;
     let (first, second) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
-    let rotated_first = (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?;
-    let rotated_second = (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?;
-    Tensor::cat(&[rotated_first, rotated_second], 2)
+    let mut parts = vec![
+        (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?,
+        (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?,
+    ];
+    if width < head_dim {
+        parts.push(x.narrow(2, width, head_dim - width)?);
+    }
+    Tensor::cat(&parts, 2)
 }
 
 /// The softmax of the last dimension.

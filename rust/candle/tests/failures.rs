@@ -22,7 +22,7 @@ fn the_first_failure_is_reported_once_and_nothing_is_computed_before() {
     backend.rms_norm(&ones, &doubled, 0.0, &mut out);
     assert_eq!(backend.download(&out).len(), 4, "of the right shape, whatever the values");
     let mut tokens = [9; 2];
-    backend.sample(&out, &[SampleRow { temperature: 1.0, key: 1, position: 1 }; 2], &mut tokens);
+    backend.sample(&mut out, &[SampleRow::drawn(1.0, 1, 1); 2], &mut tokens);
     assert!(tokens.iter().all(|&token| token < 2), "{tokens:?}");
 
     let error = backend.synchronize().expect_err("an operation failed");

@@ -7,18 +7,22 @@
 //! sequence alone.
 
 mod plan;
+mod scoring;
 mod scratch;
 
-use nanovllm_backend::{Context, HeadLayout};
+use std::ops::Range;
+
+use nanovllm_backend::{AttentionOptions, Context, HeadLayout};
 
 use crate::claims::Claims;
 use crate::kernels::attention::{AttendTile, PARTITION, Partial};
 use crate::kernels::cached::GROUP;
 use crate::kernels::table::CacheKernels;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, LayerView};
 use crate::team::Team;
 use crate::tensor::{SharedMut, Tensor};
-use plan::Unit;
+use plan::{Seen, Unit};
+use scoring::Scoring;
 use scratch::{Sizes, ThreadScratch};
 
 pub(crate) use crate::kernels::table::AttentionKernels;
@@ -27,41 +31,44 @@ pub(crate) use scratch::Scratch;
 /// Multiply-adds from which waking the team pays: about two microseconds of work.
 const TEAM_WORK: usize = 128 << 10;
 
-/// Causal attention of the queries of `qkv` over the cached keys and values of `layer`.
+/// Causal attention of the queries of `qkv` over what `layer` reads of the cache.
 pub(crate) fn attention(
     team: &Team,
     kernels: &AttentionKernels,
     scratch: &mut Scratch,
     qkv: &Tensor,
     heads: &HeadLayout,
+    options: &AttentionOptions<'_, Tensor>,
     cache: &KvCache,
     layer: usize,
     context: &Context<'_>,
     out: &mut Tensor,
 ) {
-    let spec = cache.spec();
-    assert_eq!((qkv.cols(), out.cols()), (heads.qkv_size(), heads.q_size()), "columns of qkv and of the output");
-    assert_eq!((spec.num_kv_heads, spec.head_dim), (heads.num_kv_heads, heads.head_dim), "heads of the KV cache");
-    check(context, qkv.rows(), spec.block_size);
+    let layer = cache.layer(layer);
+    layer.check_heads(heads);
+    let whole_rows = [heads.q_size(), heads.qkv_size()].contains(&qkv.cols());
+    assert!(whole_rows, "{} columns of qkv: neither those of queries alone nor of all three", qkv.cols());
+    assert_eq!(out.cols(), heads.q_size(), "columns of the output");
+    check(context, qkv.rows(), layer.layout.block_size);
     out.set_rows(qkv.rows());
 
     let group = heads.num_heads / heads.num_kv_heads;
+    let scoring = Scoring::new(options, heads.num_heads);
     let Scratch { plan, threads, partials } = scratch;
-    plan.make(context, heads.num_kv_heads, group, team.size());
-    let width = cache.layout().value_stride();
+    plan.make(context, options.window.unwrap_or(usize::MAX), heads.num_kv_heads, group, team.size());
+    let width = layer.layout.value_stride();
     let sizes = Sizes { rows: plan::tile_positions(group) * group, head_dim: heads.head_dim, width };
     for thread in threads.iter_mut() {
         thread.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).reserve(&sizes);
     }
     partials.reserve(plan.partial_rows, width);
     let call = Call {
-        kernels: kernels.of(spec.dtype),
+        kernels: kernels.of(cache.spec().dtype),
         heads,
         group,
         width,
-        scale: std::f32::consts::LOG2_E / (heads.head_dim as f32).sqrt(),
+        scoring,
         qkv,
-        cache,
         layer,
         context,
         out: out.shared(),
@@ -119,10 +126,9 @@ struct Call<'a> {
     group: usize,
     /// Values in a row of a partial result.
     width: usize,
-    scale: f32,
+    scoring: Scoring<'a>,
     qkv: &'a Tensor,
-    cache: &'a KvCache,
-    layer: usize,
+    layer: LayerView<'a>,
     context: &'a Context<'a>,
     out: SharedMut,
     partials: Partial,
@@ -135,18 +141,15 @@ unsafe impl Sync for Call<'_> {}
 impl Call<'_> {
     /// Computes a unit from its first partition to its last.
     fn whole(&self, thread: &mut ThreadScratch, unit: &Unit) {
-        let rows = unit.positions * self.group;
         self.prepare(thread, unit);
         let total = thread.total.at(0, self.width);
-        self.attend(thread, unit, 0, total);
-        for part in 1..unit.partitions() {
+        let parts = unit.parts();
+        self.attend(thread, unit, parts.start, total);
+        for part in parts.skip(1) {
             let next = thread.next.at(0, self.width);
-            let first = self.attend(thread, unit, part, next);
-            // SAFETY: rows `first..rows` of both were written by partitions up to this one; the two do not overlap.
-            unsafe {
-                let (total, next) = (at(total, first, self.width), at(next, first, self.width));
-                (self.kernels.merge)(total, next, rows - first, self.width, self.scale);
-            }
+            self.attend(thread, unit, part, next);
+            // SAFETY: both have rows for all of the unit; partitions came in order.
+            unsafe { self.gather(unit, part, total, next) };
         }
         self.finish(unit, total);
     }
@@ -154,24 +157,46 @@ impl Call<'_> {
     /// Computes one partition of a unit into its rows of the shared partial results.
     fn part(&self, thread: &mut ThreadScratch, unit: &Unit, part: usize, slot: usize) {
         self.prepare(thread, unit);
-        let rows = unit.positions * self.group;
-        // SAFETY: the plan gave the unit `rows` rows for each partition from `slot` on.
-        let out = unsafe { at(self.partials, slot + part * rows, self.width) };
-        self.attend(thread, unit, part, out);
+        self.attend(thread, unit, part, self.partial(unit, part, slot));
     }
 
     /// Merges the partitions of a unit in order.
     fn merge(&self, unit: &Unit, slot: usize) {
-        let rows = unit.positions * self.group;
-        // SAFETY: as in `part`; the barrier has made all of it visible, and this unit is merged by one thread.
+        let parts = unit.parts();
+        let total = self.partial(unit, parts.start, slot);
+        for part in parts.skip(1) {
+            // SAFETY: the barrier has made all of it visible, and this unit is merged by one thread, in order.
+            unsafe { self.gather(unit, part, total, self.partial(unit, part, slot)) };
+        }
+        self.finish(unit, total);
+    }
+
+    /// Where a split unit with partial results from `slot` on has those of `part`.
+    fn partial(&self, unit: &Unit, part: usize, slot: usize) -> Partial {
+        let row = slot + (part - unit.parts().start) * unit.positions * self.group;
+        // SAFETY: the plan gave the unit that many rows for each of its partitions.
+        unsafe { at(self.partials, row, self.width) }
+    }
+
+    /// Adds partition `part` of a unit, in `next`, to those before it, in `total`. A row that begins with it has no total yet.
+    ///
+    /// # Safety
+    /// Both have a row for each of the unit's and do not overlap; what the rows see of this partition is in `next`, and of all
+    /// before it in `total`; nobody else uses either.
+    unsafe fn gather(&self, unit: &Unit, part: usize, total: Partial, next: Partial) {
+        let Seen { first, begun, last } = unit.seen(part);
+        let rows = |positions: usize| positions * self.group;
+        // SAFETY: by this function's contract; `first <= begun <= last`, which is at most the unit's positions.
         unsafe {
-            let total = at(self.partials, slot, self.width);
-            for part in 1..unit.partitions() {
-                let first = unit.first_row(part) * self.group;
-                let next = at(self.partials, slot + part * rows + first, self.width);
-                (self.kernels.merge)(at(total, first, self.width), next, rows - first, self.width, self.scale);
+            let (old, new) = (at(total, rows(first), self.width), at(next, rows(first), self.width));
+            (self.kernels.merge)(old, new, rows(begun - first), self.width, self.scoring.scale);
+            if begun == last {
+                return;
             }
-            self.finish(unit, total);
+            let (to, from) = (at(total, rows(begun), self.width), at(next, rows(begun), self.width));
+            to.out.copy_from_nonoverlapping(from.out, rows(last - begun) * self.width);
+            to.max.copy_from_nonoverlapping(from.max, rows(last - begun));
+            to.sum.copy_from_nonoverlapping(from.sum, rows(last - begun));
         }
     }
 
@@ -192,20 +217,18 @@ impl Call<'_> {
         }
     }
 
-    /// Attends over one partition, writing the rows of `out` that reach it; returns the first of them.
-    fn attend(&self, thread: &mut ThreadScratch, unit: &Unit, part: usize, out: Partial) -> usize {
-        let start = part * PARTITION;
-        let first = unit.first_row(part);
-        thread.valid.clear();
-        for i in first..unit.positions {
-            let n = (unit.position + i + 1 - start).min(PARTITION) as u32;
-            thread.valid.extend(std::iter::repeat_n(n, self.group));
+    /// Attends over one partition, writing the rows of `out` that see it.
+    fn attend(&self, thread: &mut ThreadScratch, unit: &Unit, part: usize, out: Partial) {
+        let Seen { first, last, .. } = unit.seen(part);
+        thread.visible.clear();
+        for i in first..last {
+            thread.visible.extend(std::iter::repeat_n(unit.visible(i, part), self.group));
         }
-        let tokens = (unit.position + unit.positions - start).min(PARTITION);
-        let (keys, values) = self.locate(thread, unit, start, tokens);
+        let tokens = unit.visible(first, part).from as usize..unit.visible(last - 1, part).to as usize;
+        let (keys, values) = self.locate(thread, unit, part * PARTITION, tokens);
         let (pairs, skipped) = (self.heads.head_dim / 2, first * self.group);
-        // SAFETY: scratch is sized for the tile; queries are prepared; `locate` reaches over `tokens`, the largest of `valid`,
-        // which ascends from at least 1; `out` has a row for each of the tile.
+        // SAFETY: scratch is sized for the tile; queries are prepared; `locate` reaches over all that the rows see; later rows
+        // see later tokens, at least one; `out` has a row for each of the tile.
         unsafe {
             let queries = thread.queries.as_mut_ptr().cast::<u8>();
             (self.kernels.attend)(&AttendTile {
@@ -214,38 +237,44 @@ impl Call<'_> {
                 keys,
                 values,
                 value_stride: self.width,
-                rows: thread.valid.len(),
-                valid: thread.valid.as_ptr(),
-                scale: self.scale,
+                rows: thread.visible.len(),
+                visible: thread.visible.as_ptr(),
+                cap: self.scoring.cap,
+                scale: self.scoring.scale,
                 scores: thread.scores.as_mut_ptr(),
                 out: at(out, skipped, self.width),
             });
         }
-        skipped
     }
 
-    /// Keys and values of the `tokens` positions from `start`: in place where a partition lies within a block, else copied.
-    fn locate(&self, thread: &mut ThreadScratch, unit: &Unit, start: usize, tokens: usize) -> (*const u8, *const u8) {
-        let layout = self.cache.layout();
-        let size = layout.spec.block_size;
+    /// Keys and values of the positions from `start`, of which `tokens` are read: in place where a partition lies within a
+    /// block, else copied.
+    fn locate(
+        &self,
+        thread: &mut ThreadScratch,
+        unit: &Unit,
+        start: usize,
+        tokens: Range<usize>,
+    ) -> (*const u8, *const u8) {
+        let layout = self.layer.layout;
+        let size = layout.block_size;
         let table = self.context.block_table(unit.seq);
         // A negative entry becomes a block that the cache refuses.
         let block = |position: usize| table[position / size] as usize;
         let row_bytes = layout.value_row_bytes();
         if size.is_multiple_of(PARTITION) {
             let (block, offset) = (block(start), start % size);
-            let keys = &self.cache.keys(block, self.layer, unit.kv_head)[layout.key_offset(offset)..];
-            let values = &self.cache.values(block, self.layer, unit.kv_head)[offset * row_bytes..];
-            return (keys.as_ptr(), values.as_ptr());
+            let (keys, values) = self.layer.block(block, unit.kv_head);
+            return (keys[layout.key_offset(offset)..].as_ptr(), values[offset * row_bytes..].as_ptr());
         }
         let to_keys = thread.keys.as_mut_bytes();
         let to_values = thread.values.as_mut_bytes();
-        let mut done = 0;
-        while done < tokens {
+        // Whole groups of keys are copied at once, but nothing of a block before the first that is read.
+        let mut done = if size.is_multiple_of(GROUP) { tokens.start / GROUP * GROUP } else { tokens.start };
+        while done < tokens.end {
             let offset = (start + done) % size;
-            let run = (size - offset).min(tokens - done);
-            let keys = self.cache.keys(block(start + done), self.layer, unit.kv_head);
-            let values = self.cache.values(block(start + done), self.layer, unit.kv_head);
+            let run = (size - offset).min(tokens.end - done);
+            let (keys, values) = self.layer.block(block(start + done), unit.kv_head);
             to_values[done * row_bytes..][..run * row_bytes]
                 .copy_from_slice(&values[offset * row_bytes..][..run * row_bytes]);
             if offset.is_multiple_of(GROUP) && done.is_multiple_of(GROUP) {
@@ -271,7 +300,8 @@ impl Call<'_> {
             // SAFETY: the unit alone writes these heads of these rows; `total` has a row of at least `dim` values for each.
             unsafe {
                 let from = at(total, r, self.width);
-                (self.kernels.finish)(from.out, *from.sum, self.out.at(row, head * dim), dim);
+                let sum = self.scoring.with_sink(*from.sum, *from.max, head);
+                (self.kernels.finish)(from.out, sum, self.out.at(row, head * dim), dim);
             }
         }
     }

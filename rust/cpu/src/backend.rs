@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, Result, SampleRow, WeightPart};
+use nanovllm_backend::{
+    AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result, Rope,
+    SampleRow, WeightPart,
+};
 
 use crate::activations::{ActivationBits, Activations};
 use crate::arena::Arena;
@@ -130,25 +133,8 @@ impl Backend for CpuBackend {
         Weight::concat(parts)
     }
 
-    fn unpack(&self, weight: &Weight) -> Vec<f32> {
-        let (rows, cols) = (weight.rows(), weight.cols());
-        let mut out = vec![0.0; rows * cols];
-        for (row, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
-            weight.unpack_row(row, out);
-        }
-        out
-    }
-
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<KvCache> {
         KvCache::new(spec, self.isa)
-    }
-
-    fn read_kv_cache(&self, cache: &KvCache, layer: usize) -> (Vec<f32>, Vec<f32>) {
-        cache.copy_layer(layer)
-    }
-
-    fn write_kv_cache(&self, cache: &mut KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
-        cache.write_layer(layer, keys, values)
     }
 
     fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {
@@ -183,27 +169,27 @@ impl Backend for CpuBackend {
         &self,
         qkv: &mut Tensor,
         heads: &HeadLayout,
-        qk_norm: Option<(&Tensor, &Tensor, f32)>,
-        rope: &Tensor,
-        positions: &[u32],
+        norms: &HeadNorms<'_, Tensor>,
+        rope: Option<Rope<'_, Tensor>>,
         cache: &mut KvCache,
         layer: usize,
         context: &Context<'_>,
     ) {
-        kv_cache::norm_rope_store(&self.team, &self.rows, qkv, heads, qk_norm, rope, positions, cache, layer, context);
+        kv_cache::norm_rope_store(&self.team, &self.rows, qkv, heads, norms, rope, cache, layer, context);
     }
 
     fn attention(
         &self,
         qkv: &Tensor,
         heads: &HeadLayout,
+        options: &AttentionOptions<'_, Tensor>,
         cache: &KvCache,
         layer: usize,
         context: &Context<'_>,
         out: &mut Tensor,
     ) {
         let scratch = &mut self.scratch().attention;
-        attention::attention(&self.team, &self.attention, scratch, qkv, heads, cache, layer, context, out);
+        attention::attention(&self.team, &self.attention, scratch, qkv, heads, options, cache, layer, context, out);
     }
 
     fn silu_and_mul(&self, x: &Tensor, out: &mut Tensor) {
@@ -214,7 +200,26 @@ impl Backend for CpuBackend {
         rows::gather_rows(&self.team, x, indices, out);
     }
 
-    fn sample(&self, logits: &Tensor, plan: &[SampleRow], out: &mut [u32]) {
+    fn sample(&self, logits: &mut Tensor, plan: &[SampleRow<'_>], out: &mut [u32]) {
         sample::sample(&self.team, &self.rows, logits, plan, out);
+    }
+}
+
+impl Inspect for CpuBackend {
+    fn unpack(&self, weight: &Weight) -> Vec<f32> {
+        let (rows, cols) = (weight.rows(), weight.cols());
+        let mut out = vec![0.0; rows * cols];
+        for (row, out) in out.chunks_exact_mut(cols.max(1)).enumerate() {
+            weight.unpack_row(row, out);
+        }
+        out
+    }
+
+    fn read_kv_cache(&self, cache: &KvCache, layer: usize) -> (Vec<f32>, Vec<f32>) {
+        cache.copy_layer(layer)
+    }
+
+    fn write_kv_cache(&self, cache: &mut KvCache, layer: usize, keys: &[f32], values: &[f32]) -> Result<()> {
+        cache.write_layer(layer, keys, values)
     }
 }

@@ -14,13 +14,15 @@ use crate::tensor::Tensor;
 const TEAM_LOGITS: usize = 8 << 10;
 
 /// Chooses one token a row, as [`Backend::sample`](nanovllm_backend::Backend::sample) says. A temperature that is not above 0 is
-/// greedy.
-pub(crate) fn sample(team: &Team, kernels: &RowKernels, logits: &Tensor, plan: &[SampleRow], out: &mut [u32]) {
-    let rows = logits.rows();
+/// greedy. Logits are adjusted in place by the thread that chooses.
+pub(crate) fn sample(team: &Team, kernels: &RowKernels, logits: &mut Tensor, plan: &[SampleRow<'_>], out: &mut [u32]) {
+    let (rows, cols) = (logits.rows(), logits.cols());
     assert_eq!((plan.len(), out.len()), (rows, rows), "rows of the plan and of the tokens");
-    if rows < 2 || rows * logits.cols() < TEAM_LOGITS {
+    let logits = logits.shared();
+    if rows < 2 || rows * cols < TEAM_LOGITS {
         for (i, token) in out.iter_mut().enumerate() {
-            *token = choose(kernels, logits.row(i), &plan[i]);
+            // SAFETY: nobody else is here.
+            *token = choose(kernels, unsafe { logits.row(i) }, &plan[i]);
         }
         return;
     }
@@ -29,15 +31,19 @@ pub(crate) fn sample(team: &Team, kernels: &RowKernels, logits: &Tensor, plan: &
     team.run(|_| {
         while let Some(range) = claims.take(1) {
             for i in range {
-                let token = choose(kernels, logits.row(i), &plan[i]);
-                // SAFETY: `out` has an element for each row, is borrowed until `run` returns, and each row is claimed once.
-                unsafe { *tokens.load(Ordering::Relaxed).add(i) = token };
+                // SAFETY: logits and `out` have a row and an element for each of the plan, are borrowed until `run` returns,
+                // and each row is claimed once.
+                unsafe {
+                    let token = choose(kernels, logits.row(i), &plan[i]);
+                    *tokens.load(Ordering::Relaxed).add(i) = token;
+                }
             }
         }
     });
 }
 
-fn choose(kernels: &RowKernels, logits: &[f32], row: &SampleRow) -> u32 {
+fn choose(kernels: &RowKernels, logits: &mut [f32], row: &SampleRow<'_>) -> u32 {
+    row.adjust(logits);
     let (p, n) = (logits.as_ptr(), logits.len());
     // SAFETY: `logits` is a slice of `n` values; tables are built for the machine's sets.
     unsafe {

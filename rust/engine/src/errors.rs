@@ -1,7 +1,7 @@
 //! What the engine refuses, and why.
 
 use crate::SamplingParamsError;
-use nanovllm_model::{LoadError, StepError};
+use nanovllm_model::StepError;
 
 /// An error of the engine. The engine stays usable after every one of them.
 #[derive(Debug, thiserror::Error)]
@@ -111,12 +111,6 @@ pub enum EngineError {
         /// Blocks asked for.
         num_blocks: usize,
     },
-    /// The model's files could not be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The tokenizer's files could not be loaded.
-    #[error(transparent)]
-    Tokenizer(#[from] nanovllm_tokenizer::Error),
     /// The device failed outside a step.
     #[error(transparent)]
     Backend(#[from] nanovllm_backend::Error),

@@ -5,19 +5,19 @@
 //! step by step, for every program nano-vLLM survives; where it dies there is a typed [`EngineError`] or a sequence
 //! finished with [`FinishReason::Length`].
 //!
-//! The engine does not know tensors, files or text. It sees a model as [`nanovllm_model::CausalLm`]: one virtual call a step;
-//! [`device`] is the one module that names devices, and loads a model onto one.
+//! The engine does not know tensors, devices, files or text. It sees a model as [`nanovllm_model::CausalLm`]: one virtual call a
+//! step.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // tests
 
 mod block_manager;
 mod config;
-pub mod device;
 mod errors;
+mod fields;
 mod free_list;
 mod kv_pool;
+mod limits;
 mod llm_engine;
-mod memory;
 mod model_runner;
 mod prepare;
 mod sampling_params;
@@ -26,12 +26,16 @@ mod sequence;
 mod sequence_state;
 mod slab;
 
+/// The memory a KV pool is sized by.
+pub use nanovllm_backend::Memory;
+
 pub use block_manager::{Block, BlockManager, compute_hash, hash_tokens};
 pub use config::{EngineConfig, SchedulingPolicy};
 pub use errors::EngineError;
+pub use fields::FieldSource;
 pub use kv_pool::num_kvcache_blocks;
-pub use llm_engine::{EngineStats, FinishedOutput, LlmEngine, StepOutput};
-pub use memory::Memory;
+pub use limits::RequestLimits;
+pub use llm_engine::{EngineStats, FinishedOutput, LlmEngine, StepEvent, StepOutput};
 pub use model_runner::{ModelRunner, graph_batch_size, graph_batch_sizes};
 pub use prepare::StepInputs;
 pub use sampling_params::{SamplingParams, SamplingParamsError};

@@ -1,6 +1,8 @@
-//! The engine: requests in, steps, finished completions out.
+//! The engine: requests in, steps, and what each step gave them out.
 
-use crate::{EngineConfig, EngineError, FinishReason, Memory, ModelRunner, SamplingParams, Scheduler, Sequence};
+use crate::{
+    EngineConfig, EngineError, FinishReason, Memory, ModelRunner, RequestLimits, SamplingParams, Scheduler, Sequence,
+};
 use nanovllm_model::CausalLm;
 
 /// A request's result.
@@ -18,13 +20,31 @@ pub struct FinishedOutput {
     pub num_cached_tokens: usize,
 }
 
+/// What one step gave one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepEvent {
+    /// The request.
+    pub seq_id: u64,
+    /// The tokens chosen for it in this step, in order; none for one that the pool ended.
+    pub token_ids: Vec<u32>,
+    /// Its result, once it has ended.
+    pub finished: Option<FinishedOutput>,
+}
+
 /// What one step did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepOutput {
-    /// Requests that have finished, in the step's order.
-    pub outputs: Vec<FinishedOutput>,
+    /// An event for each request that got a token or ended: those the pool ended first, then in the step's order.
+    pub events: Vec<StepEvent>,
     /// Rows prefilled if this was a prefill step, else decoded tokens counted negative; 0 when nothing was computed.
     pub num_tokens: i64,
+}
+
+impl StepOutput {
+    /// The requests that have finished, in the step's order.
+    pub fn finished(self) -> impl Iterator<Item = FinishedOutput> {
+        self.events.into_iter().filter_map(|event| event.finished)
+    }
 }
 
 /// Counters since the engine was made, and the state of the pool.
@@ -62,24 +82,18 @@ pub struct LlmEngine {
 }
 
 impl LlmEngine {
-    /// An engine over a loaded model, with a KV pool sized by the memory of this machine unless the configuration says.
+    /// An engine over a loaded model, with a KV pool sized by the memory that its device has left unless the configuration
+    /// says. `max_model_len` is lowered to what the model was loaded for.
     ///
     /// # Errors
-    /// As [`with_memory`](Self::with_memory).
-    pub fn new(model: Box<dyn CausalLm>, config: EngineConfig) -> Result<Self, EngineError> {
-        Self::with_memory(model, config, Memory::detect())
-    }
-
-    /// An engine for a machine with the given memory.
-    ///
-    /// # Errors
-    /// [`EngineError::Config`], and those of [`ModelRunner::new`] and [`Scheduler::new`].
-    pub fn with_memory(
+    /// Those of [`ModelRunner::new`] and [`Scheduler::new`].
+    pub fn new(
         model: Box<dyn CausalLm>,
-        config: EngineConfig,
+        mut config: EngineConfig,
         memory: Option<Memory>,
     ) -> Result<Self, EngineError> {
         let model_runner = ModelRunner::new(model, &config, memory)?;
+        config.max_model_len = model_runner.max_model_len();
         let scheduler = Scheduler::new(&config, model_runner.kv_cache_spec().num_blocks)?;
         Ok(Self { config, scheduler, model_runner, next_seq_id: 0, stats: EngineStats::default() })
     }
@@ -96,13 +110,11 @@ impl LlmEngine {
 
     /// Queues a request under an id of the caller's; the engine's counter goes on above it.
     ///
-    /// A prompt of `max_model_len` tokens is refused, as in vLLM: it leaves no room for a generated one. The random stream of a
-    /// request with a seed depends on that seed alone, so the same seed and prompt give the same text whatever else runs;
-    /// one without takes the engine's seed and the number of requests accepted before it.
+    /// The random stream of a request with a seed depends on that seed alone, so the same seed and prompt give the same text
+    /// whatever else runs; one without takes the engine's seed and the number of requests accepted before it.
     ///
     /// # Errors
-    /// [`EngineError::SamplingParams`], [`EngineError::EmptyPrompt`], [`EngineError::TokenOutOfRange`],
-    /// [`EngineError::PromptTooLong`], [`EngineError::PromptNeverFits`], [`EngineError::DuplicateSeqId`].
+    /// Those of [`RequestLimits::check`]; [`EngineError::DuplicateSeqId`].
     pub fn add_request_with_id(
         &mut self,
         seq_id: u64,
@@ -132,25 +144,18 @@ impl LlmEngine {
     /// # Errors
     /// Those of [`add_request_with_id`](Self::add_request_with_id) and of [`Scheduler::check_add`].
     pub fn check_sequence(&self, seq: &Sequence) -> Result<(), EngineError> {
-        seq.params.validate()?;
-        self.check_tokens(seq.token_ids())?;
-        let (prompt_len, max_model_len) = (seq.num_tokens(), self.config.max_model_len);
-        if prompt_len >= max_model_len {
-            return Err(EngineError::PromptTooLong { prompt_len, max_model_len });
-        }
-        self.scheduler.check_fits(prompt_len)?;
+        self.limits().check(seq.token_ids(), &seq.params)?;
         self.scheduler.check_add(seq)
     }
 
-    /// Whether the model has an embedding for every token.
-    ///
-    /// # Errors
-    /// [`EngineError::TokenOutOfRange`].
-    pub fn check_tokens(&self, token_ids: &[u32]) -> Result<(), EngineError> {
-        let vocab_size = self.model_runner.model().vocab_size();
-        match token_ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
-            Some((position, &token_id)) => Err(EngineError::TokenOutOfRange { token_id, position, vocab_size }),
-            None => Ok(()),
+    /// What a request must keep within.
+    pub fn limits(&self) -> RequestLimits {
+        let block_manager = self.scheduler.block_manager();
+        RequestLimits {
+            vocab_size: self.model_runner.model().vocab_size(),
+            max_model_len: self.config.max_model_len,
+            num_blocks: block_manager.num_blocks(),
+            block_size: block_manager.block_size(),
         }
     }
 
@@ -175,6 +180,8 @@ impl LlmEngine {
         finished: &mut dyn FnMut(Sequence),
     ) -> Result<StepOutput, EngineError> {
         let schedule = self.scheduler.schedule();
+        // What the pool ended has no tokens from this step.
+        let mut events: Vec<StepEvent> = Vec::new();
         if schedule.num_seqs > 0 {
             let token_ids = match self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted) {
                 Ok(token_ids) => token_ids,
@@ -183,6 +190,12 @@ impl LlmEngine {
                     return Err(error);
                 }
             };
+            let sampled = self.scheduler.scheduled().filter(|seq| seq.samples()).zip(&token_ids);
+            events.extend(sampled.map(|(seq, &token_id)| StepEvent {
+                seq_id: seq.seq_id,
+                token_ids: vec![token_id],
+                finished: None,
+            }));
             self.scheduler.postprocess(&token_ids)?;
             self.stats.steps += 1;
             self.stats.generated_tokens += token_ids.len() as u64;
@@ -192,12 +205,21 @@ impl LlmEngine {
             }
         }
         let num_tokens = schedule.num_tokens as i64;
-        let mut outputs = Vec::new();
+        let (mut ended, mut next) = (Vec::new(), 0);
         for seq in self.scheduler.take_finished() {
-            outputs.push(finished_output(&seq));
+            let output = finished_output(&seq);
+            // Both are in the step's order.
+            match events[next..].iter().position(|event| event.seq_id == output.seq_id) {
+                Some(at) => {
+                    next += at + 1;
+                    events[next - 1].finished = Some(output);
+                }
+                None => ended.push(StepEvent { seq_id: output.seq_id, token_ids: Vec::new(), finished: Some(output) }),
+            }
             finished(seq);
         }
-        Ok(StepOutput { outputs, num_tokens: if schedule.is_prefill { num_tokens } else { -num_tokens } })
+        ended.append(&mut events);
+        Ok(StepOutput { events: ended, num_tokens: if schedule.is_prefill { num_tokens } else { -num_tokens } })
     }
 
     /// Whether every request has finished and its output has been returned.
@@ -223,7 +245,7 @@ impl LlmEngine {
         }
     }
 
-    /// The configuration, as given.
+    /// The configuration, as given but for `max_model_len`.
     pub fn config(&self) -> &EngineConfig {
         &self.config
     }

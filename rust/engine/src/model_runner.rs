@@ -28,13 +28,15 @@ impl ModelRunner {
         config: &EngineConfig,
         memory: Option<Memory>,
     ) -> Result<Self, EngineError> {
+        let max_model_len = config.max_model_len.min(model.max_model_len());
+        let config = &EngineConfig { max_model_len, ..config.clone() };
         config.validate()?;
         let (block_size, dtype) = (config.kvcache_block_size, config.kv_cache_dtype);
         let block_bytes = model.kv_cache_spec(1, block_size, dtype).block_bytes();
         let num_blocks = num_kvcache_blocks(config, block_bytes, memory)?;
         let spec = model.kv_cache_spec(num_blocks, block_size, dtype);
         model.allocate_kv_cache(&spec)?;
-        Ok(Self { model, spec, max_model_len: config.max_model_len, inputs: StepInputs::default() })
+        Ok(Self { model, spec, max_model_len, inputs: StepInputs::default() })
     }
 
     /// Computes the scheduled rows and returns a token for each sequence that samples, in order.
@@ -54,13 +56,14 @@ impl ModelRunner {
             self.inputs.prepare_decode(seqs.clone());
         }
         self.inputs.prepare_sample(seqs);
-        let token_ids = self.model.step(&self.inputs.input, &self.inputs.sample, interrupted)?;
-        self.check_answer(token_ids)
+        self.compute(interrupted)
     }
 
-    /// Whether the model chose a token of its vocabulary for each sequence that samples.
-    fn check_answer(&self, token_ids: Vec<u32>) -> Result<Vec<u32>, EngineError> {
-        let expected = self.inputs.sample.iter().flatten().count();
+    /// Computes the step that was laid out, and checks that the model chose a token of its vocabulary for each row that samples.
+    fn compute(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, EngineError> {
+        let StepInputs { input, rows, plan } = &self.inputs;
+        let token_ids = self.model.step(input, rows, plan, interrupted)?;
+        let expected = rows.len();
         if token_ids.len() != expected {
             return Err(EngineError::TokenCount { expected, got: token_ids.len() });
         }
@@ -79,6 +82,11 @@ impl ModelRunner {
     /// The model, for callers that run it themselves ([`CausalLm::logits`]). They overwrite the cache rows they name.
     pub fn model_mut(&mut self) -> &mut dyn CausalLm {
         self.model.as_mut()
+    }
+
+    /// Longest sequence it computes, in tokens: the configuration's limit within the model's.
+    pub fn max_model_len(&self) -> usize {
+        self.max_model_len
     }
 
     /// The KV cache.

@@ -11,8 +11,10 @@ use nanovllm_model::ModelInput;
 pub struct StepInputs {
     /// The ragged batch.
     pub input: ModelInput,
-    /// How each sequence samples; `None` for one whose prefill this step does not finish.
-    pub sample: Vec<Option<SampleRow>>,
+    /// Rows after which a token is chosen, ascending.
+    pub rows: Vec<u32>,
+    /// How each of these tokens is chosen.
+    pub plan: Vec<SampleRow<'static>>,
 }
 
 impl StepInputs {
@@ -68,16 +70,26 @@ impl StepInputs {
         }
     }
 
-    /// Says how each sequence samples.
+    /// Says which sequences of the batch laid out before get a token, and how: those whose prompt this step finishes.
     pub fn prepare_sample<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
-        self.sample.clear();
-        self.sample.extend(seqs.map(|seq| seq.samples().then(|| sample_row(seq))));
+        self.choose_after(seqs.map(|seq| (seq, seq.samples())));
     }
 
     /// Has every sequence sample, as nano-vLLM does; the token of one whose prompt is not finished means nothing.
     pub fn prepare_sample_all<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
-        self.sample.clear();
-        self.sample.extend(seqs.map(|seq| Some(sample_row(seq))));
+        self.choose_after(seqs.map(|seq| (seq, true)));
+    }
+
+    /// Chooses a token after the last row of each sequence that samples.
+    fn choose_after<'a>(&mut self, seqs: impl Iterator<Item = (&'a Sequence, bool)>) {
+        self.rows.clear();
+        self.plan.clear();
+        for ((seq, samples), &end) in seqs.zip(self.input.cu_seqlens_q.iter().skip(1)) {
+            if samples {
+                self.rows.push(end - 1);
+                self.plan.push(sample_row(seq));
+            }
+        }
     }
 
     fn clear(&mut self, is_prefill: bool) {
@@ -120,6 +132,6 @@ impl StepInputs {
     }
 }
 
-fn sample_row(seq: &Sequence) -> SampleRow {
-    SampleRow { temperature: seq.params.temperature as f32, key: seq.noise_key, position: seq.num_tokens() as u64 }
+fn sample_row(seq: &Sequence) -> SampleRow<'static> {
+    SampleRow::drawn(seq.params.temperature as f32, seq.noise_key, seq.num_tokens() as u64)
 }

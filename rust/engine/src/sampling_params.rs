@@ -1,7 +1,12 @@
 //! How one request samples.
+//!
+//! A new option is a field here with its default, its line in [`SamplingParams::read`] and its check in
+//! [`SamplingParams::validate`]; a field of Python's dataclass; and the code that honours it.
+
+use crate::FieldSource;
 
 /// Sampling parameters of a request; nano-vLLM's fields, with greedy decoding and a seed added.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// Divides the logits; 0 is greedy. Kept as given, and rounded to float32 where it is used.
     pub temperature: f64,
@@ -33,6 +38,22 @@ pub enum SamplingParamsError {
 }
 
 impl SamplingParams {
+    /// Reads every field by its name and checks it; a field that the source does not have keeps its default.
+    ///
+    /// # Errors
+    /// The source's, for a value of another type, and those of [`validate`](Self::validate).
+    pub fn read<S: FieldSource>(source: &S) -> Result<Self, S::Error> {
+        let default = Self::default();
+        let params = Self {
+            temperature: source.number("temperature", default.temperature)?,
+            max_tokens: source.count("max_tokens", default.max_tokens)?,
+            ignore_eos: source.boolean("ignore_eos", default.ignore_eos)?,
+            seed: source.optional_unsigned("seed", default.seed)?,
+        };
+        params.validate()?;
+        Ok(params)
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -70,7 +91,7 @@ fn noise_key(seed: u64, request: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn error(params: SamplingParams) -> String {
+    fn error(params: &SamplingParams) -> String {
         params.validate().unwrap_err().to_string()
     }
 
@@ -90,9 +111,9 @@ mod tests {
     #[test]
     fn every_bad_field_is_named() {
         for temperature in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e-6, -1e-300, 1e39] {
-            let text = error(SamplingParams { temperature, ..Default::default() });
+            let text = error(&SamplingParams { temperature, ..Default::default() });
             assert!(text.contains("temperature") && text.contains(&temperature.to_string()), "{text}");
         }
-        assert!(error(SamplingParams { max_tokens: 0, ..Default::default() }).contains("max_tokens"));
+        assert!(error(&SamplingParams { max_tokens: 0, ..Default::default() }).contains("max_tokens"));
     }
 }

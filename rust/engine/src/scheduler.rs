@@ -74,7 +74,7 @@ impl Scheduler {
     }
 
     /// Queues a sequence, as nano-vLLM does: one that the pool can never hold is accepted and finishes with
-    /// [`FinishReason::Length`]. [`check_fits`](Self::check_fits) tells beforehand.
+    /// [`FinishReason::Length`]; [`RequestLimits::check`](crate::RequestLimits::check) tells beforehand.
     ///
     /// # Errors
     /// As [`check_add`](Self::check_add).
@@ -89,19 +89,6 @@ impl Scheduler {
         let slot = self.seqs.insert(seq);
         self.slots.insert(seq_id, slot);
         self.waiting.push_back(slot);
-        Ok(())
-    }
-
-    /// Whether an empty pool could hold a prompt of this length.
-    ///
-    /// # Errors
-    /// [`EngineError::PromptNeverFits`].
-    pub fn check_fits(&self, prompt_len: usize) -> Result<(), EngineError> {
-        let (block_size, available) = (self.block_manager.block_size(), self.block_manager.num_blocks());
-        let needed = prompt_len.div_ceil(block_size);
-        if needed > available {
-            return Err(EngineError::PromptNeverFits { prompt_len, needed, available, block_size });
-        }
         Ok(())
     }
 

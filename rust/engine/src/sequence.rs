@@ -109,8 +109,8 @@ impl Sequence {
     /// A copy that knows the newest token alone.
     pub(crate) fn clone_without_tokens(&self) -> Self {
         let tail = Some(Tail { num_tokens: self.num_tokens(), last_token: self.last_token() });
-        let block_table = self.block_table.clone();
-        Self { tail, block_table, token_ids: Vec::new(), prefix_hashes: Vec::new(), ..*self }
+        let (params, block_table) = (self.params.clone(), self.block_table.clone());
+        Self { params, tail, block_table, token_ids: Vec::new(), prefix_hashes: Vec::new(), ..*self }
     }
 
     /// What an empty slot of the slab holds: nothing, on no heap.

@@ -18,7 +18,7 @@ fn config() -> EngineConfig {
 
 fn engine(config: EngineConfig) -> (LlmEngine, Arc<Mutex<Probe>>) {
     let (model, probe) = MockModel::new();
-    (LlmEngine::new(model, config).unwrap(), probe)
+    (LlmEngine::new(model, config, None).unwrap(), probe)
 }
 
 fn greedy(max_tokens: usize) -> SamplingParams {
@@ -28,7 +28,7 @@ fn greedy(max_tokens: usize) -> SamplingParams {
 fn run(engine: &mut LlmEngine) -> Vec<FinishedOutput> {
     let mut outputs = Vec::new();
     while !engine.is_finished() {
-        outputs.extend(engine.step(&mut || false).unwrap().outputs);
+        outputs.extend(engine.step(&mut || false).unwrap().finished());
     }
     let stats = engine.stats();
     assert_eq!((stats.free_blocks, stats.num_waiting, stats.num_running), (stats.total_blocks, 0, 0));
@@ -61,10 +61,14 @@ fn step_counts_prefill_up_and_decode_down() {
     engine.add_request(vec![1, 2, 3], greedy(2)).unwrap();
     engine.add_request(vec![4], greedy(1)).unwrap();
     let first = engine.step(&mut || false).unwrap();
-    assert_eq!((first.num_tokens, first.outputs.len(), first.outputs[0].seq_id), (4, 1, 1));
+    let told = |step: &StepOutput| -> Vec<(u64, Vec<u32>, bool)> {
+        step.events.iter().map(|e| (e.seq_id, e.token_ids.clone(), e.finished.is_some())).collect()
+    };
+    let (long, short) = (oracle(&[1, 2, 3], 2), oracle(&[4], 1));
+    assert_eq!((first.num_tokens, told(&first)), (4, vec![(0, vec![long[0]], false), (1, short, true)]));
     let second = engine.step(&mut || false).unwrap();
-    assert_eq!((second.num_tokens, second.outputs.len()), (-1, 1));
-    assert_eq!(second.outputs[0].token_ids, oracle(&[1, 2, 3], 2));
+    assert_eq!((second.num_tokens, told(&second)), (-1, vec![(0, vec![long[1]], true)]));
+    assert_eq!(second.finished().next().unwrap().token_ids, long);
 }
 
 #[test]
@@ -90,7 +94,7 @@ fn every_refusal_names_the_thing_and_the_limit() {
 
 #[test]
 fn construction_errors_are_typed() {
-    let make = |config, memory| LlmEngine::with_memory(MockModel::new().0, config, memory).err().unwrap();
+    let make = |config, memory| LlmEngine::new(MockModel::new().0, config, memory).err().unwrap();
     let decide = EngineConfig { num_kvcache_blocks: -1, ..config() };
     assert!(matches!(make(EngineConfig { max_num_seqs: 0, ..config() }, None), EngineError::Config { .. }));
     assert!(matches!(make(decide.clone(), None), EngineError::MemoryUnknown));
@@ -104,7 +108,7 @@ fn construction_errors_are_typed() {
 fn the_pool_is_sized_by_memory() {
     let config = EngineConfig { num_kvcache_blocks: -1, ..config() };
     let memory = Some(Memory { limit: 64 * 10 + 100, used: 100 });
-    let engine = LlmEngine::with_memory(MockModel::new().0, config, memory).unwrap();
+    let engine = LlmEngine::new(MockModel::new().0, config, memory).unwrap();
     assert_eq!(engine.stats().total_blocks, 5);
 }
 
@@ -188,7 +192,7 @@ fn a_failed_step_is_rolled_back() {
         assert!(engine.step(&mut || false).unwrap_err().to_string().contains("fell over"));
         probe.lock().unwrap().answer = Some(vec![1; 7]);
         assert!(matches!(engine.step(&mut || false), Err(EngineError::TokenCount { got: 7, .. })));
-        outputs.extend(engine.step(&mut || false).unwrap().outputs);
+        outputs.extend(engine.step(&mut || false).unwrap().finished());
     }
     outputs.sort_by_key(|output| output.seq_id);
     for (output, prompt) in outputs.iter().zip(&prompts) {

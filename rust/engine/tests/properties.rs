@@ -121,26 +121,33 @@ proptest! {
         events in prop::collection::vec(event(), 0..60),
     ) {
         let (model, probe) = MockModel::new();
-        let mut engine = LlmEngine::with_memory(model, config.clone(), None).unwrap();
+        let mut engine = LlmEngine::new(model, config.clone(), None).unwrap();
         let pool = config.kvcache_block_size * config.num_kvcache_blocks as usize;
         let mut pending: HashMap<u64, &Request> = HashMap::new();
+        let mut streams: HashMap<u64, Vec<u32>> = HashMap::new();
         let mut events = events.into_iter();
         for step in 0.. {
             prop_assert!(step < 5000, "no progress");
             for request in requests.iter().filter(|request| request.at == step) {
                 let len = request.prompt.len();
                 let accepted = len > 0 && len < config.max_model_len && len <= pool;
-                let id = engine.add_request(request.prompt.clone(), request.params).ok();
+                let id = engine.add_request(request.prompt.clone(), request.params.clone()).ok();
                 prop_assert_eq!(id.is_some(), accepted);
                 pending.extend(id.map(|id| (id, request)));
             }
             let event = events.next().unwrap_or(Event::Run);
             if let Event::Abort(id) = event {
                 prop_assert_eq!(engine.abort(id).is_some(), pending.remove(&id).is_some());
+                streams.remove(&id);
             }
             probe.lock().unwrap().fail = matches!(event, Event::DeviceError);
             if let Ok(step) = engine.step(&mut || matches!(event, Event::Interrupt)) {
-                for output in step.outputs {
+                for event in step.events {
+                    let stream = streams.entry(event.seq_id).or_default();
+                                        stream.extend(event.token_ids);
+                    let Some(output) = event.finished else { continue };
+                    let streamed = streams.remove(&output.seq_id);
+                    prop_assert_eq!(streamed.as_ref(), Some(&output.token_ids), "token by token");
                     let request = pending.remove(&output.seq_id).unwrap();
                     prop_assert_eq!((output.token_ids, output.finish_reason), oracle(&config, request));
                     prop_assert_eq!(output.num_prompt_tokens, request.prompt.len());

@@ -16,12 +16,15 @@ pub fn run(data: &[u8]) -> Result<(), LoadError> {
     } else {
         ModelConfig::from_json(serde_json::from_slice(data).map_err(|error| LoadError::Config(error.to_string()))?)?
     };
-    assert_eq!(config.num_attention_heads % config.num_key_value_heads, 0);
-    assert!(config.max_position_embeddings > 0 && config.vocab_size > 0);
-    if config.head_dim <= HEAD_DIM {
-        let (frequencies, scale) = config.rope.inverse_frequencies(config.head_dim)?;
-        assert_eq!(frequencies.len(), config.head_dim / 2);
-        assert!(scale.is_finite() && frequencies.iter().all(|f| f.is_finite()));
+    let base = &config.base;
+    assert_eq!(base.num_attention_heads % base.num_key_value_heads, 0);
+    assert!(base.max_position_embeddings > 0 && base.vocab_size > 0);
+    if base.head_dim <= HEAD_DIM {
+        for rope in config.ropes() {
+            let (frequencies, scale) = rope.inverse_frequencies(base.head_dim)?;
+            assert_eq!(frequencies.len(), base.head_dim / 2);
+            assert!(scale.is_finite() && frequencies.iter().all(|f| f.is_finite()));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What the engine sees of a model: one virtual call a step.
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+use nanovllm_backend::{DType, Error, KvCacheSpec, Memory, SampleRow};
 
 /// The ragged batch of one step, as nano-vLLM's `prepare_prefill` and `prepare_decode` describe it.
 ///
@@ -31,6 +31,16 @@ impl ModelInput {
     pub fn num_seqs(&self) -> usize {
         self.context_lens.len()
     }
+
+    /// Number of rows.
+    pub fn num_rows(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// The last row of each sequence.
+    pub fn last_rows(&self) -> Vec<u32> {
+        self.cu_seqlens_q.iter().skip(1).map(|end| end.saturating_sub(1)).collect()
+    }
 }
 
 /// Why a step did not finish.
@@ -50,15 +60,23 @@ pub trait CausalLm: Send {
     /// Tokens in the vocabulary; ids are below it.
     fn vocab_size(&self) -> usize;
 
+    /// Longest sequence it has positions for, in tokens: what it was loaded for, within the model's own limit.
+    fn max_model_len(&self) -> usize;
+
     /// A description for logs: architecture, device, instruction set, threads.
     fn describe(&self) -> String;
+
+    /// The memory of its device, now; `None` for a device that computes in the host's, or cannot tell.
+    fn memory(&self) -> Option<Memory> {
+        None
+    }
 
     /// What a user should know of how the weights were loaded, one line each.
     fn notes(&self) -> &[String] {
         &[]
     }
 
-    /// The cache of one block of `block_size` tokens, over all layers; `dtype` F32 or Bf16, or the model's own choice.
+    /// The cache of `num_blocks` blocks of `block_size` tokens, layer by layer; `dtype` F32 or Bf16, or the model's own choice.
     fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec;
 
     /// Allocates the cache, replacing an earlier one.
@@ -67,27 +85,30 @@ pub trait CausalLm: Send {
     /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`].
     fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error>;
 
-    /// Runs one step and chooses a token for each row of `plan`.
+    /// Runs one step and chooses a token for each of some of its rows.
     ///
-    /// `sample[s]` is `None` for a sequence whose prompt is not finished by this step. The result has one token for each
-    /// `Some`, in order. The step runs in slices of at most 512 rows; `interrupted` is asked between two slices.
+    /// `rows` ascends; `plan[i]` says how the token after row `rows[i]` is chosen. The rows are usually the last of sequences whose
+    /// prompt this step finishes, but may stand anywhere in a sequence and be several of one. The result has a token for
+    /// each, in order. The step runs in slices of at most 512 rows; `interrupted` is asked between two slices.
     ///
     /// # Errors
     /// [`StepError::Interrupted`], after which the cache rows of this step are undefined; [`StepError::Backend`].
     fn step(
         &mut self,
         input: &ModelInput,
-        sample: &[Option<SampleRow>],
+        rows: &[u32],
+        plan: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<u32>, StepError>;
 
-    /// Runs one step and appends the f32 logits of every row to `out`, `[rows, vocab_size]`.
+    /// Runs one step and appends the f32 logits of some of its rows to `out`, `[rows.len(), vocab_size]`; `rows` ascends.
     ///
     /// # Errors
     /// As [`step`](Self::step); `out` then holds the rows of the slices that were done.
     fn logits(
         &mut self,
         input: &ModelInput,
+        rows: &[u32],
         out: &mut Vec<f32>,
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<(), StepError>;

@@ -36,7 +36,7 @@ pub enum LoadError {
         /// What the file says.
         name: String,
         /// What would do.
-        supported: &'static str,
+        supported: String,
     },
     /// A feature of a supported model that this version has no code for.
     #[error("unsupported: {0}")]

@@ -3,6 +3,7 @@
 mod causal_lm;
 mod checkpoint;
 mod config;
+pub mod decoder;
 mod error;
 pub mod layers;
 mod model;
@@ -10,14 +11,18 @@ pub mod models;
 mod parameter;
 mod sharding;
 mod slices;
+#[cfg(test)]
+mod testing;
 mod weights;
 
 pub use causal_lm::{CausalLm, ModelInput, StepError};
 pub use checkpoint::{
-    Checkpoint, GgufCheckpoint, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles, StoredTensor, gguf_tensor_name,
+    Checkpoint, ExportedTensor, GgufCheckpoint, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles, StoredTensor,
 };
-pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use config::{BaseConfig, ModelConfig, RopeConfig, RopeScaling};
 pub use error::LoadError;
 pub use model::load;
+pub use models::registry::{Family, HuggingFaceName, ROWS as FAMILIES, Row as FamilyRow};
 pub use parameter::{Parameter, ParameterError};
 pub use sharding::{Layout, Shard, ShardError, TpRank, divide};
+pub use slices::Slice;

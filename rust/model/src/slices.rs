@@ -6,7 +6,16 @@
 use nanovllm_backend::Context;
 
 use crate::causal_lm::ModelInput;
-use crate::models::qwen3::Slice;
+
+/// One slice of a step.
+pub struct Slice<'a> {
+    /// Token ids, `[rows]`.
+    pub input_ids: &'a [u32],
+    /// Position of each row in its sequence, `[rows]`.
+    pub positions: &'a [u32],
+    /// The sequences the rows belong to.
+    pub context: Context<'a>,
+}
 
 /// Most rows of a slice.
 pub(crate) const SLICE_ROWS: usize = 512;

@@ -17,6 +17,8 @@ pub(crate) struct Weights<'a, B: Backend> {
     /// Names nobody has taken.
     left: BTreeSet<String>,
     missing: Vec<String>,
+    /// Whether every matrix so far is stored in F32.
+    is_f32: bool,
     /// How many tensors of a type the device stores as another.
     restored: BTreeMap<(DType, DType), usize>,
 }
@@ -24,7 +26,7 @@ pub(crate) struct Weights<'a, B: Backend> {
 impl<'a, B: Backend> Weights<'a, B> {
     pub(crate) fn new(backend: &'a B, checkpoint: &'a Checkpoint) -> Self {
         let left = checkpoint.names().into_iter().collect();
-        Self { backend, checkpoint, left, missing: Vec::new(), restored: BTreeMap::new() }
+        Self { backend, checkpoint, left, missing: Vec::new(), is_f32: true, restored: BTreeMap::new() }
     }
 
     /// Tensors nobody has taken yet.
@@ -55,6 +57,7 @@ impl<'a, B: Backend> Weights<'a, B> {
             parameter.load(index, tensor).map_err(|e| LoadError::parameter(stored, e))?;
             parts.push(parameter.pack_shard(self.backend, index).map_err(|e| LoadError::tensor(stored, e))?);
             self.checkpoint.release(stored);
+            self.is_f32 &= dtype == DType::F32;
             let kept = self.backend.stored_as(dtype, cols);
             if kept != dtype {
                 *self.restored.entry((dtype, kept)).or_default() += 1;
@@ -92,9 +95,9 @@ impl<'a, B: Backend> Weights<'a, B> {
         self.restored.iter().map(note).collect()
     }
 
-    /// Element type of the tensor `name`.
-    pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
-        self.checkpoint.dtype(name)
+    /// The type to keep keys and values in unless the user asks for another: as exact as the matrices loaded so far.
+    pub(crate) fn kv_cache_dtype(&self) -> DType {
+        if self.is_f32 { DType::F32 } else { DType::Bf16 }
     }
 
     /// Says that `name`, if stored, is a copy of something else.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use nanovllm_model::{Architecture, LoadError, ModelConfig, RopeScaling};
+use nanovllm_model::{FAMILIES, LoadError, ModelConfig, RopeScaling};
 use serde_json::{Value, json};
 
 fn golden(name: &str) -> Value {
@@ -17,12 +17,11 @@ fn without_raw(config: Value) -> ModelConfig {
 
 #[test]
 fn both_generations_say_the_same() {
-    for (name, architecture) in [("tiny_llama", Architecture::Llama), ("tiny_qwen3", Architecture::Qwen3)] {
+    for (name, family) in [("tiny_llama", "Llama"), ("tiny_qwen3", "Qwen3")] {
         let four = without_raw(golden(&format!("configs/{name}_transformers4.json")));
         let five = without_raw(golden(&format!("configs/{name}_transformers5.json")));
         assert_eq!(four, five);
-        assert_eq!(four.architecture, architecture);
-        assert_eq!(four.qk_norm, architecture == Architecture::Qwen3);
+        assert_eq!(four.family.row().name, family);
     }
 }
 
@@ -41,7 +40,7 @@ fn inverse_frequencies_are_transformers() {
             }
             other => other.expect("a good config"),
         };
-        let (inverse, scale) = config.rope.inverse_frequencies(config.head_dim).expect("good factors");
+        let (inverse, scale) = config.base.rope.inverse_frequencies(config.base.head_dim).expect("good factors");
         let expected: Vec<f64> = serde_json::from_value(case["inv_freq"].clone()).expect("numbers");
         assert_eq!(inverse.len(), expected.len());
         for (got, expected) in inverse.iter().zip(expected) {
@@ -84,6 +83,29 @@ fn what_is_wrong_is_named() {
     assert!(ModelConfig::from_json(json!({})).is_err());
 }
 
+/// A family is found by its class, its type or GGUF's name, and whoever asks for another is told of all of them.
+#[test]
+fn the_registry_knows_its_families() {
+    for row in FAMILIES {
+        for named in
+            [json!({"architectures": [row.hugging_face.class]}), json!({"model_type": row.hugging_face.model_type})]
+        {
+            let mut config = golden("configs/tiny_llama_transformers4.json");
+            for key in ["architectures", "model_type"] {
+                config[key] = named.get(key).cloned().unwrap_or(Value::Null);
+            }
+            let config = ModelConfig::from_json(config).expect("a good config");
+            assert_eq!(config.family.row().name, row.name);
+            assert_eq!(config.to_json()["architectures"], json!([row.hugging_face.class]));
+            let gguf = config.to_gguf().expect("keys for everything");
+            assert_eq!(gguf[0].1, nanovllm_gguf::Value::String(row.gguf.to_owned()));
+            assert_eq!(config.cache_layers().len(), config.base.num_hidden_layers);
+        }
+        let message = refused("architectures", json!(["MambaForCausalLM"]));
+        assert!(message.contains(row.hugging_face.class) && message.contains(row.gguf), "{message}");
+    }
+}
+
 #[test]
 fn bad_factors_are_refused() {
     for scaling in [
@@ -94,7 +116,7 @@ fn bad_factors_are_refused() {
         RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 4.0, high_freq_factor: 4.0, original_max_position: 8192 },
     ] {
         let mut config = without_raw(golden("configs/tiny_llama_transformers4.json"));
-        config.rope.scaling = scaling;
-        assert!(config.rope.inverse_frequencies(config.head_dim).is_err(), "{:?}", config.rope);
+        config.base.rope.scaling = scaling;
+        assert!(config.base.rope.inverse_frequencies(config.base.head_dim).is_err(), "{:?}", config.base.rope);
     }
 }

@@ -1,8 +1,9 @@
 //! Python values to Rust numbers; every refusal names the argument and the limit.
 
-use nanovllm_engine::SamplingParams;
+use nanovllm_engine::{FieldSource, SamplingParams, SamplingParamsError};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::errors::engine_error;
 
@@ -60,34 +61,113 @@ pub(crate) fn block_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     value.try_iter()?.enumerate().map(id).collect()
 }
 
-/// The options of one request, in range.
-pub(crate) fn sampling_params(
-    temperature: &Bound<'_, PyAny>,
-    max_tokens: &Bound<'_, PyAny>,
-    ignore_eos: &Bound<'_, PyAny>,
-    seed: Option<&Bound<'_, PyAny>>,
-) -> PyResult<SamplingParams> {
-    let params = SamplingParams {
-        temperature: number(temperature, "temperature")?,
-        max_tokens: count(max_tokens, "max_tokens")?,
-        ignore_eos: boolean(ignore_eos, "ignore_eos")?,
-        seed: seed.map(|seed| unsigned(seed, "seed")).transpose()?,
-    };
-    params.validate().map_err(|e| engine_error(e.into()))?;
-    Ok(params)
+/// The attributes of an object that has options.
+pub(crate) struct Attributes<'a, 'py>(pub(crate) &'a Bound<'py, PyAny>);
+
+impl<'py> Attributes<'_, 'py> {
+    /// What `read` makes of an attribute; None where the object has no such attribute.
+    pub(crate) fn read<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<T>,
+    ) -> PyResult<Option<T>> {
+        self.0.getattr_opt(name)?.map(|value| read(&value)).transpose()
+    }
+}
+
+/// Why an object's options are refused.
+pub(crate) struct Refused(PyErr);
+
+impl From<PyErr> for Refused {
+    fn from(error: PyErr) -> Self {
+        Self(error)
+    }
+}
+
+impl From<SamplingParamsError> for Refused {
+    fn from(error: SamplingParamsError) -> Self {
+        Self(engine_error(error.into()))
+    }
+}
+
+impl FieldSource for Attributes<'_, '_> {
+    type Error = Refused;
+
+    fn number(&self, field: &'static str, default: f64) -> Result<f64, Refused> {
+        Ok(self.read(field, |value| number(value, field))?.unwrap_or(default))
+    }
+
+    fn count(&self, field: &'static str, default: usize) -> Result<usize, Refused> {
+        Ok(self.read(field, |value| count(value, field))?.unwrap_or(default))
+    }
+
+    fn boolean(&self, field: &'static str, default: bool) -> Result<bool, Refused> {
+        Ok(self.read(field, |value| boolean(value, field))?.unwrap_or(default))
+    }
+
+    fn optional_unsigned(&self, field: &'static str, default: Option<u64>) -> Result<Option<u64>, Refused> {
+        let read = |value: &Bound<'_, PyAny>| if value.is_none() { Ok(None) } else { unsigned(value, field).map(Some) };
+        Ok(self.read(field, read)?.unwrap_or(default))
+    }
+}
+
+/// The options of one request, in range: those of any object with nano-vLLM's three attributes and perhaps ours.
+pub(crate) struct Params(pub(crate) SamplingParams);
+
+impl<'py> FromPyObject<'_, 'py> for Params {
+    type Error = PyErr;
+
+    fn extract(params: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        for required in ["temperature", "max_tokens", "ignore_eos"] {
+            params.getattr(required)?;
+        }
+        SamplingParams::read(&Attributes(&params)).map(Self).map_err(|Refused(error)| error)
+    }
 }
 
 /// Raises what `Engine.add_request` would for these options.
 #[pyfunction]
-#[pyo3(signature = (temperature, max_tokens, ignore_eos, seed))]
-#[allow(clippy::needless_pass_by_value)] // pyo3 hands optional arguments over by value
-pub(crate) fn check_sampling_params(
-    temperature: &Bound<'_, PyAny>,
-    max_tokens: &Bound<'_, PyAny>,
-    ignore_eos: &Bound<'_, PyAny>,
-    seed: Option<Bound<'_, PyAny>>,
-) -> PyResult<()> {
-    sampling_params(temperature, max_tokens, ignore_eos, seed.as_ref()).map(|_| ())
+#[allow(clippy::needless_pass_by_value)] // extracting them is the check
+pub(crate) fn check_sampling_params(params: Params) {
+    let Params(_) = params;
+}
+
+/// Every option of a request by name with its default.
+#[pyfunction]
+pub(crate) fn sampling_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let defaults = Defaults(PyDict::new(py));
+    SamplingParams::read(&defaults).map_err(|Refused(error)| error)?;
+    Ok(defaults.0)
+}
+
+/// Has no fields, and notes what their defaults are.
+struct Defaults<'py>(Bound<'py, PyDict>);
+
+impl Defaults<'_> {
+    fn note<'py, T: IntoPyObject<'py> + Copy>(&'py self, field: &str, default: T) -> Result<T, Refused> {
+        self.0.set_item(field, default)?;
+        Ok(default)
+    }
+}
+
+impl FieldSource for Defaults<'_> {
+    type Error = Refused;
+
+    fn number(&self, field: &'static str, default: f64) -> Result<f64, Refused> {
+        self.note(field, default)
+    }
+
+    fn count(&self, field: &'static str, default: usize) -> Result<usize, Refused> {
+        self.note(field, default)
+    }
+
+    fn boolean(&self, field: &'static str, default: bool) -> Result<bool, Refused> {
+        self.note(field, default)
+    }
+
+    fn optional_unsigned(&self, field: &'static str, default: Option<u64>) -> Result<Option<u64>, Refused> {
+        self.note(field, default)
+    }
 }
 
 /// Out of range is a ValueError, another type a TypeError, both with the argument's name; what else `__index__` or

@@ -5,13 +5,14 @@ mod block;
 use std::sync::Arc;
 
 use nanovllm_engine::{BlockManager, EngineError, Sequence, hash_tokens};
+use nanovllm_service::Exclusive;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet, PyType};
 
 use crate::arguments::{count, unsigned};
 use crate::errors::engine_error;
-use crate::guarded::Guarded;
+use crate::guarded::Turns;
 use crate::home::{Home, Place};
 use crate::sequence::{PySequence, sync_block_size};
 
@@ -21,7 +22,7 @@ pub(crate) use block::PyBlock;
 #[derive(Clone)]
 pub(crate) enum Pool {
     /// Made by hand.
-    Own(Arc<Guarded<BlockManager>>),
+    Own(Arc<Exclusive<BlockManager>>),
     /// A scheduler's.
     Of(Home),
 }
@@ -87,7 +88,7 @@ impl PyBlockManager {
             return Err(PyValueError::new_err(format!("block_size must be at least 2, got {block_size}")));
         }
         let pool = BlockManager::new(num_blocks, block_size).map_err(engine_error)?;
-        Ok(Self { pool: Pool::Own(Arc::new(Guarded::new(pool))), block_size, num_blocks })
+        Ok(Self { pool: Pool::Own(Arc::new(Exclusive::new("the block manager", pool))), block_size, num_blocks })
     }
 
     /// For subclasses to call: the pool is made by `__new__`.

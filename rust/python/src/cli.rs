@@ -7,7 +7,7 @@ use nanovllm_cli::Host;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 
-use crate::engine::check_signals;
+use crate::signals::check_signals;
 
 /// Runs the command `nanovllm` with `args`, the program's name first, and returns the exit code. `resolve` turns what the user
 /// calls a model into a path; the command reports an exception it raises. Only what is no `Exception` (KeyboardInterrupt)

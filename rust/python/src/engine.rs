@@ -1,20 +1,22 @@
-//! `Engine`: nanovllm_engine's LlmEngine behind a lock. Every method releases the GIL before it waits for the lock, so
-//! threads that share an engine take turns and never wait for each other crosswise (see [`crate::guarded`]).
+//! `Engine`: nanovllm_service's Service for Python. Every method releases the GIL before it waits, so threads that share an
+//! engine never wait for each other crosswise.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use nanovllm_engine::device::{LoadOptions, Loaded};
-use nanovllm_engine::{EngineConfig, EngineError, FinishedOutput, LlmEngine};
+use nanovllm_engine::{EngineError, FinishedOutput, LlmEngine};
 use nanovllm_model::StepError;
+use nanovllm_service::{Event, Request, Service, ServiceError, Watch};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arguments::{sampling_params, token_ids, unsigned};
-use crate::errors::engine_error;
+use crate::arguments::{Params, token_ids, unsigned};
+use crate::call::Call;
+use crate::config::{Checkpoint, Loaded, Setup};
+use crate::errors::{engine_error, service_error};
+use crate::guarded::Turns;
 use crate::home::{Home, Shared, closed};
 use crate::model_runner::ModelRunner;
-use crate::options::{kv_cache_dtype, load};
+use crate::signals::Signals;
 use crate::tokenizer::Tokenizer;
 
 /// A finished sequence.
@@ -39,10 +41,35 @@ impl From<FinishedOutput> for FinishedSequence {
     }
 }
 
+/// The sequences that have finished, and the error of the first that failed.
+pub(crate) fn finished(events: Vec<Event>) -> PyResult<Vec<FinishedSequence>> {
+    let mut finished = Vec::new();
+    for event in events {
+        match event {
+            Event::Finished { output, .. } => finished.push(output.into()),
+            Event::Failed { error, .. } => return Err(service_error(&error)),
+            Event::Tokens { .. } => {}
+        }
+    }
+    Ok(finished)
+}
+
+/// The exception that a step ended with: what a signal handler raised, where that interrupted it.
+pub(crate) fn step_error(error: &ServiceError, signals: &mut Signals) -> PyErr {
+    let interrupted = matches!(
+        error,
+        ServiceError::Engine(error) if matches!(**error, EngineError::Step(StepError::Interrupted))
+    );
+    let raised = if interrupted { signals.take() } else { None };
+    raised.unwrap_or_else(|| service_error(error))
+}
+
 /// A loaded model with its scheduler and KV cache. Any thread may call any method.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct Engine {
-    inner: Arc<Shared<Option<LlmEngine>>>,
+    service: Arc<Service>,
+    /// The way to its scheduler, for those who look into it.
+    home: Home,
     tokenizer: Py<Tokenizer>,
     description: String,
     notes: Vec<String>,
@@ -51,49 +78,27 @@ pub(crate) struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (
-        path, *, max_num_batched_tokens, max_num_seqs, max_model_len, gpu_memory_utilization, kvcache_block_size,
-        num_kvcache_blocks, device, num_threads, isa, activation_bits, kv_cache_dtype, seed
-    ))]
-    #[allow(clippy::needless_pass_by_value)] // pyo3 extracts paths by value
-    fn new(
-        py: Python<'_>,
-        path: PathBuf,
-        max_num_batched_tokens: usize,
-        max_num_seqs: usize,
-        max_model_len: usize,
-        gpu_memory_utilization: f64,
-        kvcache_block_size: usize,
-        num_kvcache_blocks: i64,
-        device: String,
-        num_threads: Option<usize>,
-        isa: Option<String>,
-        activation_bits: u64,
-        kv_cache_dtype: &str,
-        seed: u64,
-    ) -> PyResult<Self> {
-        let mut config = EngineConfig {
-            max_num_batched_tokens,
-            max_num_seqs,
-            max_model_len,
-            gpu_memory_utilization,
-            eos: Vec::new(), // known once the tokenizer is
-            kvcache_block_size,
-            num_kvcache_blocks,
-            kv_cache_dtype: self::kv_cache_dtype(kv_cache_dtype)?,
-            seed,
-            ..EngineConfig::default()
-        };
-        // Before the weights are read: a wrong option should not cost a load.
-        config.validate().map_err(engine_error)?;
-        let options = LoadOptions { device, num_threads, isa, activation_bits, max_model_len };
-        let Loaded { model, tokenizer, config: model_config } = load(py, &path, &options)?;
-        config.max_model_len = max_model_len.min(model_config.max_position_embeddings);
-        config.eos = tokenizer.eos_token_ids().to_vec();
+    #[pyo3(signature = (config, checkpoint = None))]
+    fn new(py: Python<'_>, config: &Bound<'_, PyAny>, checkpoint: Option<&Bound<'_, Checkpoint>>) -> PyResult<Self> {
+        let mut setup = Setup::read(config)?;
+        let Loaded { model, memory, tokenizer } = setup.load(py, checkpoint.map(Bound::get))?;
+        setup.engine.eos = tokenizer.eos_token_ids().to_vec();
         let (description, notes) = (model.describe(), model.notes().to_vec());
-        let inner = py.detach(|| LlmEngine::new(model, config)).map_err(engine_error)?;
-        let tokenizer = Py::new(py, Tokenizer::new(Arc::new(tokenizer)))?;
-        Ok(Self { inner: Shared::new(Some(inner)), tokenizer, description, notes })
+        let engine = py.detach(|| LlmEngine::new(model, setup.engine, memory)).map_err(engine_error)?;
+        let tokenizer = Arc::new(tokenizer);
+        let service = Service::new(engine, Some(Arc::clone(&tokenizer)));
+        let home = Shared::new(service.engine().clone());
+        let back = Arc::downgrade(&home);
+        service.engine().peek(py, |driver| {
+            if let Some(driver) = driver {
+                driver.set_sink(Box::new(move |seq| {
+                    if let Some(home) = back.upgrade() {
+                        home.give_back(seq);
+                    }
+                }));
+            }
+        })?;
+        Ok(Self { service, home, tokenizer: Py::new(py, Tokenizer::new(tokenizer))?, description, notes })
     }
 
     /// The model's tokenizer.
@@ -117,83 +122,75 @@ impl Engine {
     /// The model runner, for steps by hand.
     #[getter]
     fn model_runner(&self, py: Python<'_>) -> PyResult<ModelRunner> {
-        ModelRunner::of(py, &self.inner)
+        ModelRunner::of(py, &self.service)
     }
 
-    /// Queues a prompt under an id that no queued sequence has.
-    #[pyo3(signature = (seq_id, token_ids, temperature, max_tokens, ignore_eos, seed))]
-    #[allow(clippy::needless_pass_by_value)] // pyo3 hands optional arguments over by value
+    /// Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued sequence has: all, or none. Their
+    /// answers are the call's, and what is left of them is dropped with it.
+    fn submit(&self, py: Python<'_>, requests: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let mut read = Vec::with_capacity(requests.len().unwrap_or(0).min(1 << 16));
+        for request in requests.try_iter()? {
+            let (seq_id, token_ids, params): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params) = request?.extract()?;
+            read.push(self::request(&seq_id, &token_ids, params)?);
+        }
+        let call = py.detach(|| self.service.submit(read)).map_err(|error| service_error(&error));
+        self.home.release_ended();
+        Ok(Call::new(call?, self.home.clone()))
+    }
+
+    /// Queues a prompt under an id that no queued sequence has; `step` hands out its answer.
     fn add_request(
         &self,
         py: Python<'_>,
         seq_id: &Bound<'_, PyAny>,
         token_ids: &Bound<'_, PyAny>,
-        temperature: &Bound<'_, PyAny>,
-        max_tokens: &Bound<'_, PyAny>,
-        ignore_eos: &Bound<'_, PyAny>,
-        seed: Option<Bound<'_, PyAny>>,
+        sampling_params: Params,
     ) -> PyResult<()> {
-        let seq_id = unsigned(seq_id, "Sequence.counter's next id")?;
-        let token_ids = self::token_ids(token_ids)?;
-        let params = sampling_params(temperature, max_tokens, ignore_eos, seed.as_ref())?;
-        self.with(py, |engine| engine.add_request_with_id(seq_id, token_ids, params))?.map_err(engine_error)
+        let request = self::request(seq_id, token_ids, sampling_params)?;
+        let result = py.detach(|| self.service.add(request)).map_err(|error| service_error(&error));
+        self.home.release_ended();
+        result
     }
 
-    /// Runs one step. What finished goes into `finished` by id, before Python's signal handlers can run again; returns how many
-    /// that were, and the number of prompt tokens computed or minus the number of tokens decoded.
+    /// The sequences that have finished and that no call waits for; where there are none, after one step. Also the number of
+    /// prompt tokens computed, or minus the number of tokens decoded.
     /// Python's signal handlers run between slices; what they raise ends the step, which is rolled back.
-    fn step(&self, py: Python<'_>, finished: &Bound<'_, PyDict>) -> PyResult<(usize, i64)> {
-        let mut signal = None;
-        let (result, _handles) = self.with(py, |engine| {
-            let mut handles = Vec::new();
-            let interrupted = &mut || {
-                signal = check_signals().err();
-                signal.is_some()
-            };
-            let result = engine.step_with(interrupted, &mut |seq| handles.extend(self.inner.give_back(seq)));
-            (result, handles)
-        })?;
-        match (result, signal) {
-            (Err(EngineError::Step(StepError::Interrupted)), Some(raised)) => Err(raised),
-            (Err(error), _) => Err(engine_error(error)),
-            (Ok(step), _) => {
-                let count = step.outputs.len();
-                for output in step.outputs {
-                    let output = FinishedSequence::from(output);
-                    finished.set_item(output.seq_id, output)?;
-                }
-                Ok((count, step.num_tokens))
-            }
-        }
+    fn step(&self, py: Python<'_>) -> PyResult<(Vec<FinishedSequence>, i64)> {
+        let mut signals = Signals::default();
+        let result = py.detach(|| self.service.step(&mut || signals.interrupted()));
+        self.home.release_ended();
+        let (events, num_tokens) = result.map_err(|error| step_error(&error, &mut signals))?;
+        Ok((finished(events)?, num_tokens))
     }
 
-    /// Whether no sequence waits, runs or is finished but not returned.
+    /// Whether no sequence waits, runs, or is finished without having been handed out to whoever added it.
     fn is_finished(&self, py: Python<'_>) -> PyResult<bool> {
-        self.with(py, |engine| engine.is_finished())
+        let result = py.detach(|| self.service.is_finished()).map_err(|error| service_error(&error));
+        self.home.release_ended();
+        result
     }
 
     /// Drops a sequence and frees its cache; False when there is none of that id.
     fn abort(&self, py: Python<'_>, seq_id: u64) -> PyResult<bool> {
-        let (found, _handles) = self.with(py, |engine| {
-            let seq = engine.abort(seq_id);
-            (seq.is_some(), seq.and_then(|seq| self.inner.give_back(seq)))
-        })?;
-        Ok(found)
+        let result = py.detach(|| self.service.abort(seq_id)).map_err(|error| service_error(&error));
+        self.home.release_ended();
+        result
     }
 
     /// Frees the model and its cache; every later call is refused. Sequences that are queued go back to their handles.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let closed = self.inner.guarded().with(py, |engine| {
-            let handles = engine.as_mut().map(|engine| self.inner.give_all_back(engine.scheduler_mut()));
-            (engine.take(), handles)
-        })?;
-        py.detach(|| drop(closed.0));
+        let home = &self.home;
+        home.books(py, |books| books.scheduler().map(|scheduler| home.give_all_back(scheduler)))?;
+        let engine = py.detach(|| self.service.close()).map_err(|error| service_error(&error))?;
+        py.detach(|| drop(engine));
         Ok(())
     }
 
     /// Counters since the engine was made, and the state of queues and KV cache.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = self.with(py, |engine| engine.stats())?;
+        let stats = self.service.engine().with(py, |driver| driver.as_mut().map(|d| d.engine().stats()))?;
+        self.home.release_ended();
+        let stats = stats.ok_or_else(closed)?;
         let dict = PyDict::new(py);
         dict.set_item("num_requests", stats.requests)?;
         dict.set_item("num_steps", stats.steps)?;
@@ -212,16 +209,17 @@ impl Engine {
 impl Engine {
     /// The engine's scheduler, for those who look into it.
     pub(crate) fn home(&self) -> Home {
-        self.inner.clone()
-    }
-
-    fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut LlmEngine) -> R + Send) -> PyResult<R> {
-        self.inner.guarded().with(py, |engine| engine.as_mut().map(work))?.ok_or_else(closed)
+        self.home.clone()
     }
 }
 
-/// Runs Python's signal handlers; in another thread than the main one it does nothing. What they raise is the error.
-#[allow(clippy::redundant_closure_for_method_calls)] // the method itself is not general enough over lifetimes
-pub(crate) fn check_signals() -> PyResult<()> {
-    Python::attach(|py| py.check_signals())
+/// A request of Python's.
+fn request(seq_id: &Bound<'_, PyAny>, token_ids: &Bound<'_, PyAny>, params: Params) -> PyResult<Request> {
+    let Params(params) = params;
+    Ok(Request {
+        seq_id: unsigned(seq_id, "Sequence.counter's next id")?,
+        token_ids: self::token_ids(token_ids)?,
+        params,
+        watch: Watch::Result,
+    })
 }

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use nanovllm_engine::EngineError;
 use nanovllm_model::{LoadError, StepError};
+use nanovllm_service::ServiceError;
 use pyo3::PyErr;
 use pyo3::exceptions::{PyInterruptedError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 
@@ -25,12 +26,15 @@ pub(crate) fn precondition(text: &'static str) -> PyErr {
 }
 
 /// The exception for an error of the engine.
+#[allow(clippy::needless_pass_by_value)] // what `map_err` calls
 pub(crate) fn engine_error(error: EngineError) -> PyErr {
+    engine_error_ref(&error)
+}
+
+fn engine_error_ref(error: &EngineError) -> PyErr {
     let text = error.to_string();
     match error {
-        EngineError::Load(error) => load_error(&error),
-        EngineError::Tokenizer(error) => tokenizer_error(&error),
-        EngineError::Backend(error) | EngineError::Step(StepError::Backend(error)) => backend_error(&error),
+        EngineError::Backend(error) | EngineError::Step(StepError::Backend(error)) => backend_error(error),
         EngineError::NoRoomForKvCache { .. } | EngineError::BlockTablesTooLarge { .. } => PyMemoryError::new_err(text),
         EngineError::Precondition { .. }
         | EngineError::BlockSizeMismatch { .. }
@@ -46,6 +50,22 @@ pub(crate) fn engine_error(error: EngineError) -> PyErr {
         | EngineError::PromptTooLong { .. }
         | EngineError::PromptNeverFits { .. } => PyValueError::new_err(text),
         _ => PyRuntimeError::new_err(text),
+    }
+}
+
+/// The exception for what a caller of the service does not get.
+pub(crate) fn service_error(error: &ServiceError) -> PyErr {
+    match error {
+        ServiceError::Engine(error) => engine_error_ref(error),
+        error => PyRuntimeError::new_err(error.to_string()),
+    }
+}
+
+/// The exception for a device that cannot be had as asked.
+pub(crate) fn device_error(error: &nanovllm_devices::Error) -> PyErr {
+    match error {
+        nanovllm_devices::Error::Backend(error) => backend_error(error),
+        error => PyValueError::new_err(error.to_string()),
     }
 }
 

@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use nanovllm_engine::{EngineError, LlmEngine, Scheduler, Sequence};
+use nanovllm_engine::{EngineError, Scheduler, Sequence};
+use nanovllm_service::{Driver, Exclusive};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::errors::{engine_error, precondition};
-use crate::guarded::Guarded;
+use crate::guarded::Turns;
 
 /// What owns a scheduler.
 pub(crate) trait Books: Send {
@@ -20,13 +21,13 @@ pub(crate) trait Books: Send {
     fn scheduler(&mut self) -> Option<&mut Scheduler>;
 
     /// Whether [`add`](Self::add) would take the sequence.
-    fn check_add(&self, seq: &Sequence) -> Result<(), EngineError>;
+    fn check_add(&mut self, seq: &Sequence) -> Result<(), EngineError>;
 
     /// Queues a sequence.
     fn add(&mut self, seq: Sequence) -> Result<(), EngineError>;
 
     /// Whether these can be tokens of a sequence.
-    fn check_tokens(&self, token_ids: &[u32]) -> Result<(), EngineError>;
+    fn check_tokens(&mut self, token_ids: &[u32]) -> Result<(), EngineError>;
 }
 
 impl Books for Scheduler {
@@ -34,34 +35,35 @@ impl Books for Scheduler {
         Some(self)
     }
 
-    fn check_add(&self, seq: &Sequence) -> Result<(), EngineError> {
-        self.check_add(seq)
+    fn check_add(&mut self, seq: &Sequence) -> Result<(), EngineError> {
+        Self::check_add(self, seq)
     }
 
     fn add(&mut self, seq: Sequence) -> Result<(), EngineError> {
         self.add(seq)
     }
 
-    fn check_tokens(&self, _: &[u32]) -> Result<(), EngineError> {
+    fn check_tokens(&mut self, _: &[u32]) -> Result<(), EngineError> {
         Ok(()) // without a model there is no vocabulary
     }
 }
 
-impl Books for Option<LlmEngine> {
+/// A running engine's, with everything that callers have handed in.
+impl Books for Option<Driver> {
     fn scheduler(&mut self) -> Option<&mut Scheduler> {
-        self.as_mut().map(LlmEngine::scheduler_mut)
+        self.as_mut().map(|driver| driver.engine().scheduler_mut())
     }
 
-    fn check_add(&self, seq: &Sequence) -> Result<(), EngineError> {
-        self.as_ref().map_or(Ok(()), |engine| engine.check_sequence(seq))
+    fn check_add(&mut self, seq: &Sequence) -> Result<(), EngineError> {
+        self.as_mut().map_or(Ok(()), |driver| driver.engine().check_sequence(seq))
     }
 
     fn add(&mut self, seq: Sequence) -> Result<(), EngineError> {
-        self.as_mut().map_or(Ok(()), |engine| engine.add_sequence(seq))
+        self.as_mut().map_or(Ok(()), |driver| driver.engine().add_sequence(seq))
     }
 
-    fn check_tokens(&self, token_ids: &[u32]) -> Result<(), EngineError> {
-        self.as_ref().map_or(Ok(()), |engine| engine.check_tokens(token_ids))
+    fn check_tokens(&mut self, token_ids: &[u32]) -> Result<(), EngineError> {
+        self.as_mut().map_or(Ok(()), |driver| driver.engine().limits().check_tokens(token_ids))
     }
 }
 
@@ -95,44 +97,57 @@ struct Handle {
 
 /// A scheduler with its handles. Python's Scheduler, BlockManager and Engine share it; handles refer to it weakly, so that a
 /// queued sequence does not keep a model in memory.
-pub(crate) struct Shared<T: Books + ?Sized> {
+pub(crate) struct Shared {
     handles: Mutex<HashMap<u64, Handle>>,
-    value: Guarded<T>,
+    /// Objects of sequences that have ended, to be dropped where the GIL is held and nothing else: that may run any Python.
+    ended: Mutex<Vec<Py<PyAny>>>,
+    value: Arc<Exclusive<dyn Books>>,
 }
 
 /// Any scheduler.
-pub(crate) type Home = Arc<Shared<dyn Books>>;
+pub(crate) type Home = Arc<Shared>;
 /// A reference that does not keep it.
-pub(crate) type WeakHome = Weak<Shared<dyn Books>>;
+pub(crate) type WeakHome = Weak<Shared>;
 
-impl<T: Books> Shared<T> {
-    pub(crate) fn new(value: T) -> Arc<Self> {
-        Arc::new(Self { handles: Mutex::default(), value: Guarded::new(value) })
-    }
-}
-
-impl<T: Books + ?Sized> Shared<T> {
-    /// The lock around the value.
-    pub(crate) fn guarded(&self) -> &Guarded<T> {
-        &self.value
+impl Shared {
+    pub(crate) fn new(value: Arc<Exclusive<dyn Books>>) -> Home {
+        Arc::new(Self { handles: Mutex::default(), ended: Mutex::default(), value })
     }
 
     fn handles(&self) -> MutexGuard<'_, HashMap<u64, Handle>> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a finished or dropped sequence back to its handle, if it has one, under the value's lock. What is returned is to be
-    /// dropped where the GIL is held.
-    pub(crate) fn give_back(&self, seq: Sequence) -> Option<Py<PyAny>> {
-        let handle = self.handles().remove(&seq.seq_id)?;
-        *handle.cell.lock() = Place::Owned(Box::new(seq));
-        handle.object
+    /// Gives a finished or dropped sequence back to its handle, if it has one, under the value's lock.
+    pub(crate) fn give_back(&self, seq: Sequence) {
+        if let Some(handle) = self.handles().remove(&seq.seq_id) {
+            *handle.cell.lock() = Place::Owned(Box::new(seq));
+            self.ended.lock().unwrap_or_else(PoisonError::into_inner).extend(handle.object);
+        }
     }
 
     /// Takes every sequence that has a handle out of the scheduler and gives it back, without blocks.
-    pub(crate) fn give_all_back(&self, scheduler: &mut Scheduler) -> Vec<Py<PyAny>> {
+    pub(crate) fn give_all_back(&self, scheduler: &mut Scheduler) {
         let seq_ids: Vec<u64> = self.handles().keys().copied().collect();
-        seq_ids.into_iter().filter_map(|seq_id| self.give_back(scheduler.abort(seq_id)?)).collect()
+        for seq in seq_ids.into_iter().filter_map(|seq_id| scheduler.abort(seq_id)) {
+            self.give_back(seq);
+        }
+    }
+
+    /// Lets go of the objects of sequences that have ended; to be called with the GIL and without a lock.
+    pub(crate) fn release_ended(&self) {
+        drop(std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner)));
+    }
+
+    /// Runs `work` on what owns the scheduler.
+    pub(crate) fn books<R: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut (dyn Books + 'static)) -> R + Send,
+    ) -> PyResult<R> {
+        let result = self.value.peek(py, work);
+        self.release_ended();
+        result
     }
 
     /// Runs `work` on the scheduler.
@@ -141,7 +156,7 @@ impl<T: Books + ?Sized> Shared<T> {
         py: Python<'_>,
         work: impl FnOnce(&mut Scheduler) -> R + Send,
     ) -> PyResult<R> {
-        self.value.peek(py, |books| books.scheduler().map(work))?.ok_or_else(closed)
+        self.books(py, |books| books.scheduler().map(work))?.ok_or_else(closed)
     }
 
     /// As [`scheduler`](Self::scheduler), for work that can end sequences; they go back to their handles.
@@ -150,22 +165,22 @@ impl<T: Books + ?Sized> Shared<T> {
         py: Python<'_>,
         work: impl FnOnce(&mut Scheduler) -> R + Send,
     ) -> PyResult<R> {
-        let done = self.value.peek(py, |books| {
-            books.scheduler().map(|scheduler| {
-                let result = work(scheduler);
-                (result, scheduler.take_finished().filter_map(|seq| self.give_back(seq)).collect::<Vec<_>>())
-            })
-        })?;
-        done.map(|(result, _)| result).ok_or_else(closed)
+        self.scheduler(py, |scheduler| {
+            let result = work(scheduler);
+            scheduler.take_finished().for_each(|seq| self.give_back(seq));
+            result
+        })
     }
 }
 
-impl<T: Books + ?Sized> Drop for Shared<T> {
+impl Drop for Shared {
     /// Every handle that is still about gets its sequence, without blocks.
     fn drop(&mut self) {
         // Sequences first: the Python objects are dropped with the rest, and may run anything.
         let handles = std::mem::take(&mut *self.handles());
-        if let Some(scheduler) = self.value.get_mut().scheduler() {
+        if let Some(mut books) = self.value.try_salvage()
+            && let Some(scheduler) = books.scheduler()
+        {
             for (seq_id, handle) in &handles {
                 if let Some(seq) = scheduler.abort(*seq_id) {
                     *handle.cell.lock() = Place::Owned(Box::new(seq));
@@ -183,7 +198,7 @@ pub(crate) fn closed() -> PyErr {
 /// Moves the handle's sequence into the home; `object` is the handle's Python side.
 pub(crate) fn add(py: Python<'_>, home: &Home, cell: &Arc<Cell>, object: Py<PyAny>) -> PyResult<()> {
     let mut object = Some(object); // whatever is left of it is dropped with the GIL
-    let result = home.value.peek(py, |books| {
+    let result = home.books(py, |books| {
         let block_size = books.scheduler()?.block_manager().block_size();
         let mut place = cell.lock();
         let Place::Owned(seq) = &mut *place else {

@@ -6,7 +6,9 @@
 mod arguments;
 mod arrays;
 mod block_manager;
+mod call;
 mod cli;
+mod config;
 mod device;
 mod engine;
 mod errors;
@@ -17,10 +19,10 @@ mod layers;
 mod model_inputs;
 mod model_runner;
 mod models;
-mod options;
 mod quant;
 mod scheduler;
 mod sequence;
+mod signals;
 mod step_arrays;
 mod tokenizer;
 
@@ -28,11 +30,15 @@ mod tokenizer;
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::arguments::check_sampling_params;
+    use crate::arguments::{check_sampling_params, sampling_defaults};
     #[pymodule_export]
     use crate::block_manager::{PyBlock, PyBlockManager};
     #[pymodule_export]
+    use crate::call::Call;
+    #[pymodule_export]
     use crate::cli::run_command;
+    #[pymodule_export]
+    use crate::config::Checkpoint;
     #[pymodule_export]
     use crate::device::memory;
     #[pymodule_export]
@@ -63,8 +69,6 @@ mod _core {
     use crate::model_runner::ModelRunner;
     #[pymodule_export]
     use crate::models::qwen3::Qwen3;
-    #[pymodule_export]
-    use crate::options::read_config;
     #[pymodule_export]
     use crate::quant::{dequantize, ggml_types, quantize};
     #[pymodule_export]

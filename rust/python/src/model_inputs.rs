@@ -79,13 +79,14 @@ pub(crate) fn prepare_block_tables<'py>(seqs: &Bound<'py, PyAny>) -> PyResult<Ta
 /// The temperatures of these sequences.
 #[pyfunction]
 pub(crate) fn prepare_sample<'py>(seqs: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray1<f32>>> {
-    let mut inputs = StepInputs::default();
-    for seq in seqs.try_iter()? {
-        seq?.cast::<PySequence>()?.get().whole("temperature")?;
-    }
-    inputs.prepare_sample_all(copies(seqs, false)?.iter());
-    let temperatures = inputs.sample.iter().flatten().map(|row| row.temperature);
-    Ok(PyArray1::from_iter(seqs.py(), temperatures.collect::<Vec<_>>()))
+    let temperature = |seq: PyResult<Bound<'py, PyAny>>| {
+        let seq = seq?;
+        let seq = seq.cast::<PySequence>()?.get();
+        seq.whole("temperature")?;
+        seq.read(seqs.py(), |seq| seq.params.temperature as f32)
+    };
+    let temperatures = seqs.try_iter()?.map(temperature).collect::<PyResult<Vec<_>>>()?;
+    Ok(PyArray1::from_vec(seqs.py(), temperatures))
 }
 
 /// The batch sizes nano-vLLM captures graphs for, for steps of at most `max_num_seqs` sequences.

@@ -1,38 +1,36 @@
 //! `ModelRunner`: a model and its paged cache, of its own or a running engine's, for whoever puts steps together or wants
 //! logits: tests, perplexity.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use nanovllm_engine::device::{LoadOptions, Loaded};
-use nanovllm_engine::{EngineConfig, EngineError, LlmEngine, Memory};
+use nanovllm_engine::EngineError;
 use nanovllm_model::ModelInput;
+use nanovllm_service::{Exclusive, Service};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arguments::token_ids;
-use crate::engine::check_signals;
+use crate::config::{Checkpoint, Loaded, Setup};
 use crate::errors::engine_error;
-use crate::guarded::Guarded;
-use crate::home::{Shared, closed};
+use crate::guarded::Turns;
+use crate::home::closed;
 use crate::model_inputs::copies;
-use crate::options::{kv_cache_dtype, load};
+use crate::signals::Signals;
 use crate::step_arrays::StepArrays;
 
 /// Whose model.
 enum Runner {
     /// Loaded by hand; None once it was closed.
-    Own(Box<Guarded<Option<nanovllm_engine::ModelRunner>>>),
+    Own(Box<Exclusive<Option<nanovllm_engine::ModelRunner>>>),
     /// A running engine's.
-    Of(Arc<Shared<Option<LlmEngine>>>),
+    Of(Arc<Service>),
 }
 
 /// A loaded model with its KV cache.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct ModelRunner {
     runner: Runner,
-    max_model_len: usize,
     #[pyo3(get)]
     num_kvcache_blocks: usize,
 }
@@ -40,46 +38,14 @@ pub(crate) struct ModelRunner {
 #[pymethods]
 impl ModelRunner {
     #[new]
-    #[pyo3(signature = (
-        path, *, max_num_seqs = 1, max_model_len = 4096, gpu_memory_utilization = 0.9, kvcache_block_size = 256,
-        num_kvcache_blocks = -1, device = "cpu".to_owned(), num_threads = None, isa = None, activation_bits = 16,
-        kv_cache_dtype = "auto"
-    ), text_signature = "(path, *, max_num_seqs=1, max_model_len=4096, gpu_memory_utilization=0.9, \
-        kvcache_block_size=256, num_kvcache_blocks=-1, device='cpu', num_threads=None, isa=None, activation_bits=16, \
-        kv_cache_dtype='auto')")]
-    #[allow(clippy::needless_pass_by_value)] // pyo3 extracts paths by value
-    fn new(
-        py: Python<'_>,
-        path: PathBuf,
-        max_num_seqs: usize,
-        max_model_len: usize,
-        gpu_memory_utilization: f64,
-        kvcache_block_size: usize,
-        num_kvcache_blocks: i64,
-        device: String,
-        num_threads: Option<usize>,
-        isa: Option<String>,
-        activation_bits: u64,
-        kv_cache_dtype: &str,
-    ) -> PyResult<Self> {
-        let mut config = EngineConfig {
-            max_num_seqs,
-            max_model_len,
-            gpu_memory_utilization,
-            kvcache_block_size,
-            num_kvcache_blocks,
-            kv_cache_dtype: self::kv_cache_dtype(kv_cache_dtype)?,
-            ..EngineConfig::default()
-        };
-        config.validate().map_err(engine_error)?;
-        let options = LoadOptions { device, num_threads, isa, activation_bits, max_model_len };
-        let Loaded { model, config: model_config, .. } = load(py, &path, &options)?;
-        config.max_model_len = max_model_len.min(model_config.max_position_embeddings);
+    #[pyo3(signature = (config, checkpoint = None))]
+    fn new(py: Python<'_>, config: &Bound<'_, PyAny>, checkpoint: Option<&Bound<'_, Checkpoint>>) -> PyResult<Self> {
+        let setup = Setup::read(config)?;
+        let Loaded { model, memory, .. } = setup.load(py, checkpoint.map(Bound::get))?;
         let runner =
-            py.detach(|| nanovllm_engine::ModelRunner::new(model, &config, Memory::detect())).map_err(engine_error)?;
+            py.detach(|| nanovllm_engine::ModelRunner::new(model, &setup.engine, memory)).map_err(engine_error)?;
         let num_kvcache_blocks = runner.kv_cache_spec().num_blocks;
-        let runner = Runner::Own(Box::new(Guarded::new(Some(runner))));
-        Ok(Self { runner, max_model_len: config.max_model_len, num_kvcache_blocks })
+        Ok(Self { runner: Runner::Own(Box::new(Exclusive::new("the model runner", Some(runner)))), num_kvcache_blocks })
     }
 
     /// Computes a step of these sequences and returns a token for each.
@@ -145,27 +111,22 @@ impl ModelRunner {
             return Err(PyRuntimeError::new_err(text));
         }
         let (logits, vocab_size) = self.with(py, |runner| {
-            self.check(runner, &ids)?;
+            Self::check(runner, &ids)?;
             let vocab_size = runner.model().vocab_size();
             let mut logits = Vec::new();
             let wanted = ids.len().saturating_mul(vocab_size);
             logits
                 .try_reserve_exact(wanted)
                 .map_err(|_| PyMemoryError::new_err(format!("cannot allocate {wanted} float32 logits")))?;
-            let spec = *runner.kv_cache_spec();
-            let blocks = scattered_blocks(ids.len().div_ceil(spec.block_size), spec.num_blocks);
-            let mut start = 0;
+            let spec = runner.kv_cache_spec();
+            let (block_size, num_blocks) = (spec.block_size, spec.num_blocks);
+            let blocks = scattered_blocks(ids.len().div_ceil(block_size), num_blocks);
+            let (mut start, mut signals) = (0, Signals::default());
             for n in chunks {
-                check_signals()?;
-                let input = chunk_input(&ids, start..start + n, &blocks, spec.block_size);
-                let mut signal = None;
-                let result = runner.model_mut().logits(&input, &mut logits, &mut || {
-                    signal = check_signals().err();
-                    signal.is_some()
-                });
-                if let Err(error) = result {
-                    return Err(signal.unwrap_or_else(|| engine_error(error.into())));
-                }
+                let input = chunk_input(&ids, start..start + n, &blocks, block_size);
+                let rows: Vec<u32> = (0..n as u32).collect();
+                let result = runner.model_mut().logits(&input, &rows, &mut logits, &mut || signals.interrupted());
+                result.map_err(|error| signals.take().unwrap_or_else(|| engine_error(error.into())))?;
                 start += n;
             }
             Ok::<_, PyErr>((logits, vocab_size))
@@ -176,12 +137,12 @@ impl ModelRunner {
 
 impl ModelRunner {
     /// A running engine's model.
-    pub(crate) fn of(py: Python<'_>, engine: &Arc<Shared<Option<LlmEngine>>>) -> PyResult<Self> {
-        let known = engine.guarded().with(py, |engine| {
-            engine.as_ref().map(|e| (e.config().max_model_len, e.model_runner().kv_cache_spec().num_blocks))
-        })?;
-        let (max_model_len, num_kvcache_blocks) = known.ok_or_else(closed)?;
-        Ok(Self { runner: Runner::Of(engine.clone()), max_model_len, num_kvcache_blocks })
+    pub(crate) fn of(py: Python<'_>, service: &Arc<Service>) -> PyResult<Self> {
+        let num_kvcache_blocks = service
+            .engine()
+            .with(py, |driver| driver.as_mut().map(|d| d.engine().model_runner().kv_cache_spec().num_blocks))?
+            .ok_or_else(closed)?;
+        Ok(Self { runner: Runner::Of(Arc::clone(service)), num_kvcache_blocks })
     }
 
     fn with<R: Send>(
@@ -191,8 +152,8 @@ impl ModelRunner {
     ) -> PyResult<R> {
         let done = match &self.runner {
             Runner::Own(runner) => runner.with(py, |runner| runner.as_mut().map(work))?,
-            Runner::Of(engine) => {
-                engine.guarded().with(py, |engine| engine.as_mut().map(|engine| work(engine.model_runner_mut())))?
+            Runner::Of(service) => {
+                service.engine().with(py, |driver| driver.as_mut().map(|d| work(d.engine().model_runner_mut())))?
             }
         };
         done.ok_or_else(closed)
@@ -204,24 +165,19 @@ impl ModelRunner {
         py: Python<'_>,
         work: impl FnOnce(&mut nanovllm_engine::ModelRunner, &mut dyn FnMut() -> bool) -> Result<R, EngineError> + Send,
     ) -> PyResult<R> {
-        let mut signal = None;
-        let result = self.with(py, |runner| {
-            work(runner, &mut || {
-                signal = check_signals().err();
-                signal.is_some()
-            })
-        })?;
-        result.map_err(|error| signal.unwrap_or_else(|| engine_error(error)))
+        let mut signals = Signals::default();
+        let result = self.with(py, |runner| work(runner, &mut || signals.interrupted()))?;
+        result.map_err(|error| signals.take().unwrap_or_else(|| engine_error(error)))
     }
 
     /// What the engine checks when a request is added.
-    fn check(&self, runner: &nanovllm_engine::ModelRunner, ids: &[u32]) -> PyResult<()> {
+    fn check(runner: &nanovllm_engine::ModelRunner, ids: &[u32]) -> PyResult<()> {
         let vocab_size = runner.model().vocab_size();
         if let Some((position, &token_id)) = ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
             return Err(engine_error(EngineError::TokenOutOfRange { token_id, position, vocab_size }));
         }
         let spec = runner.kv_cache_spec();
-        let limit = self.max_model_len.min(spec.num_blocks * spec.block_size);
+        let limit = runner.max_model_len().min(spec.num_blocks * spec.block_size);
         if ids.len() > limit {
             return Err(PyValueError::new_err(format!("the prompt has {} tokens, the limit is {limit}", ids.len())));
         }

@@ -1,8 +1,9 @@
 //! `Scheduler`: nanovllm_engine's, of its own or a running engine's, stepped by hand.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use nanovllm_engine::{EngineConfig, Scheduler, SchedulingPolicy};
+use nanovllm_service::Exclusive;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
@@ -30,7 +31,7 @@ impl PyScheduler {
     fn new(config: &Bound<'_, PyAny>) -> PyResult<Self> {
         let home = match config.cast::<Engine>() {
             Ok(engine) => engine.get().home(),
-            Err(_) => Shared::new(scheduler(config)?),
+            Err(_) => Shared::new(Arc::new(Exclusive::new("the scheduler", scheduler(config)?))),
         };
         let block_size = home.scheduler(config.py(), |scheduler| scheduler.block_manager().block_size())?;
         Ok(Self { home, block_manager: OnceLock::new(), block_size })
@@ -75,16 +76,11 @@ impl PyScheduler {
         }
         let token_ids = self::token_ids(token_ids)?;
         let home = &self.home;
-        home.guarded()
-            .peek(py, |books| {
-                books.check_tokens(&token_ids)?;
-                Ok(())
-            })?
-            .map_err(engine_error)?;
+        home.books(py, |books| books.check_tokens(&token_ids))?.map_err(engine_error)?;
         let result = home.scheduler_ending(py, |scheduler| {
             let step = members(home, scheduler.scheduled().map(|seq| seq.seq_id));
             let same = step.len() == cells.len()
-                && step.iter().zip(&cells).all(|((_, known), given)| std::sync::Arc::ptr_eq(known, given));
+                && step.iter().zip(&cells).all(|((_, known), given)| Arc::ptr_eq(known, given));
             if !same || (!step.is_empty() && scheduler.current().is_prefill != is_prefill) {
                 return None;
             }

@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyIndexError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PySlice};
 
-use crate::arguments::{block_ids, boolean, count, number, sampling_params, token_ids, unsigned, unsigned_below};
+use crate::arguments::{Params, block_ids, boolean, count, number, token_ids, unsigned, unsigned_below};
 use crate::errors::engine_error;
 use crate::home::{Cell, Place};
 use access::{block_size, read_blocks};
@@ -43,21 +43,17 @@ impl PySequence {
     }
 
     /// Makes the sequence.
-    #[pyo3(signature = (seq_id, token_ids, temperature, max_tokens, ignore_eos, seed, block_size))]
-    #[allow(clippy::needless_pass_by_value)] // pyo3 hands optional arguments over by value
+    #[pyo3(signature = (seq_id, token_ids, sampling_params, block_size))]
     fn _init(
         &self,
         seq_id: &Bound<'_, PyAny>,
         token_ids: &Bound<'_, PyAny>,
-        temperature: &Bound<'_, PyAny>,
-        max_tokens: &Bound<'_, PyAny>,
-        ignore_eos: &Bound<'_, PyAny>,
-        seed: Option<Bound<'_, PyAny>>,
+        sampling_params: Params,
         block_size: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let seq_id = unsigned(seq_id, "Sequence.counter's next id")?;
         let token_ids = self::token_ids(token_ids)?;
-        let params = sampling_params(temperature, max_tokens, ignore_eos, seed.as_ref())?;
+        let Params(params) = sampling_params;
         let block_size = count(block_size, "Sequence.block_size")?;
         let seq = nanovllm_engine::Sequence::new(seq_id, token_ids, params, block_size).map_err(engine_error)?;
         self.bind(Cell::new(Place::Owned(Box::new(seq))))

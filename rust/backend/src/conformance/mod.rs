@@ -1,4 +1,4 @@
-//! The suite every device runs: each method of [`Backend`], each data type and ragged shapes against plain f64 arithmetic.
+//! The suite every device runs: each method of [`Backend`] and [`Inspect`](crate::Inspect), each data type and ragged shapes against plain f64 arithmetic.
 //!
 //! [`conformance_tests!`](crate::conformance_tests) turns it into named tests. A test is a generic function that panics with
 //! what differed; it knows nothing of the device but what [`Claims`] say.
@@ -12,6 +12,7 @@ mod random;
 mod reference;
 mod rows;
 mod sample;
+mod shape;
 mod store;
 mod transfer;
 mod weights;
@@ -116,9 +117,11 @@ macro_rules! conformance_tests {
             rms_norm_of_rows add_rms_norm_of_rows silu_and_mul_of_rows rows_are_gathered buffers_are_reused
             linear_of_every_type linear_of_odd_shapes linear_of_stacked_parts linear_adds_the_bias
             kv_caches_come_back layers_are_apart wrong_caches_are_refused
-            rows_are_stored_in_f32 rows_are_stored_in_bf16
+            rows_are_stored_in_f32 rows_are_stored_in_bf16 norms_and_rotations_combine
             attention_over_an_f32_cache attention_over_a_bf16_cache attention_of_long_prompts
-            greedy_takes_the_first_of_the_largest what_is_not_a_number_is_never_chosen draws_are_the_formulas
+            attention_options_over_an_f32_cache attention_options_over_a_bf16_cache windows_of_long_prompts
+            greedy_takes_the_first_of_the_largest what_is_not_a_number_is_never_chosen masks_leave_what_they_allow
+            draws_are_the_formulas
             nothing_failed
         }
     };

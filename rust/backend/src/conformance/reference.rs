@@ -1,10 +1,11 @@
 //! What the operations mean, in plain f64.
 
-/// `x / sqrt(mean(x^2) + eps) * weight` of one row.
-pub(super) fn rms_norm(x: &[f64], weight: &[f32], eps: f32) -> Vec<f64> {
+/// `x / sqrt(mean(x^2) + eps) * weight` of one row; without a weight the norm alone.
+pub(super) fn rms_norm(x: &[f64], weight: Option<&[f32]>, eps: f32) -> Vec<f64> {
     let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
     let scale = 1.0 / (mean + f64::from(eps)).sqrt();
-    x.iter().zip(weight).map(|(x, &w)| x * scale * f64::from(w)).collect()
+    let weight = |i: usize| weight.map_or(1.0, |weight| f64::from(weight[i]));
+    x.iter().enumerate().map(|(i, x)| x * scale * weight(i)).collect()
 }
 
 /// `x * sigmoid(x) * up`.
@@ -22,36 +23,52 @@ pub(super) fn linear(x: &[f32], weight: &[f32], cols: usize) -> Vec<f64> {
     x.chunks(cols).flat_map(|x| weight.chunks(cols).map(move |w| dot(x, w))).collect()
 }
 
-/// One head normed where there is a weight, and rotated: `rope` holds the cosines, then the sines.
-pub(super) fn norm_rope(x: &[f32], norm: Option<(&[f32], f32)>, rope: &[f32]) -> Vec<f64> {
-    let mut x = widened(x);
-    if let Some((weight, eps)) = norm {
-        x = rms_norm(&x, weight, eps);
-    }
-    let half = x.len() / 2;
-    let mut out = vec![0.0; x.len()];
-    for i in 0..half {
-        let (cos, sin) = (f64::from(rope[i]), f64::from(rope[half + i]));
-        out[i] = x[i] * cos - x[half + i] * sin;
-        out[half + i] = x[half + i] * cos + x[i] * sin;
-    }
-    out
+/// A norm of heads.
+pub(super) struct Norm {
+    pub(super) weight: Option<Vec<f32>>,
+    pub(super) eps: f32,
 }
 
-/// One head's attention: the softmax of `query . key / sqrt(head_dim)` weighs the values.
-pub(super) fn attention(query: &[f32], keys: &[&[f32]], values: &[&[f32]]) -> Vec<f64> {
-    let scale = 1.0 / (query.len() as f64).sqrt();
-    let scores: Vec<f64> = keys.iter().map(|key| dot(query, key) * scale).collect();
-    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    let mut out = vec![0.0; query.len()];
-    for (weight, value) in weights.iter().zip(values) {
-        for (out, &v) in out.iter_mut().zip(*value) {
-            *out += weight / total * f64::from(v);
-        }
+/// One head normed where there is a norm, and rotated where there is a row of a rotary table: cosines, then sines, of as many
+/// of the head's first dimensions.
+pub(super) fn norm_rope(x: &[f32], norm: Option<&Norm>, rope: Option<&[f32]>) -> Vec<f64> {
+    let mut x = widened(x);
+    if let Some(Norm { weight, eps }) = norm {
+        x = rms_norm(&x, weight.as_deref(), *eps);
     }
-    out
+    let Some(rope) = rope else { return x };
+    let half = rope.len() / 2;
+    for i in 0..half {
+        let (cos, sin) = (f64::from(rope[i]), f64::from(rope[half + i]));
+        (x[i], x[half + i]) = (x[i] * cos - x[half + i] * sin, x[half + i] * cos + x[i] * sin);
+    }
+    x
+}
+
+/// How one query head attends.
+pub(super) struct Attends {
+    pub(super) scale: f64,
+    pub(super) soft_cap: Option<f64>,
+    pub(super) sink: Option<f64>,
+}
+
+impl Attends {
+    /// The softmax of the scores, the sink's among them, weighs the values, of which the sink has none.
+    pub(super) fn attention(&self, query: &[f32], keys: &[&[f32]], values: &[&[f32]]) -> Vec<f64> {
+        let capped = |score: f64| self.soft_cap.map_or(score, |cap| cap * (score / cap).tanh());
+        let scores: Vec<f64> = keys.iter().map(|key| capped(dot(query, key) * self.scale)).collect();
+        let sink = self.sink.unwrap_or(f64::NEG_INFINITY);
+        let largest = scores.iter().copied().fold(sink, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let total = weights.iter().sum::<f64>() + (sink - largest).exp();
+        let mut out = vec![0.0; query.len()];
+        for (weight, value) in weights.iter().zip(values) {
+            for (out, &v) in out.iter_mut().zip(*value) {
+                *out += weight / total * f64::from(v);
+            }
+        }
+        out
+    }
 }
 
 pub(super) fn widened(x: &[f32]) -> Vec<f64> {

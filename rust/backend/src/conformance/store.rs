@@ -1,69 +1,113 @@
 //! Norm, rotation and storing of a ragged batch.
 
-use super::ragged::{Batch, LAYER, Shape};
+use super::ragged::{Batch, LAYER, Part};
 use super::random::rounded;
-use super::{Claims, ELEMENTWISE, assert_close, for_cases, reference};
-use crate::{Backend, DType};
+use super::shape::{NormKind, Shape};
+use super::{Claims, ELEMENTWISE, assert_close, for_cases};
+use crate::{DType, HeadLayout, Inspect};
 
-/// [`Backend::norm_rope_store`] into an f32 cache.
-pub fn rows_are_stored_in_f32<B: Backend>(backend: &B, _: &Claims) {
-    for_cases(12, &Shape::strategy(), |shape| stores(backend, &Batch::new(&shape, DType::F32)));
+/// [`Backend::norm_rope_store`](crate::Backend::norm_rope_store) into an f32 cache.
+pub fn rows_are_stored_in_f32<B: Inspect>(backend: &B, _: &Claims) {
+    for_cases(16, &Shape::with_options(), |shape| stores(backend, &Batch::new(&shape, DType::F32)));
 }
 
-/// [`Backend::norm_rope_store`] into a bf16 cache.
-pub fn rows_are_stored_in_bf16<B: Backend>(backend: &B, _: &Claims) {
-    for_cases(12, &Shape::strategy(), |shape| stores(backend, &Batch::new(&shape, DType::Bf16)));
+/// [`Backend::norm_rope_store`](crate::Backend::norm_rope_store) into a bf16 cache.
+pub fn rows_are_stored_in_bf16<B: Inspect>(backend: &B, _: &Claims) {
+    for_cases(16, &Shape::with_options(), |shape| stores(backend, &Batch::new(&shape, DType::Bf16)));
 }
 
-fn stores<B: Backend>(backend: &B, batch: &Batch) {
+/// Every norm of queries, keys and values with every kind of rotation, in layers of their own and such that share.
+pub fn norms_and_rotations_combine<B: Inspect>(backend: &B, _: &Claims) {
+    let heads = HeadLayout { num_heads: 4, num_kv_heads: 2, head_dim: 40 };
+    let mut shape = Shape::plain(heads, 5, vec![(7, 1), (0, 4), (3, 6)], 15);
+    let norms = NormKind::ALL;
+    for (q, k, v) in norms.into_iter().flat_map(|q| norms.map(|k| (q, k))).flat_map(|(q, k)| norms.map(|v| (q, k, v))) {
+        for rotated in [None, Some(2), Some(18), Some(32), Some(40)] {
+            shape = Shape { norms: [q, k, v], rotated, seed: shape.seed + 1, ..shape };
+            for (shared, dtype) in [(false, DType::F32), (false, DType::Bf16), (true, DType::F32)] {
+                stores(backend, &Batch::new(&Shape { shared, ..shape.clone() }, dtype));
+            }
+        }
+    }
+}
+
+fn stores<B: Inspect>(backend: &B, batch: &Batch) {
     let (qkv, cache) = batch.store(backend);
-    queries_are_rotated(backend, batch, &backend.download(&qkv));
-    let (keys, values) = backend.read_kv_cache(&cache, LAYER);
-    let width = batch.heads.kv_size();
-    let dtype = batch.spec.dtype;
-    let mut expected = batch.cached.clone();
-    let (mut got_keys, mut expected_keys) = (Vec::new(), Vec::new());
+    let qkv = backend.download(&qkv);
+    let mut queries = Compared::default();
     for row in 0..batch.rows() {
-        let Ok(slot) = usize::try_from(batch.slot_mapping[row]) else { continue };
-        let at = slot * width..(slot + 1) * width;
-        let norm = batch.qk_norm.as_ref().map(|(_, k, eps)| (&k[..], *eps));
-        for head in 0..batch.heads.num_kv_heads {
-            let key = batch.head(&batch.qkv, row, batch.heads.q_size(), head);
-            expected_keys.extend(reference::norm_rope(key, norm, batch.rope_row(row)));
-            let value = batch.head(&batch.qkv, row, batch.heads.q_size() + width, head);
-            let dim = value.len();
-            expected.1[at.start + head * dim..][..dim].copy_from_slice(&rounded(dtype, value));
+        queries.add(batch, row, Part::Queries, batch.part(&qkv, row, Part::Queries));
+    }
+    queries.check(backend, batch, Part::Queries, DType::F32);
+
+    let (keys, values) = backend.read_kv_cache(&cache, LAYER);
+    for (part, got, before) in [(Part::Keys, &keys, &batch.cached.0), (Part::Values, &values, &batch.cached.1)] {
+        let width = batch.heads.kv_size();
+        let (mut compared, mut expected) = (Compared::default(), before.clone());
+        let slots = batch.slot_mapping.iter().enumerate().filter(|_| batch.stores());
+        for (row, slot) in slots.filter_map(|(row, &slot)| Some((row, usize::try_from(slot).ok()?))) {
+            let at = slot * width..(slot + 1) * width;
+            compared.add(batch, row, part, &got[at.clone()]);
+            // Compared where they were stored; elsewhere they must not have changed.
+            expected[at.clone()].copy_from_slice(&got[at]);
         }
-        got_keys.extend_from_slice(&keys[at.clone()]);
-        // Keys have been compared where they were stored; elsewhere they must not have changed.
-        expected.0[at.clone()].copy_from_slice(&keys[at]);
+        compared.check(backend, batch, part, batch.spec.dtype);
+        assert!(same(got, &expected), "{} of other slots changed on {}", name(part), backend.describe());
     }
-    if dtype == DType::F32 {
-        assert_close(backend, "stored keys", &got_keys, &expected_keys, ELEMENTWISE);
-    } else {
-        // Rounded once from f32 arithmetic, to the nearest bf16 or, next to a tie, to its neighbour.
-        let largest = expected_keys.iter().fold(0f64, |largest, key| largest.max(key.abs()));
-        let near = |(&got, &key): (&f32, &f64)| (f64::from(got) - key).abs() <= key.abs() / 256.0 + 1e-6 * largest;
-        assert!(got_keys.iter().zip(&expected_keys).all(near), "stored keys on {}", backend.describe());
-    }
-    let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()));
-    assert!(same(&keys, &expected.0), "keys of other slots changed on {}", backend.describe());
-    assert!(same(&values, &expected.1), "values differ on {}", backend.describe());
-    for other in (0..batch.spec.num_layers).filter(|&layer| layer != LAYER) {
-        let (keys, values) = backend.read_kv_cache(&cache, other);
-        let untouched = keys.iter().chain(&values).all(|&x| x == 0.0);
-        assert!(untouched, "layer {other} changed on {}", backend.describe());
+    for other in (0..batch.spec.layers.len()).filter(|&other| other != LAYER) {
+        let (other_keys, other_values) = backend.read_kv_cache(&cache, other);
+        if batch.spec.owner(other) == Some(LAYER) {
+            let shared = same(&other_keys, &keys) && same(&other_values, &values);
+            assert!(shared, "layer {other} reads something else on {}", backend.describe());
+        } else {
+            let untouched = other_keys.iter().chain(&other_values).all(|&x| x == 0.0);
+            assert!(untouched, "layer {other} changed on {}", backend.describe());
+        }
     }
 }
 
-fn queries_are_rotated<B: Backend>(backend: &B, batch: &Batch, qkv: &[f32]) {
-    let norm = batch.qk_norm.as_ref().map(|(q, _, eps)| (&q[..], *eps));
-    let (mut got, mut expected) = (Vec::new(), Vec::new());
-    for row in 0..batch.rows() {
-        for head in 0..batch.heads.num_heads {
-            got.extend_from_slice(batch.head(qkv, row, 0, head));
-            expected.extend(reference::norm_rope(batch.head(&batch.qkv, row, 0, head), norm, batch.rope_row(row)));
-        }
+/// One part of some rows.
+#[derive(Default)]
+struct Compared {
+    got: Vec<f32>,
+    given: Vec<f32>,
+    expected: Vec<f64>,
+}
+
+impl Compared {
+    fn add(&mut self, batch: &Batch, row: usize, part: Part, got: &[f32]) {
+        self.got.extend_from_slice(got);
+        self.given.extend_from_slice(batch.part(&batch.qkv, row, part));
+        self.expected.extend(batch.normed_and_rotated(row, part));
     }
-    assert_close(backend, "queries", &got, &expected, ELEMENTWISE);
+
+    /// Panics unless the device got them right and holds them as `dtype`.
+    fn check<B: Inspect>(&self, backend: &B, batch: &Batch, part: Part, dtype: DType) {
+        let what = format!("{} of layer {}", name(part), batch.layer);
+        if dtype == DType::F32 {
+            assert_close(backend, &what, &self.got, &self.expected, ELEMENTWISE);
+        } else {
+            // Rounded once from f32 arithmetic, to the nearest bf16 or, next to a tie, to its neighbour.
+            let largest = self.expected.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+            let near = |(&got, &x): (&f32, &f64)| (f64::from(got) - x).abs() <= x.abs() / 256.0 + 1e-6 * largest;
+            assert!(self.got.iter().zip(&self.expected).all(near), "{what} on {}", backend.describe());
+        }
+        let (dim, first) = (batch.heads.head_dim, batch.first_untouched(part));
+        let given = rounded(dtype, &self.given);
+        let untouched = self.got.chunks(dim).zip(given.chunks(dim)).all(|(got, given)| got[first..] == given[first..]);
+        assert!(untouched, "{what} from dimension {first} on changed on {}", backend.describe());
+    }
+}
+
+fn name(part: Part) -> &'static str {
+    match part {
+        Part::Queries => "queries",
+        Part::Keys => "keys",
+        Part::Values => "values",
+    }
+}
+
+/// Equal, NaN included.
+fn same(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
 }

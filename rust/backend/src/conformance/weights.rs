@@ -2,13 +2,13 @@
 
 use super::random::{Random, Stored};
 use super::{Claims, assert_close, reference};
-use crate::{Backend, DType, Error, WeightPart};
+use crate::{DType, Error, Inspect, WeightPart};
 
 /// NMSE of values a device keeps as another type: a scale rounded to f16.
 const RESTORED: f64 = 1e-6;
 
 /// Every claimed type unpacks to the stored values, exactly where the device keeps the type.
-pub fn weights_unpack_as_stored<B: Backend>(backend: &B, claims: &Claims) {
+pub fn weights_unpack_as_stored<B: Inspect>(backend: &B, claims: &Claims) {
     let mut random = Random::new(2);
     for &dtype in claims.dtypes {
         for (rows, blocks) in [(1, 1), (5, 3), (16, 2), (33, 1)] {
@@ -18,7 +18,7 @@ pub fn weights_unpack_as_stored<B: Backend>(backend: &B, claims: &Claims) {
     }
 }
 
-fn unpacks<B: Backend>(backend: &B, stored: &Stored) {
+fn unpacks<B: Inspect>(backend: &B, stored: &Stored) {
     let Stored { dtype, rows, cols, .. } = *stored;
     // A file's bytes may lie at any address.
     let shifted: Vec<u8> = std::iter::once(0).chain(stored.data.iter().copied()).collect();
@@ -33,7 +33,7 @@ fn unpacks<B: Backend>(backend: &B, stored: &Stored) {
 }
 
 /// Weights of different types and sizes stack by rows; stacks stack too.
-pub fn stacked_weights_keep_their_order<B: Backend>(backend: &B, claims: &Claims) {
+pub fn stacked_weights_keep_their_order<B: Inspect>(backend: &B, claims: &Claims) {
     let mut random = Random::new(3);
     let cols = claims.dtypes.iter().map(|d| d.block_size()).max().unwrap_or(1);
     let stored: Vec<_> = claims
@@ -52,7 +52,7 @@ pub fn stacked_weights_keep_their_order<B: Backend>(backend: &B, claims: &Claims
 }
 
 /// Bytes, columns and parts that do not fit are errors of their own kind.
-pub fn impossible_weights_are_refused<B: Backend>(backend: &B, claims: &Claims) {
+pub fn impossible_weights_are_refused<B: Inspect>(backend: &B, claims: &Claims) {
     let mut random = Random::new(4);
     let shape = |outcome: crate::Result<B::Weight>| {
         let error = outcome.map(|_| ()).expect_err("of an impossible shape");
@@ -78,7 +78,7 @@ pub fn impossible_weights_are_refused<B: Backend>(backend: &B, claims: &Claims) 
 }
 
 /// A type that is not claimed is refused by name, or unpacks as stored and multiplies as well as any of its kind.
-pub fn other_types_are_refused_or_right<B: Backend>(backend: &B, claims: &Claims) {
+pub fn other_types_are_refused_or_right<B: Inspect>(backend: &B, claims: &Claims) {
     let mut random = Random::new(5);
     for &dtype in DType::ALL.iter().filter(|d| !claims.dtypes.contains(d)) {
         let cols = 2 * dtype.block_size().max(32);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
-use nanovllm_engine::Memory;
+use nanovllm_devices::host_memory;
 use serde::Serialize;
 
 /// A measurement of reading.
@@ -24,7 +24,7 @@ const TIME: Duration = Duration::from_millis(400);
 /// Reads a buffer larger than the caches from `threads` threads, for about half a second; `None` where there is no memory
 /// for it.
 pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
-    let available = Memory::detect().map_or(BYTES, |memory| memory.available());
+    let available = host_memory().map_or(BYTES, |memory| memory.available());
     let bytes = usize::try_from(BYTES.min(available / 4)).ok()?;
     let share = bytes / threads / CHUNK * CHUNK;
     if share == 0 {

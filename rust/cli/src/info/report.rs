@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use nanovllm_backend::KvCacheSpec;
 use nanovllm_gguf::GgmlType;
-use nanovllm_model::ModelConfig;
+use nanovllm_model::{BaseConfig, ModelConfig};
 use nanovllm_tokenizer::Tokenizer;
 use serde::Serialize;
 
@@ -127,7 +128,7 @@ impl Report {
             bits_per_weight: if parameters == 0 { 0.0 } else { weight_bytes as f64 * 8.0 / parameters as f64 },
             quantization: shares(&entries, |e| e.dtype.name().to_owned(), |a, b| b.bytes.cmp(&a.bytes)),
             kinds: shares(&entries, |e| kind(&e.name).to_owned(), |a, b| order(&a.name).cmp(&order(&b.name))),
-            shape: config.ok().map(Shape::from),
+            shape: config.ok().map(|config| Shape::from(config.base)),
             tokenizer: TokenizerReport::new(files),
             memory,
             speed,
@@ -206,19 +207,18 @@ fn memory(entries: &[Entry], config: Option<&ModelConfig>, weight_bytes: u64, co
     let Some(config) = config else {
         return Memory { weight_bytes, loaded_bytes, context: None, kv_cache_dtype: None, kv_cache_bytes: None };
     };
-    let context = context.unwrap_or(config.max_position_embeddings.min(DEFAULT_CONTEXT) as u64);
+    let context = context.unwrap_or(config.base.max_position_embeddings.min(DEFAULT_CONTEXT) as u64);
     // The engine's choice: as exact as the weights are.
     let exact = entries.iter().filter(|e| e.shape.len() > 1).all(|e| e.dtype == GgmlType::F32);
     let dtype = if exact { GgmlType::F32 } else { GgmlType::Bf16 };
-    let per_token = [config.num_hidden_layers, config.num_key_value_heads, config.head_dim, dtype.type_size()]
-        .into_iter()
-        .fold(2u64, |product, n| product.saturating_mul(n as u64));
+    // One block of one token.
+    let cache = KvCacheSpec { num_blocks: 1, block_size: 1, dtype, layers: config.cache_layers() };
     Memory {
         weight_bytes,
         loaded_bytes,
         context: Some(context),
         kv_cache_dtype: Some(dtype.name().to_owned()),
-        kv_cache_bytes: Some(per_token.saturating_mul(context)),
+        kv_cache_bytes: Some((cache.block_bytes() as u64).saturating_mul(context)),
     }
 }
 
@@ -259,8 +259,8 @@ impl TokenizerReport {
     }
 }
 
-impl From<ModelConfig> for Shape {
-    fn from(config: ModelConfig) -> Self {
+impl From<BaseConfig> for Shape {
+    fn from(config: BaseConfig) -> Self {
         Self {
             num_hidden_layers: config.num_hidden_layers,
             hidden_size: config.hidden_size,

@@ -53,9 +53,7 @@ const ALIASES: [(&str, &str); 3] = [("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5
 
 /// What the rules ask of a model.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Model<'a> {
-    /// `general.architecture`.
-    pub(crate) architecture: &'a str,
+pub(crate) struct Model {
     pub(crate) num_layers: usize,
     /// Query heads a key/value head.
     pub(crate) group: usize,
@@ -88,7 +86,7 @@ impl Mix {
     }
 
     /// The type of the tensor `name` (GGUF's) with rows of `cols` elements, now of type `stored`.
-    pub(crate) fn dtype(&self, model: &Model<'_>, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
+    pub(crate) fn dtype(&self, model: &Model, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
         if !is_matrix(name, dims) {
             return stored;
         }
@@ -100,7 +98,7 @@ impl Mix {
 
     /// The rules, before the row's length is looked at.
     #[allow(clippy::match_same_arms)] // one arm a rule of llama.cpp's, by role
-    fn wanted(&self, model: &Model<'_>, name: &str, cols: usize) -> GgmlType {
+    fn wanted(&self, model: &Model, name: &str, cols: usize) -> GgmlType {
         let role = Role::of(name);
         let layer = layer(name).unwrap_or(0);
         let (n, base) = (model.num_layers, self.base);
@@ -136,9 +134,9 @@ impl Mix {
                     "Q4_K_S" if layer < 4 => Q5_K,
                     _ => base,
                 };
-                // Eight query heads share a value head there, so it is small and much depends on it.
-                let is_70b =
-                    n == 80 && (model.architecture == "llama" && model.group > 1 || model.architecture == "qwen2");
+                // In models of 70 billion parameters eight query heads share a value head, so it is small and much depends on
+                // it. llama.cpp knows them by their 80 layers.
+                let is_70b = n == 80 && model.group > 1;
                 if is_70b && matches!(dtype, Q3_K | Q4_K) { Q5_K } else { dtype }
             }
             (Role::Down, "Q2_K") => Q3_K,
@@ -206,9 +204,9 @@ fn fit(dtype: GgmlType, cols: usize) -> GgmlType {
 mod tests {
     use super::*;
 
-    const MODEL: Model<'_> = Model { architecture: "qwen3", num_layers: 28, group: 2, tied: true };
+    const MODEL: Model = Model { num_layers: 28, group: 2, tied: true };
 
-    fn types(mix: &str, model: &Model<'_>, part: &str, cols: usize) -> Vec<GgmlType> {
+    fn types(mix: &str, model: &Model, part: &str, cols: usize) -> Vec<GgmlType> {
         let mix = Mix::named(mix).unwrap();
         (0..model.num_layers).map(|i| mix.dtype(model, &format!("blk.{i}.{part}.weight"), 2, cols, F32)).collect()
     }

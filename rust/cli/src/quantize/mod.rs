@@ -1,7 +1,6 @@
 //! `nanovllm quantize`: a model to a GGUF file of another type.
 
 mod convert;
-mod hugging_face;
 mod metadata;
 mod mix;
 mod source;

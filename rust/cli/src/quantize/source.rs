@@ -1,13 +1,12 @@
 //! The model to be quantised, as GGUF would store it: metadata, and tensors one at a time.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use nanovllm_gguf::{GgmlType, GgufFile, Value};
-use nanovllm_model::{ModelConfig, SafeTensorsCheckpoint};
+use nanovllm_model::{ExportedTensor, SafeTensorsCheckpoint};
 
+use super::metadata;
 use super::mix::Model;
-use super::{hugging_face, metadata};
 use crate::Error;
 use crate::model_files::ModelFiles;
 
@@ -41,7 +40,6 @@ pub(crate) struct Source {
     pub(crate) tensors: Vec<SourceTensor>,
     /// Tensors that are not stored but follow from the configuration.
     extra: Vec<(SourceTensor, Vec<u8>)>,
-    architecture: String,
     num_layers: usize,
     group: usize,
 }
@@ -69,30 +67,33 @@ impl Source {
             extra: Vec::new(),
             num_layers: u32::try_from(num_layers).unwrap_or(u32::MAX) as usize,
             group: usize::try_from(heads / kv_heads).unwrap_or(1),
-            architecture,
             store: Store::Gguf(file),
         })
     }
 
     fn hugging_face(dir: &Path, checkpoint: SafeTensorsCheckpoint) -> Result<Self, Error> {
-        let config: &ModelConfig = checkpoint.config();
-        let metadata = metadata::from_directory(dir, config)?;
-        let (tensors, names) = hugging_face::tensors(&checkpoint)?.into_iter().unzip();
+        let config = checkpoint.config();
+        let exported = checkpoint.gguf_tensors()?.into_iter();
+        let split = |t: ExportedTensor| (SourceTensor { name: t.name, dtype: t.dtype, dims: t.dims }, t.stored_as);
+        let (tensors, names) = exported.map(split).unzip();
+        let factors = config.rope_factors()?.map(|factors| {
+            let name = "rope_freqs.weight".to_owned();
+            let tensor = SourceTensor { name, dtype: GgmlType::F32, dims: vec![factors.len()] };
+            (tensor, factors.iter().flat_map(|factor| factor.to_le_bytes()).collect())
+        });
         Ok(Self {
-            metadata,
+            metadata: metadata::from_directory(dir, config)?,
             tensors,
-            extra: hugging_face::rope_factors(config)?.into_iter().collect(),
-            architecture: hugging_face::architecture(config)?.to_owned(),
-            num_layers: config.num_hidden_layers,
-            group: config.num_attention_heads / config.num_key_value_heads,
+            extra: factors.into_iter().collect(),
+            num_layers: config.base.num_hidden_layers,
+            group: config.base.num_attention_heads / config.base.num_key_value_heads,
             store: Store::HuggingFace { checkpoint, names },
         })
     }
 
     /// What the mixes ask.
-    pub(crate) fn model(&self) -> Model<'_> {
+    pub(crate) fn model(&self) -> Model {
         Model {
-            architecture: &self.architecture,
             num_layers: self.num_layers,
             group: self.group,
             tied: !self.tensors.iter().any(|t| t.name == "output.weight"),
@@ -113,11 +114,9 @@ impl Source {
             }
             Store::HuggingFace { checkpoint, names } => {
                 let stored = names.get(i).ok_or_else(gone)?;
-                checkpoint.check(stored)?;
-                let tensor = checkpoint.tensor(stored).ok_or_else(gone)?;
-                let data: Cow<'_, [u8]> = hugging_face::arrange(checkpoint.config(), &tensor);
+                let data = checkpoint.gguf_data(stored)?.ok_or_else(gone)?;
                 let result = with(&data);
-                checkpoint.release(tensor.name);
+                checkpoint.release(stored);
                 result
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::plan::Plan;
-use crate::kernels::attention::{PARTITION, Partial};
+use crate::kernels::attention::{PARTITION, Partial, Visible};
 
 /// The scratch of a team.
 pub(crate) struct Scratch {
@@ -40,7 +40,8 @@ pub(super) struct ThreadScratch {
     pub(super) scores: Lines,
     pub(super) total: Partials,
     pub(super) next: Partials,
-    pub(super) valid: Vec<u32>,
+    /// What each row of a tile sees.
+    pub(super) visible: Vec<Visible>,
     /// The keys and values of a partition that is not contiguous in the cache.
     pub(super) keys: Lines,
     pub(super) values: Lines,
@@ -52,7 +53,7 @@ impl ThreadScratch {
         self.scores.reserve(sizes.rows * PARTITION);
         self.total.reserve(sizes.rows, sizes.width);
         self.next.reserve(sizes.rows, sizes.width);
-        self.valid.reserve(sizes.rows.saturating_sub(self.valid.len()));
+        self.visible.reserve(sizes.rows.saturating_sub(self.visible.len()));
         self.keys.reserve(PARTITION * sizes.head_dim);
         self.values.reserve(PARTITION * sizes.width);
     }

@@ -65,6 +65,26 @@ pub(crate) unsafe fn rms_norm<S: Simd>(x: *const f32, weight: *const f32, eps: f
     unsafe { scale_row::<S>(x, rms_factor::<S>(x, n, eps), weight, out, n) }
 }
 
+/// `x *= factor`.
+///
+/// # Safety
+/// See [`Simd`]; `x` holds `n` values.
+#[inline(always)]
+unsafe fn scale_in_place<S: Simd>(x: *mut f32, factor: f32, n: usize) {
+    // SAFETY: indices stay below `n`.
+    unsafe {
+        let factor = S::splat(factor);
+        let mut i = 0;
+        while i + S::LANES <= n {
+            S::store(x.add(i), S::mul(S::load(x.add(i)), factor));
+            i += S::LANES;
+        }
+        if i < n {
+            S::store_first(x.add(i), S::mul(S::load_first(x.add(i), n - i, 0.0), factor), n - i);
+        }
+    }
+}
+
 /// `residual += x; out = rms_norm(residual)`.
 ///
 /// # Safety
@@ -126,43 +146,74 @@ unsafe fn gated<S: Simd>(gate: S::V, up: S::V) -> S::V {
     }
 }
 
-/// Norms each of `count` heads where a weight is given, then rotates it: dimension `i` with `i + dim / 2`, by the angle
-/// whose cosine and sine are `rope[i]` and `rope[dim / 2 + i]` (RoFormer, in GPT-NeoX's arrangement).
+/// The norm of a head.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm {
+    /// A value for each of the head's.
+    pub(crate) weight: Option<*const f32>,
+    pub(crate) eps: f32,
+}
+
+/// The rotation of a head: of its first `width` dimensions `i` with `i + width / 2`, by the angle whose cosine and sine are
+/// `row[i]` and `row[width / 2 + i]` (RoFormer, in GPT-NeoX's arrangement).
+#[derive(Clone, Copy)]
+pub(crate) struct Rotation {
+    pub(crate) row: *const f32,
+    pub(crate) width: usize,
+}
+
+/// Norms each of `count` heads, then rotates it.
 ///
 /// # Safety
-/// See [`Simd`]; `heads` holds `count * dim` values, `rope` and the weight `dim`; `dim` is even.
+/// See [`Simd`]; `heads` holds `count * dim` values, the norm's weight `dim` and the rotation's row `width`, which is even and
+/// at most `dim`.
 #[inline(always)]
 pub(crate) unsafe fn norm_rope<S: Simd>(
     heads: *mut f32,
     count: usize,
     dim: usize,
-    norm: Option<(*const f32, f32)>,
-    rope: *const f32,
+    norm: Option<Norm>,
+    rotation: Option<Rotation>,
 ) {
-    let half = dim / 2;
     // SAFETY: indices stay below each head's `dim`.
     unsafe {
         for h in 0..count {
             let x = heads.add(h * dim);
-            if let Some((weight, eps)) = norm {
-                rms_norm::<S>(x, weight, eps, x, dim);
+            match norm {
+                Some(Norm { weight: Some(weight), eps }) => rms_norm::<S>(x, weight, eps, x, dim),
+                Some(Norm { weight: None, eps }) => scale_in_place::<S>(x, rms_factor::<S>(x, dim, eps), dim),
+                None => {}
             }
-            let mut i = 0;
-            while i + S::LANES <= half {
-                let (a, b) = (S::load(x.add(i)), S::load(x.add(half + i)));
-                let (a, b) = rotate::<S>(a, b, S::load(rope.add(i)), S::load(rope.add(half + i)));
-                S::store(x.add(i), a);
-                S::store(x.add(half + i), b);
-                i += S::LANES;
+            if let Some(Rotation { row, width }) = rotation {
+                rotate_head::<S>(x, row, width / 2);
             }
-            if i < half {
-                let n = half - i;
-                let (a, b) = (S::load_first(x.add(i), n, 0.0), S::load_first(x.add(half + i), n, 0.0));
-                let (cos, sin) = (S::load_first(rope.add(i), n, 0.0), S::load_first(rope.add(half + i), n, 0.0));
-                let (a, b) = rotate::<S>(a, b, cos, sin);
-                S::store_first(x.add(i), a, n);
-                S::store_first(x.add(half + i), b, n);
-            }
+        }
+    }
+}
+
+/// Turns the `half` dimensions at `x` with the `half` that follow.
+///
+/// # Safety
+/// See [`Simd`]; both pointers hold `2 * half` values.
+#[inline(always)]
+unsafe fn rotate_head<S: Simd>(x: *mut f32, rope: *const f32, half: usize) {
+    // SAFETY: indices stay below `2 * half`.
+    unsafe {
+        let mut i = 0;
+        while i + S::LANES <= half {
+            let (a, b) = (S::load(x.add(i)), S::load(x.add(half + i)));
+            let (a, b) = rotate::<S>(a, b, S::load(rope.add(i)), S::load(rope.add(half + i)));
+            S::store(x.add(i), a);
+            S::store(x.add(half + i), b);
+            i += S::LANES;
+        }
+        if i < half {
+            let n = half - i;
+            let (a, b) = (S::load_first(x.add(i), n, 0.0), S::load_first(x.add(half + i), n, 0.0));
+            let (cos, sin) = (S::load_first(rope.add(i), n, 0.0), S::load_first(rope.add(half + i), n, 0.0));
+            let (a, b) = rotate::<S>(a, b, cos, sin);
+            S::store_first(x.add(i), a, n);
+            S::store_first(x.add(half + i), b, n);
         }
     }
 }

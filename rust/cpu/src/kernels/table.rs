@@ -3,11 +3,12 @@
 use nanovllm_backend::DType;
 
 use super::attention::{AttendTile, Partial};
+use super::rows::{Norm, Rotation};
 use super::sample::Stream;
 use crate::isa::Isa;
 
-/// Heads, their number and width, the norm's weight and epsilon, the row of the rotary table.
-type NormRope = unsafe fn(*mut f32, usize, usize, Option<(*const f32, f32)>, *const f32);
+/// Heads, their number and width.
+type NormRope = unsafe fn(*mut f32, usize, usize, Option<Norm>, Option<Rotation>);
 
 /// Kernels on one row of activations or logits.
 ///
@@ -98,8 +99,9 @@ macro_rules! compile {
 /// The row kernels of vectors `$simd`, compiled with `$features`.
 macro_rules! row_kernels {
     ($features:literal, $simd:ty) => {{
+        use $crate::kernels::rows::{self, Norm, Rotation};
+        use $crate::kernels::sample;
         use $crate::kernels::table::compile;
-        use $crate::kernels::{rows, sample};
         $crate::kernels::table::RowKernels {
             rms_norm: compile!(
                 $features,
@@ -117,7 +119,7 @@ macro_rules! row_kernels {
             norm_rope: compile!(
                 $features,
                 rows::norm_rope::<$simd>
-                    as fn(heads: *mut f32, count: usize, dim: usize, norm: Option<(*const f32, f32)>, rope: *const f32)
+                    as fn(heads: *mut f32, count: usize, dim: usize, norm: Option<Norm>, rotation: Option<Rotation>)
             ),
             arg_max: compile!($features, sample::arg_max::<$simd> as fn(logits: *const f32, n: usize) -> u32),
             draw: compile!(

@@ -11,7 +11,10 @@ use crate::team::Team;
 use crate::testing::{Random, tensor};
 
 /// The contract, token by token.
-fn naive(logits: &[f32], row: &SampleRow) -> u32 {
+fn naive(logits: &[f32], row: &SampleRow<'_>) -> u32 {
+    let may = |i: usize| row.allowed.is_none_or(|allowed| allowed[i / 32] & 1 << (i % 32) != 0);
+    let adjusted = |(i, &x)| if may(i) { x + row.bias.map_or(0.0, |bias| bias[i]) } else { f32::NEG_INFINITY };
+    let logits: Vec<f32> = logits.iter().enumerate().map(adjusted).collect();
     let stream = Stream::new(row.key, row.position);
     let top = logits.iter().copied().filter(|x| !x.is_nan()).fold(f32::NEG_INFINITY, f32::max);
     let draws = row.temperature > 0.0 && (top / row.temperature).is_finite();
@@ -42,6 +45,7 @@ proptest! {
         rows in prop::collection::vec(prop::collection::vec(logit(), 1..200), 1..4),
         temperature in prop_oneof![Just(0.0f32), Just(1.0), 0.01f32..3.0, Just(1e-30), Just(1e30), Just(100.0)],
         infinite in prop::option::weighted(0.05, 0usize..200), key: u64, position: u64,
+        biased in prop::option::of(any::<u64>()), masked in prop::option::of(any::<u64>()),
     ) {
         let cols = rows[0].len();
         let mut data: Vec<f32> = rows.iter().flat_map(|row| row.iter().copied().cycle().take(cols)).collect();
@@ -49,13 +53,23 @@ proptest! {
             let i = i % data.len();
             data[i] = f32::INFINITY;
         }
-        let plan: Vec<_> =
-            (0..rows.len() as u64).map(|i| SampleRow { temperature, key: key ^ i, position: position.wrapping_add(i) }).collect();
+        let bias: Option<Vec<f32>> = biased.map(|seed| Random::new(seed).values(cols).iter().map(|x| 9.0 * x).collect());
+        // The odd rows alone are adjusted.
+        let allowed: Option<Vec<u32>> = masked.map(|seed| {
+            let mut random = Random::new(seed);
+            (0..cols.div_ceil(32)).map(|_| (random.next() & random.next()) as u32).collect()
+        });
+        let row = |i: u64| {
+            let row = SampleRow::drawn(temperature, key ^ i, position.wrapping_add(i));
+            if i % 2 == 1 { SampleRow { bias: bias.as_deref(), allowed: allowed.as_deref(), ..row } } else { row }
+        };
+        let plan: Vec<_> = (0..rows.len() as u64).map(row).collect();
         let expected: Vec<u32> = data.chunks(cols).zip(&plan).map(|(row, plan)| naive(row, plan)).collect();
         for isa in Isa::available() {
             let mut out = vec![u32::MAX; rows.len()];
             let team = Team::new(1).expect("one");
-            sample(&team, &RowKernels::new(isa), &tensor(&data, rows.len(), cols), &plan, &mut out);
+            let mut logits = tensor(&data, rows.len(), cols);
+            sample(&team, &RowKernels::new(isa), &mut logits, &plan, &mut out);
             prop_assert_eq!(&out, &expected, "{}", isa);
         }
     }
@@ -65,13 +79,20 @@ proptest! {
 fn a_vocabulary_of_rows_on_a_team() {
     let (rows, cols) = (9, 5003);
     let data = Random::new(3).values(rows * cols);
+    let bias: Vec<f32> = Random::new(4).values(cols);
+    let allowed: Vec<u32> = (0..cols.div_ceil(32) as u32).map(|i| 0x1248_8001 << (i % 3)).collect();
     for temperature in [0.0, 0.3, 1.0, 50.0] {
-        let plan: Vec<_> = (0..rows as u64).map(|key| SampleRow { temperature, key, position: 7 }).collect();
+        let row = |key: u64| {
+            let row = SampleRow::drawn(temperature, key, 7);
+            let biased = if key % 2 == 1 { row.with_bias(&bias) } else { row };
+            if key % 3 == 1 { biased.with_allowed(&allowed) } else { biased }
+        };
+        let plan: Vec<_> = (0..rows as u64).map(row).collect();
         let expected: Vec<u32> = data.chunks(cols).zip(&plan).map(|(row, plan)| naive(row, plan)).collect();
         for isa in Isa::available() {
             let mut out = vec![0; rows];
             let team = Team::new(3).expect("threads");
-            sample(&team, &RowKernels::new(isa), &tensor(&data, rows, cols), &plan, &mut out);
+            sample(&team, &RowKernels::new(isa), &mut tensor(&data, rows, cols), &plan, &mut out);
             assert_eq!(out, expected, "{isa} at {temperature}");
         }
     }
@@ -89,9 +110,9 @@ fn what_is_not_a_number_is_never_chosen() {
                 (vec![0.0, f32::INFINITY, nan, f32::INFINITY], 1),
             ] {
                 let mut out = [99];
-                let plan = [SampleRow { temperature, key: 1, position: 2 }];
+                let plan = [SampleRow::drawn(temperature, 1, 2)];
                 let team = Team::new(1).expect("one");
-                sample(&team, &RowKernels::new(isa), &tensor(&logits, 1, logits.len()), &plan, &mut out);
+                sample(&team, &RowKernels::new(isa), &mut tensor(&logits, 1, logits.len()), &plan, &mut out);
                 assert_eq!(out[0], expected, "{isa} at {temperature}");
             }
         }
@@ -153,10 +174,10 @@ fn draws_follow_the_softmax() {
     for temperature in [0.5f32, 1.0, 2.0] {
         let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x / temperature).exp()).collect();
         let total: f64 = weights.iter().sum();
-        let plan: Vec<_> = (0..DRAWS as u64).map(|position| SampleRow { temperature, key: 4, position }).collect();
+        let plan: Vec<_> = (0..DRAWS as u64).map(|position| SampleRow::drawn(temperature, 4, position)).collect();
         let mut out = vec![0; DRAWS];
         let team = Team::new(2).expect("threads");
-        sample(&team, &RowKernels::new(Isa::detect()), &tensor(&logits.repeat(DRAWS), DRAWS, 8), &plan, &mut out);
+        sample(&team, &RowKernels::new(Isa::detect()), &mut tensor(&logits.repeat(DRAWS), DRAWS, 8), &plan, &mut out);
         let mut counts = [0f64; 8];
         for &token in &out {
             counts[token as usize] += 1.0;

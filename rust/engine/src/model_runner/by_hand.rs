@@ -25,10 +25,9 @@ impl ModelRunner {
             return Err(EngineError::BlockSizeMismatch { expected, got });
         }
         self.inputs.prepare_checked(seqs, is_prefill)?;
-        self.inputs.prepare_sample_all(seqs.iter());
         self.check_input(&self.inputs.input)?;
-        let token_ids = self.model.step(&self.inputs.input, &self.inputs.sample, interrupted)?;
-        self.check_answer(token_ids)
+        self.inputs.prepare_sample_all(seqs.iter());
+        self.compute(interrupted)
     }
 
     /// Computes a step and returns the logits of each sequence's last row, `[num_seqs, vocab_size]`.
@@ -41,16 +40,10 @@ impl ModelRunner {
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<f32>, EngineError> {
         self.check_input(input)?;
-        let num_seqs = input.num_seqs();
         let mut logits = Vec::new();
-        if num_seqs == 0 {
-            return Ok(logits);
+        if input.num_seqs() > 0 {
+            self.model.logits(input, &input.last_rows(), &mut logits, interrupted)?;
         }
-        if input.input_ids.len() > num_seqs {
-            self.model.step(input, &vec![None; num_seqs], interrupted)?;
-        }
-        // The last rows once more, alone: a row's result does not depend on the rows beside it.
-        self.model.logits(&last_rows(input), &mut logits, interrupted)?;
         Ok(logits)
     }
 
@@ -108,20 +101,5 @@ impl ModelRunner {
             Some(pair) => refuse("distinct slots", format!("slot {} twice", pair[0])),
             None => Ok(()),
         }
-    }
-}
-
-/// The last row of each sequence as a decode step.
-fn last_rows(input: &ModelInput) -> ModelInput {
-    let last = || input.cu_seqlens_q[1..].iter().map(|&end| end as usize - 1);
-    ModelInput {
-        is_prefill: false,
-        input_ids: last().map(|row| input.input_ids[row]).collect(),
-        positions: last().map(|row| input.positions[row]).collect(),
-        cu_seqlens_q: (0..=input.num_seqs() as u32).collect(),
-        context_lens: input.context_lens.clone(),
-        slot_mapping: last().map(|row| input.slot_mapping[row]).collect(),
-        block_tables: input.block_tables.clone(),
-        table_stride: input.table_stride,
     }
 }

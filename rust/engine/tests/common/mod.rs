@@ -4,7 +4,7 @@
 #![allow(dead_code)] // each test file uses its own part
 #![allow(unreachable_pub)] // a test file is a crate, this is not its interface
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, SampleRow};
 use nanovllm_model::{CausalLm, ModelInput, StepError};
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ pub const VOCAB_SIZE: usize = 50;
 #[derive(Debug, Default)]
 pub struct Probe {
     /// Every row of sampling instructions so far.
-    pub sampled: Vec<SampleRow>,
+    pub sampled: Vec<SampleRow<'static>>,
     /// Rows computed so far.
     pub rows: usize,
     /// The next step fails as a device would.
@@ -43,6 +43,12 @@ impl MockModel {
             |i: usize| usize::try_from(table[i / self.block_size]).unwrap() * self.block_size + i % self.block_size;
         (0..len).map(|i| self.cache[slot(i)]).collect()
     }
+
+    /// The token after a row of the batch.
+    fn next(&self, input: &ModelInput, row: u32) -> u32 {
+        let s = input.cu_seqlens_q.partition_point(|&offset| offset <= row) - 1;
+        next_token(&self.read(input, s, input.positions[row as usize] as usize + 1))
+    }
 }
 
 /// The token that follows `tokens`; the oracle of every engine test.
@@ -56,13 +62,18 @@ impl CausalLm for MockModel {
         VOCAB_SIZE
     }
 
+    fn max_model_len(&self) -> usize {
+        usize::MAX
+    }
+
     fn describe(&self) -> String {
         "mock".to_owned()
     }
 
     fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec {
         let dtype = dtype.unwrap_or(DType::F32);
-        KvCacheSpec { num_layers: 1, num_blocks, block_size, num_kv_heads: 1, head_dim: 2, dtype }
+        let layers = vec![LayerCache::Full(KvHeads { num_kv_heads: 1, head_dim: 2 })];
+        KvCacheSpec { num_blocks, block_size, dtype, layers }
     }
 
     fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error> {
@@ -79,13 +90,15 @@ impl CausalLm for MockModel {
     fn step(
         &mut self,
         input: &ModelInput,
-        sample: &[Option<SampleRow>],
+        wanted: &[u32],
+        plan: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<u32>, StepError> {
-        let rows = input.input_ids.len();
+        let rows = input.num_rows();
+        assert!(wanted.is_sorted() && wanted.last().is_none_or(|&row| (row as usize) < rows));
         assert_eq!((input.positions.len(), input.slot_mapping.len()), (rows, rows));
         assert_eq!(input.cu_seqlens_q.last().copied(), Some(rows as u32));
-        assert_eq!((sample.len(), input.cu_seqlens_q.len()), (input.num_seqs(), input.num_seqs() + 1));
+        assert_eq!((plan.len(), input.cu_seqlens_q.len()), (wanted.len(), input.num_seqs() + 1));
         let mut probe = self.probe.lock().unwrap();
         let (stop, fail) = (interrupted(), std::mem::take(&mut probe.fail));
         for (row, &slot) in input.slot_mapping.iter().enumerate() {
@@ -103,23 +116,25 @@ impl CausalLm for MockModel {
             return Ok(answer);
         }
         probe.rows += rows;
-        probe.sampled.extend(sample.iter().flatten());
-        let sampling = (0..sample.len()).filter(|&s| sample[s].is_some());
-        Ok(sampling.map(|s| next_token(&self.read(input, s, input.context_lens[s] as usize))).collect())
+        probe.sampled.extend(plan.iter().map(|row| SampleRow::drawn(row.temperature, row.key, row.position)));
+        Ok(wanted.iter().map(|&row| self.next(input, row)).collect())
     }
 
-    fn logits(&mut self, input: &ModelInput, out: &mut Vec<f32>, _: &mut dyn FnMut() -> bool) -> Result<(), StepError> {
+    fn logits(
+        &mut self,
+        input: &ModelInput,
+        wanted: &[u32],
+        out: &mut Vec<f32>,
+        _: &mut dyn FnMut() -> bool,
+    ) -> Result<(), StepError> {
         for (&slot, &id) in input.slot_mapping.iter().zip(&input.input_ids) {
             self.cache[usize::try_from(slot).unwrap()] = id;
         }
-        let mut logits = vec![0.0; input.input_ids.len() * VOCAB_SIZE];
-        for s in 0..input.num_seqs() {
-            for row in input.cu_seqlens_q[s] as usize..input.cu_seqlens_q[s + 1] as usize {
-                let tokens = self.read(input, s, input.positions[row] as usize + 1);
-                logits[row * VOCAB_SIZE + next_token(&tokens) as usize] = 1.0;
-            }
+        for &row in wanted {
+            let mut logits = [0.0; VOCAB_SIZE];
+            logits[self.next(input, row) as usize] = 1.0;
+            out.extend(logits);
         }
-        out.extend(logits);
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Stored weights under Hugging Face names, from safetensors or GGUF.
 
+mod export;
 mod gguf;
-mod gguf_names;
+mod layout;
 mod safetensors;
 mod safetensors_files;
 
@@ -11,8 +12,9 @@ use std::path::Path;
 use nanovllm_backend::DType;
 use nanovllm_gguf::GgufFile;
 
+pub use self::export::ExportedTensor;
 pub use self::gguf::GgufCheckpoint;
-pub use self::gguf_names::from_hugging_face as gguf_tensor_name;
+pub(crate) use self::layout::{Heads, TensorRule, TensorTable};
 pub use self::safetensors::SafeTensorsCheckpoint;
 pub use self::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
 use crate::config::ModelConfig;
@@ -106,14 +108,6 @@ impl Checkpoint {
         match self {
             Self::SafeTensors(c) => c.tensor(name),
             Self::Gguf(c) => c.tensor(name),
-        }
-    }
-
-    /// Element type of the tensor with this Hugging Face name. Its data are not read.
-    pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
-        match self {
-            Self::SafeTensors(c) => c.dtype(name),
-            Self::Gguf(c) => c.dtype(name),
         }
     }
 

@@ -50,10 +50,6 @@ impl SafeTensorsCheckpoint {
         Some(StoredTensor { name: &info.name, dtype: dtype(info.dtype)?, shape: info.shape.clone(), data })
     }
 
-    pub(super) fn dtype(&self, name: &str) -> Option<DType> {
-        dtype(self.files.info(name)?.dtype)
-    }
-
     /// Checks that the file of the tensor `name` is as long as when it was opened.
     ///
     /// # Errors

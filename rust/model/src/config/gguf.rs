@@ -1,10 +1,11 @@
-//! The same hyperparameters from GGUF metadata.
+//! The same hyperparameters from GGUF metadata, and back.
 
-use nanovllm_gguf::{GgufFile, Metadata};
+use nanovllm_gguf::{GgufFile, Metadata, Value};
 use serde_json::json;
 
-use super::{Architecture, ModelConfig, RopeConfig, RopeScaling, SUPPORTED};
+use super::{BaseConfig, ModelConfig, RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
+use crate::models::registry;
 
 impl ModelConfig {
     /// Reads the metadata of a GGUF file; what it does not say (tied embeddings, biases) follows from its tensors.
@@ -13,92 +14,149 @@ impl ModelConfig {
     /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], [`LoadError::Config`], and
     /// [`LoadError::Gguf`] naming the key.
     pub fn from_gguf(file: &GgufFile) -> Result<Self> {
-        let metadata = file.metadata();
-        let name = metadata.str("general.architecture")?;
-        let (architecture, class) = match name {
-            "qwen3" => (Architecture::Qwen3, "Qwen3ForCausalLM"),
-            "llama" => (Architecture::Llama, "LlamaForCausalLM"),
-            _ => {
-                return Err(LoadError::UnsupportedArchitecture { name: name.to_owned(), supported: SUPPORTED });
-            }
-        };
-        let keys = Keys { metadata, architecture: name };
-        if keys.opt("expert_count")?.is_some_and(|n| n > 0) {
-            return Err(LoadError::Unsupported(format!("{name}.expert_count: mixtures of experts")));
-        }
-        let hidden_size = keys.usize("embedding_length")?;
-        let num_attention_heads = keys.usize("attention.head_count")?;
-        let head_dim = keys.opt("attention.key_length")?.unwrap_or(hidden_size / num_attention_heads.max(1));
-        let embedding = file.tensor("token_embd.weight");
-        let vocab_size = match keys.opt("vocab_size")? {
-            Some(n) => n,
-            None => embedding.and_then(|t| t.dims.get(1).copied()).unwrap_or(0),
-        };
-        let has = |tensor: &str| file.tensor(tensor).is_some();
-        let mut config = Self {
-            architecture,
-            hidden_size,
-            intermediate_size: keys.usize("feed_forward_length")?,
-            num_hidden_layers: keys.usize("block_count")?,
-            num_attention_heads,
-            num_key_value_heads: keys.opt("attention.head_count_kv")?.unwrap_or(num_attention_heads),
-            head_dim,
-            vocab_size,
-            max_position_embeddings: keys.usize("context_length")?,
-            rms_norm_eps: metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?,
-            rope: keys.rope(file)?,
-            tie_word_embeddings: !has("output.weight"),
-            qkv_bias: has("blk.0.attn_q.bias"),
-            o_bias: has("blk.0.attn_output.bias"),
-            mlp_bias: has("blk.0.ffn_down.bias"),
-            qk_norm: architecture == Architecture::Qwen3,
-            raw: serde_json::Value::Null,
-        }
-        .validate()?;
-        keys.check_heads(config.head_dim)?;
-        config.raw = config.to_json(class, name);
+        let name = file.metadata().str("general.architecture")?;
+        let row = registry::by_gguf_name(name)?;
+        let keys = Keys { file, metadata: file.metadata(), architecture: name };
+        let mut base = base(&keys)?;
+        let family = (row.from_gguf)(&keys, &mut base)?;
+        base.check()?;
+        keys.check_heads(base.head_dim)?;
+        let mut config = Self { base, family, raw: serde_json::Value::Null };
+        config.raw = config.to_json();
         Ok(config)
     }
 
-    /// What config.json would say.
-    fn to_json(&self, class: &str, model_type: &str) -> serde_json::Value {
-        json!({
-            "architectures": [class],
-            "model_type": model_type,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "vocab_size": self.vocab_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_theta": self.rope.theta,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "attention_bias": self.qkv_bias,
-            "mlp_bias": self.mlp_bias,
+    /// What config.json would say of this model.
+    pub fn to_json(&self) -> serde_json::Value {
+        let (row, base) = (self.family.row(), &self.base);
+        let mut json = json!({
+            "architectures": [row.hugging_face.class],
+            "model_type": row.hugging_face.model_type,
+            "hidden_size": base.hidden_size,
+            "intermediate_size": base.intermediate_size,
+            "num_hidden_layers": base.num_hidden_layers,
+            "num_attention_heads": base.num_attention_heads,
+            "num_key_value_heads": base.num_key_value_heads,
+            "head_dim": base.head_dim,
+            "vocab_size": base.vocab_size,
+            "max_position_embeddings": base.max_position_embeddings,
+            "rms_norm_eps": base.rms_norm_eps,
+            "rope_theta": base.rope.theta,
+            "tie_word_embeddings": base.tie_word_embeddings,
+            "attention_bias": base.qkv_bias,
+            "mlp_bias": base.mlp_bias,
             "hidden_act": "silu",
-        })
+        });
+        for (key, value) in self.family.config().to_json() {
+            json[key] = value;
+        }
+        json
+    }
+
+    /// The metadata of a GGUF file of this model, but for its name, its tokenizer and how it is quantised.
+    ///
+    /// # Errors
+    /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32 bits.
+    pub fn to_gguf(&self) -> Result<Vec<(String, Value)>> {
+        let (name, base) = (self.family.row().gguf, &self.base);
+        let number = |key: &str, value: usize| match u32::try_from(value) {
+            Ok(value) => Ok((format!("{name}.{key}"), Value::U32(value))),
+            Err(_) => Err(LoadError::Config(format!("{key} of {value} does not fit in 32 bits"))),
+        };
+        let float = |key: &str, value: f32| (format!("{name}.{key}"), Value::F32(value));
+        let mut pairs = vec![
+            ("general.architecture".to_owned(), Value::String(name.to_owned())),
+            number("block_count", base.num_hidden_layers)?,
+            number("context_length", base.max_position_embeddings)?,
+            number("embedding_length", base.hidden_size)?,
+            number("feed_forward_length", base.intermediate_size)?,
+            number("attention.head_count", base.num_attention_heads)?,
+            number("attention.head_count_kv", base.num_key_value_heads)?,
+            number("attention.key_length", base.head_dim)?,
+            number("attention.value_length", base.head_dim)?,
+            number("rope.dimension_count", base.head_dim)?,
+            number("vocab_size", base.vocab_size)?,
+            float("attention.layer_norm_rms_epsilon", base.rms_norm_eps),
+            float("rope.freq_base", base.rope.theta as f32),
+        ];
+        let kind = |kind: &str| (format!("{name}.rope.scaling.type"), Value::String(kind.to_owned()));
+        match &base.rope.scaling {
+            // Llama 3's are a tensor.
+            RopeScaling::None | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {}
+            RopeScaling::Linear { factor } => {
+                pairs.extend([kind("linear"), float("rope.scaling.factor", *factor as f32)]);
+            }
+            RopeScaling::Yarn { factor, original_max_position, beta_fast, beta_slow, truncate, attention_factor } => {
+                if (*beta_fast, *beta_slow, *truncate, *attention_factor) != (32.0, 1.0, true, None) {
+                    let reason = "YaRN with other than its default parameters cannot be written to GGUF";
+                    return Err(LoadError::Unsupported(reason.to_owned()));
+                }
+                pairs.extend([
+                    kind("yarn"),
+                    float("rope.scaling.factor", *factor as f32),
+                    number("rope.scaling.original_context_length", *original_max_position)?,
+                ]);
+            }
+        }
+        pairs.extend(self.family.config().to_gguf(name));
+        Ok(pairs)
     }
 }
 
+/// What nearly every decoder's metadata say.
+fn base(keys: &Keys<'_>) -> Result<BaseConfig> {
+    let hidden_size = keys.usize("embedding_length")?;
+    let num_attention_heads = keys.usize("attention.head_count")?;
+    let head_dim = keys.opt("attention.key_length")?.unwrap_or(hidden_size / num_attention_heads.max(1));
+    let embedding = keys.file.tensor("token_embd.weight");
+    let vocab_size = match keys.opt("vocab_size")? {
+        Some(n) => n,
+        None => embedding.and_then(|t| t.dims.get(1).copied()).unwrap_or(0),
+    };
+    let has = |tensor: &str| keys.file.tensor(tensor).is_some();
+    Ok(BaseConfig {
+        hidden_size,
+        intermediate_size: keys.usize("feed_forward_length")?,
+        num_hidden_layers: keys.usize("block_count")?,
+        num_attention_heads,
+        num_key_value_heads: keys.opt("attention.head_count_kv")?.unwrap_or(num_attention_heads),
+        head_dim,
+        vocab_size,
+        max_position_embeddings: keys.usize("context_length")?,
+        rms_norm_eps: keys.metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?,
+        rope: keys.rope()?,
+        tie_word_embeddings: !has("output.weight"),
+        qkv_bias: has("blk.0.attn_q.bias"),
+        o_bias: has("blk.0.attn_output.bias"),
+        mlp_bias: has("blk.0.ffn_down.bias"),
+    })
+}
+
+/// Refuses what a plain decoder has no code for.
+pub(crate) fn check_plain(keys: &Keys<'_>) -> Result<()> {
+    if keys.opt("expert_count")?.is_some_and(|n| n > 0) {
+        return Err(LoadError::Unsupported(format!("{}: mixtures of experts", keys.name("expert_count"))));
+    }
+    Ok(())
+}
+
 /// Keys under the architecture's name.
-struct Keys<'a> {
+pub(crate) struct Keys<'a> {
+    file: &'a GgufFile,
     metadata: &'a Metadata,
     architecture: &'a str,
 }
 
 impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
+    pub(crate) fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
-    fn usize(&self, key: &str) -> Result<usize> {
+    pub(crate) fn usize(&self, key: &str) -> Result<usize> {
         Ok(usize::try_from(self.metadata.u64(&self.name(key))?).unwrap_or(usize::MAX))
     }
 
-    fn opt(&self, key: &str) -> Result<Option<usize>> {
+    pub(crate) fn opt(&self, key: &str) -> Result<Option<usize>> {
         Ok(self.metadata.opt_u64(&self.name(key))?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
     }
 
@@ -124,11 +182,11 @@ impl Keys<'_> {
         Ok(())
     }
 
-    fn rope(&self, file: &GgufFile) -> Result<RopeConfig> {
+    fn rope(&self) -> Result<RopeConfig> {
         let theta = f64::from(self.metadata.opt_f32(&self.name("rope.freq_base"))?.unwrap_or(10000.0));
-        if let Some(factors) = file.tensor("rope_freqs.weight") {
+        if let Some(factors) = self.file.tensor("rope_freqs.weight") {
             // Llama 3's scaling, already worked out by whoever converted the model.
-            file.check(factors.name)?;
+            self.file.check(factors.name)?;
             let factors = factors.to_f32()?;
             return Ok(RopeConfig { theta, scaling: RopeScaling::Factors(factors) });
         }

@@ -2,16 +2,17 @@
 
 use serde_json::Value;
 
-use super::{Architecture, ModelConfig, RopeConfig, RopeScaling, SUPPORTED};
+use super::{BaseConfig, ModelConfig, RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
+use crate::models::registry;
 
-/// Typed look-ups that name the key.
+/// A JSON object with typed look-ups; an error names the key.
 #[derive(Clone, Copy)]
-struct Object<'a>(&'a Value);
+pub(crate) struct Object<'a>(pub(crate) &'a Value);
 
 impl<'a> Object<'a> {
     /// The value of `key`, null being no value.
-    fn get(self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn get(self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
@@ -20,23 +21,23 @@ impl<'a> Object<'a> {
         self.get(key).map(read).transpose()
     }
 
-    fn opt_usize(self, key: &str) -> Result<Option<usize>> {
+    pub(crate) fn opt_usize(self, key: &str) -> Result<Option<usize>> {
         self.opt(key, "a non-negative integer", |v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
-    fn usize(self, key: &str) -> Result<usize> {
+    pub(crate) fn usize(self, key: &str) -> Result<usize> {
         self.opt_usize(key)?.ok_or_else(|| missing(key))
     }
 
-    fn f64(self, key: &str) -> Result<Option<f64>> {
+    pub(crate) fn f64(self, key: &str) -> Result<Option<f64>> {
         self.opt(key, "a number", Value::as_f64)
     }
 
-    fn bool(self, key: &str, default: bool) -> Result<bool> {
+    pub(crate) fn bool(self, key: &str, default: bool) -> Result<bool> {
         Ok(self.opt(key, "a boolean", Value::as_bool)?.unwrap_or(default))
     }
 
-    fn str(self, key: &str) -> Result<Option<&'a str>> {
+    pub(crate) fn str(self, key: &str) -> Result<Option<&'a str>> {
         self.opt(key, "a string", Value::as_str)
     }
 }
@@ -51,8 +52,16 @@ impl ModelConfig {
     /// # Errors
     /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], and [`LoadError::Config`] naming the key.
     pub fn from_json(raw: Value) -> Result<Self> {
-        let config = read(Object(&raw))?;
-        Self { raw, ..config }.validate()
+        let json = Object(&raw);
+        let row = registry::by_hugging_face_name(architecture(json)?)?;
+        if json.get("quantization_config").is_some() {
+            let text = "quantization_config: only unquantised safetensors can be read";
+            return Err(LoadError::Unsupported(text.to_owned()));
+        }
+        let mut base = base(json)?;
+        let family = (row.from_json)(json, &mut base)?;
+        base.check()?;
+        Ok(Self { base, family, raw })
     }
 }
 
@@ -67,22 +76,18 @@ impl RopeConfig {
     }
 }
 
-fn read(json: Object<'_>) -> Result<ModelConfig> {
-    let architecture = architecture(json)?;
+/// The class of the model, or its type where config.json names no class.
+fn architecture(json: Object<'_>) -> Result<&str> {
+    let listed = json.get("architectures").and_then(|v| v.get(0)).and_then(Value::as_str);
+    listed.or(json.str("model_type")?).ok_or_else(|| missing("architectures"))
+}
+
+/// What nearly every decoder's config.json says.
+fn base(json: Object<'_>) -> Result<BaseConfig> {
     let hidden_size = json.usize("hidden_size")?;
     let num_attention_heads = json.usize("num_attention_heads")?;
-    if let Some(act) = json.str("hidden_act")?.filter(|&act| act != "silu") {
-        return Err(LoadError::Unsupported(format!("hidden_act {act:?}; only \"silu\" is")));
-    }
-    if json.bool("use_sliding_window", false)? {
-        return Err(LoadError::Unsupported("use_sliding_window: sliding-window attention".into()));
-    }
-    if json.get("quantization_config").is_some() {
-        return Err(LoadError::Unsupported("quantization_config: only unquantised safetensors can be read".into()));
-    }
     let attention_bias = json.bool("attention_bias", false)?;
-    Ok(ModelConfig {
-        architecture,
+    Ok(BaseConfig {
         hidden_size,
         intermediate_size: json.usize("intermediate_size")?,
         num_hidden_layers: json.usize("num_hidden_layers")?,
@@ -97,19 +102,18 @@ fn read(json: Object<'_>) -> Result<ModelConfig> {
         qkv_bias: attention_bias,
         o_bias: attention_bias,
         mlp_bias: json.bool("mlp_bias", false)?,
-        qk_norm: architecture == Architecture::Qwen3,
-        raw: Value::Null,
     })
 }
 
-fn architecture(json: Object<'_>) -> Result<Architecture> {
-    let listed = json.get("architectures").and_then(|v| v.get(0)).and_then(Value::as_str);
-    let name = listed.or(json.str("model_type")?).ok_or_else(|| missing("architectures"))?;
-    match name {
-        "Qwen3ForCausalLM" | "qwen3" => Ok(Architecture::Qwen3),
-        "LlamaForCausalLM" | "llama" => Ok(Architecture::Llama),
-        _ => Err(LoadError::UnsupportedArchitecture { name: name.to_owned(), supported: SUPPORTED }),
+/// Refuses what a plain decoder (SiLU, full attention) has no code for.
+pub(crate) fn check_plain(json: Object<'_>) -> Result<()> {
+    if let Some(act) = json.str("hidden_act")?.filter(|&act| act != "silu") {
+        return Err(LoadError::Unsupported(format!("hidden_act {act:?}; only \"silu\" is")));
     }
+    if json.bool("use_sliding_window", false)? {
+        return Err(LoadError::Unsupported("use_sliding_window: sliding-window attention".to_owned()));
+    }
+    Ok(())
 }
 
 /// transformers 4 writes `rope_theta` and `rope_scaling` side by side, transformers 5 both under `rope_parameters`.

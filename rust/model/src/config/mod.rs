@@ -1,33 +1,43 @@
 //! A model's hyperparameters, from config.json or from GGUF metadata.
 
-mod gguf;
-mod json;
+pub(crate) mod gguf;
+pub(crate) mod json;
 mod rope;
 
-use nanovllm_backend::HeadLayout;
+use nanovllm_backend::{HeadLayout, KvHeads, LayerCache};
 pub use rope::{RopeConfig, RopeScaling};
 
 use crate::error::{LoadError, Result};
+use crate::models::registry::Family;
 
-/// The models there is code for, as config.json and GGUF name them.
-pub(crate) const SUPPORTED: &str = "Qwen3ForCausalLM, LlamaForCausalLM (GGUF: qwen3, llama)";
-
-/// A family of models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Architecture {
-    /// Qwen3, dense: query and key heads are normed.
-    Qwen3,
-    /// Llama 2 and 3, SmolLM2 and others of the same structure.
-    Llama,
+/// A model's configuration: what every decoder has, and what its family alone knows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// The hyperparameters of every decoder.
+    pub base: BaseConfig,
+    /// The family, with the hyperparameters of its own.
+    pub family: Family,
+    /// config.json as it is, or its equivalent made from GGUF metadata.
+    pub raw: serde_json::Value,
 }
 
-/// The hyperparameters of a dense decoder.
+impl ModelConfig {
+    /// What each layer keeps of the tokens it has seen, in the layers' order.
+    pub fn cache_layers(&self) -> Vec<LayerCache> {
+        self.family.config().cache_layers(&self.base)
+    }
+
+    /// The kinds of rotary embedding the layers have, the most frequent first.
+    pub fn ropes(&self) -> Vec<&RopeConfig> {
+        self.family.config().ropes(&self.base)
+    }
+}
+
+/// The hyperparameters that nearly every decoder has, under transformers' names. A family may change what its files leave
+/// unsaid, and add to them.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::struct_excessive_bools)] // they are independent switches of the checkpoint
-pub struct ModelConfig {
-    /// The family.
-    pub architecture: Architecture,
+pub struct BaseConfig {
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the MLP.
@@ -46,7 +56,7 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Epsilon of the norms.
     pub rms_norm_eps: f32,
-    /// Rotary embedding.
+    /// Rotary embedding; of several kinds the one that most layers have.
     pub rope: RopeConfig,
     /// Whether the output projection is the embedding.
     pub tie_word_embeddings: bool,
@@ -56,13 +66,9 @@ pub struct ModelConfig {
     pub o_bias: bool,
     /// Whether the MLP's projections have a bias.
     pub mlp_bias: bool,
-    /// Whether query and key heads are normed.
-    pub qk_norm: bool,
-    /// config.json as it is, or its equivalent made from GGUF metadata.
-    pub raw: serde_json::Value,
 }
 
-impl ModelConfig {
+impl BaseConfig {
     /// The attention heads of a layer.
     pub fn heads(&self) -> HeadLayout {
         HeadLayout {
@@ -72,8 +78,13 @@ impl ModelConfig {
         }
     }
 
+    /// The heads that a layer keeps keys and values of.
+    pub fn kv_heads(&self) -> KvHeads {
+        KvHeads { num_kv_heads: self.num_key_value_heads, head_dim: self.head_dim }
+    }
+
     /// Refuses what no model can have, so that nothing later divides by zero or overflows.
-    fn validate(self) -> Result<Self> {
+    pub(crate) fn check(&self) -> Result<()> {
         let positive = [
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -105,6 +116,6 @@ impl ModelConfig {
         if !(self.rope.theta.is_finite() && self.rope.theta > 0.0) {
             return Err(LoadError::Config(format!("rope_theta must be positive, got {}", self.rope.theta)));
         }
-        Ok(self)
+        Ok(())
     }
 }

@@ -15,7 +15,6 @@ pub struct RopeConfig {
 
 /// A stretch of the frequencies, each as transformers defines it (`modeling_rope_utils`).
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum RopeScaling {
     /// None.
     None,

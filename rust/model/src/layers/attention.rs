@@ -1,55 +1,51 @@
 //! Attention over the paged cache.
 
-use nanovllm_backend::{Backend, Context, HeadLayout};
+use nanovllm_backend::{AttentionOptions, Backend, Context, HeadLayout, HeadNorms, default_scale};
 
-use super::layernorm::RmsNorm;
 use super::rotary_embedding::RotaryEmbedding;
 
-/// One layer's attention: norms and rotates queries and keys, stores keys and values, attends.
+/// What one layer's attention is particular about.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Attention {
-    /// The heads.
+    /// The heads of its rows.
     pub heads: HeadLayout,
-    /// The layer of the cache it uses.
+    /// The layer of the cache it stores to and reads.
     pub layer: usize,
+    /// Which of the decoder's rotary tables turns queries and keys; `None` leaves them as they are.
+    pub rope: Option<usize>,
+    /// Products of queries and keys are multiplied by it.
+    pub scale: f64,
+    /// Positions a row sees at most, its own included.
+    pub window: Option<usize>,
+    /// The bound of its scores; see [`AttentionOptions::soft_cap`].
+    pub soft_cap: Option<f32>,
 }
 
 impl Attention {
+    /// Full attention of the usual scale, rotated by the decoder's first table.
+    pub fn plain(heads: HeadLayout, layer: usize) -> Self {
+        let scale = default_scale(heads.head_dim);
+        Self { heads, layer, rope: Some(0), scale, window: None, soft_cap: None }
+    }
+
     /// `qkv` is `[rows, q + k + v]`, `out` `[rows, q]`.
     pub fn forward<B: Backend>(
         &self,
         backend: &B,
         qkv: &mut B::Tensor,
-        qk_norm: Option<(&RmsNorm<B>, &RmsNorm<B>)>,
-        rotary: &RotaryEmbedding<B>,
+        norms: &HeadNorms<'_, B::Tensor>,
+        ropes: &[RotaryEmbedding<B>],
         positions: &[u32],
         cache: &mut B::KvCache,
         context: &Context<'_>,
         out: &mut B::Tensor,
     ) {
-        self.store(backend, qkv, qk_norm, rotary, positions, cache, context);
+        let rope = self.rope.map(|kind| ropes[kind].at(positions));
+        backend.norm_rope_store(qkv, &self.heads, norms, rope, cache, self.layer, context);
         self.attend(backend, qkv, cache, context, out);
     }
 
-    /// The first half of [`forward`](Self::forward): norms, rotates, and stores keys and values at the context's slots.
-    pub fn store<B: Backend>(
-        &self,
-        backend: &B,
-        qkv: &mut B::Tensor,
-        qk_norm: Option<(&RmsNorm<B>, &RmsNorm<B>)>,
-        rotary: &RotaryEmbedding<B>,
-        positions: &[u32],
-        cache: &mut B::KvCache,
-        context: &Context<'_>,
-    ) {
-        let qk_norm = qk_norm.map(|(q, k)| {
-            let ((q, eps), (k, _)) = (q.parts(), k.parts());
-            (q, k, eps)
-        });
-        let table = &rotary.cos_sin_cache;
-        backend.norm_rope_store(qkv, &self.heads, qk_norm, table, positions, cache, self.layer, context);
-    }
-
-    /// The second half: attends from the queries of `qkv` to what the cache holds.
+    /// The second half of [`forward`](Self::forward): attends from the queries of `qkv` to what the cache holds.
     pub fn attend<B: Backend>(
         &self,
         backend: &B,
@@ -58,6 +54,8 @@ impl Attention {
         context: &Context<'_>,
         out: &mut B::Tensor,
     ) {
-        backend.attention(qkv, &self.heads, cache, self.layer, context, out);
+        let Self { scale, window, soft_cap, .. } = *self;
+        let options = AttentionOptions { scale, window, soft_cap, sinks: None };
+        backend.attention(qkv, &self.heads, &options, cache, self.layer, context, out);
     }
 }

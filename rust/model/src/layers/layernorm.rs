@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nanovllm_backend::Backend;
+use nanovllm_backend::{Backend, HeadNorm};
 
 use crate::error::Result;
 use crate::sharding::Layout;
@@ -35,8 +35,8 @@ impl<B: Backend> RmsNorm<B> {
         backend.add_rms_norm(x, residual, &self.weight, self.eps, out);
     }
 
-    /// Weight and epsilon, for an operation that norms along the way.
-    pub fn parts(&self) -> (&B::Tensor, f32) {
-        (&self.weight, self.eps)
+    /// The norm as an operation takes it that norms heads along the way.
+    pub fn of_heads(&self) -> HeadNorm<'_, B::Tensor> {
+        HeadNorm { weight: Some(&self.weight), eps: self.eps }
     }
 }

@@ -1,24 +1,24 @@
 //! The table of cosines and sines that rotates queries and keys.
 
-use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec};
+use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, HeadNorms, KvCacheSpec, KvHeads, LayerCache, Rope};
 
 use crate::config::RopeConfig;
 use crate::error::Result;
 
-/// `[max_position, head_dim]`: cosines of the position times each inverse frequency, then sines.
+/// `[max_position, width]`: cosines of the position times each inverse frequency, then sines.
 pub struct RotaryEmbedding<B: Backend> {
     /// The table.
     pub cos_sin_cache: B::Tensor,
 }
 
 impl<B: Backend> RotaryEmbedding<B> {
-    /// The table for positions below `max_position`. Angles are worked out in f64: in f32 those of far positions lose digits.
+    /// The table for positions below `max_position` that turns the first `width` dimensions of a head. Angles are worked out in f64: in f32 those of far positions lose digits.
     ///
     /// # Errors
     /// [`crate::LoadError::Config`] for a scaling that gives no angles; [`crate::LoadError::Backend`] when memory is short.
-    pub fn new(backend: &B, config: &RopeConfig, head_dim: usize, max_position: usize) -> Result<Self> {
-        let (inverse, scale) = config.inverse_frequencies(head_dim)?;
-        let (what, len) = ("the rotary table", max_position.saturating_mul(head_dim));
+    pub fn new(backend: &B, config: &RopeConfig, width: usize, max_position: usize) -> Result<Self> {
+        let (inverse, scale) = config.inverse_frequencies(width)?;
+        let (what, len) = ("the rotary table", max_position.saturating_mul(width));
         let mut table = Vec::new();
         table.try_reserve_exact(len).map_err(|e| Error::OutOfMemory {
             what,
@@ -30,17 +30,12 @@ impl<B: Backend> RotaryEmbedding<B> {
             table.extend(angles.clone().map(|a| (a.cos() * scale) as f32));
             table.extend(angles.map(|a| (a.sin() * scale) as f32));
         }
-        Ok(Self { cos_sin_cache: backend.upload(&table, max_position, head_dim)? })
+        Ok(Self { cos_sin_cache: backend.upload(&table, max_position, width)? })
     }
 
-    /// A table of one position that leaves heads as they are.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn identity(backend: &B, head_dim: usize) -> std::result::Result<Self, Error> {
-        let cosines = std::iter::repeat_n(1.0, head_dim / 2);
-        let table: Vec<f32> = cosines.chain(std::iter::repeat_n(0.0, head_dim / 2)).collect();
-        Ok(Self { cos_sin_cache: backend.upload(&table, 1, head_dim)? })
+    /// The table as an operation takes it, with a row of it for each row of the batch.
+    pub fn at<'a>(&'a self, positions: &'a [u32]) -> Rope<'a, B::Tensor> {
+        Rope { table: &self.cos_sin_cache, positions }
     }
 
     /// Rotates heads without storing or attending: `x`, `[rows, num_heads * head_dim]`, row `i` by table row `positions[i]`,
@@ -59,12 +54,10 @@ impl<B: Backend> RotaryEmbedding<B> {
         let heads = HeadLayout { num_heads, num_kv_heads: 1, head_dim };
         let (rows, width) = (positions.len(), heads.q_size());
         let mut cache = backend.kv_cache(&KvCacheSpec {
-            num_layers: 1,
             num_blocks: 1,
             block_size: 1,
-            num_kv_heads: 1,
-            head_dim,
             dtype: DType::F32,
+            layers: vec![LayerCache::Full(KvHeads { num_kv_heads: 1, head_dim })],
         })?;
         let mut qkv = backend.upload(&padded(x, width, heads.qkv_size(), rows)?, rows, heads.qkv_size())?;
         let context = Context {
@@ -74,7 +67,7 @@ impl<B: Backend> RotaryEmbedding<B> {
             block_tables: &[],
             table_stride: 0,
         };
-        backend.norm_rope_store(&mut qkv, &heads, None, &self.cos_sin_cache, positions, &mut cache, 0, &context);
+        backend.norm_rope_store(&mut qkv, &heads, &HeadNorms::NONE, Some(self.at(positions)), &mut cache, 0, &context);
         backend.synchronize()?;
         let mut out = backend.download(&qkv);
         for row in 0..rows {

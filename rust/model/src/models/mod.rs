@@ -1,7 +1,7 @@
-//! The models there is code for.
+//! The models there is code for: a file a family, and the registry with a row for each.
 
-mod buffers;
+#[macro_use]
+mod families;
+pub mod llama;
 pub mod qwen3;
-
-pub(crate) use buffers::HeadBuffers;
-pub use buffers::{AttentionBuffers, Buffers, MlpBuffers};
+pub(crate) mod registry;

@@ -6,8 +6,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::arrays::Array;
-use crate::device::{Device, download, on_device};
+use crate::device::{self, Device, download, on_device};
 use crate::errors::backend_error;
+use crate::guarded::Turns;
 
 /// `silu(gate) * up` of rows that hold gate and up side by side.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -20,7 +21,7 @@ impl SiluAndMul {
     #[new]
     #[pyo3(signature = (*, device))]
     fn new(device: &str) -> PyResult<Self> {
-        Ok(Self { device: Device::named(device)? })
+        Ok(Self { device: device::named(device)? })
     }
 
     /// `[..., 2 n] -> [..., n]`.

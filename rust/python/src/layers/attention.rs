@@ -2,23 +2,24 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use nanovllm_backend::{Backend, DType, HeadLayout};
+use nanovllm_backend::{DType, HeadLayout, Inspect};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::paged::{self, Batch, Tables};
 use crate::arguments::count;
 use crate::arrays::{Array, Integers, Kind, scatter, shape_of};
-use crate::device::{Device, on_device};
+use crate::device::{self, Device, on_device};
 use crate::errors::backend_error;
+use crate::guarded::Turns;
 
 /// Causal attention of grouped query heads.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct Attention {
     device: Device,
     heads: HeadLayout,
-    /// What queries are multiplied with: devices scale by `1 / sqrt(head_dim)`, and this does the rest.
-    factor: f32,
+    /// Products of queries and keys are multiplied by it.
+    scale: f64,
 }
 
 #[pymethods]
@@ -38,11 +39,10 @@ impl Attention {
             head_dim: count(head_dim, "head_dim")?,
         };
         check_heads(heads)?;
-        let factor = (scale * (heads.head_dim as f64).sqrt()) as f32;
-        if !factor.is_finite() {
+        if !scale.is_finite() {
             return Err(PyValueError::new_err(format!("scale must be finite, got {scale}")));
         }
-        Ok(Self { device: Device::named(device)?, heads, factor })
+        Ok(Self { device: device::named(device)?, heads, scale })
     }
 
     /// Ragged sequences: row `cu_seqlens_q[s]` of `q`, `[n, num_heads, head_dim]`, is the first of sequence `s`, and row
@@ -131,7 +131,7 @@ impl Attention {
         if batch.is_empty() {
             return q.kind.floats(py, vec![0.0; q.values.len()], &q.shape);
         }
-        let (heads, dtype, factor) = (self.heads, cache_dtype(&k.kind, &v.kind), self.factor);
+        let (heads, dtype, scale) = (self.heads, cache_dtype(&k.kind, &v.kind), self.scale);
         let (queries, keys, values) = (&q.values, &k.values, &v.values);
         let out = on_device!(&self.device, device => device.with(py, |backend| -> nanovllm_backend::Result<_> {
             let mut cache = paged::cache(backend, heads, tables, dtype)?;
@@ -139,7 +139,7 @@ impl Attention {
                 Some(slots) => paged::store(backend, heads, &mut cache, keys, values, slots)?,
                 None => backend.write_kv_cache(&mut cache, 0, keys, values)?,
             }
-            batch.attend(backend, heads, &cache, tables, queries, factor)
+            batch.attend(backend, heads, scale, &cache, tables, queries)
         })?);
         q.kind.floats(py, out.map_err(|error| backend_error(&error))?, &q.shape)
     }
@@ -179,7 +179,7 @@ pub(crate) fn store_kvcache(
         .map(|&slot| if slot < 0 { None } else { next.next() }.map_or(-1, |i| tables.slot(0, i)))
         .collect();
     let dtype = cache_dtype(&Kind::of(k_cache, "k_cache")?, &Kind::of(v_cache, "v_cache")?);
-    let (mut keys, mut values) = on_device!(Device::named(device)?, device => {
+    let (mut keys, mut values) = on_device!(device::named(device)?, device => {
         device.with(py, |backend| -> nanovllm_backend::Result<_> {
             let mut cache = paged::cache(backend, heads, &tables, dtype)?;
             paged::store(backend, heads, &mut cache, &key.values, &value.values, &slots)?;

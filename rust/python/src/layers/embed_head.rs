@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 
 use super::parameter::{Parameter, floats, parameter_error};
 use crate::arrays::{Array, Integers, is_tensor};
-use crate::device::{Device, on_device};
+use crate::device::{self, Device, on_device};
+use crate::guarded::Turns;
 
 /// The rows of a matrix that a rank has a part of, by token id; and the product with it.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -21,7 +22,7 @@ impl VocabParallel {
     #[new]
     #[pyo3(signature = (*, device))]
     fn new(device: &str) -> PyResult<Self> {
-        Ok(Self { device: Device::named(device)? })
+        Ok(Self { device: device::named(device)? })
     }
 
     /// Rows of the tokens `ids`, `[n] -> [n, width]`, of a vocabulary of `vocab_size`; the rank's own start at token `start`, and

@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 
 use super::parameter::{Parameter, parameter_error};
 use crate::arrays::Array;
-use crate::device::{Device, download, on_device};
+use crate::device::{self, Device, download, on_device};
+use crate::guarded::Turns;
 
 /// A norm over the last dimension.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -25,7 +26,7 @@ impl RMSNorm {
         if !(eps.is_finite() && eps >= 0.0) {
             return Err(PyValueError::new_err(format!("eps must be finite and not negative, got {eps}")));
         }
-        Ok(Self { device: Device::named(device)?, eps: eps as f32 })
+        Ok(Self { device: device::named(device)?, eps: eps as f32 })
     }
 
     /// The norm of each row of `x`, as wide as `weight`.

@@ -8,7 +8,8 @@ use pyo3::prelude::*;
 
 use super::parameter::{Parameter, parameter_error};
 use crate::arrays::Array;
-use crate::device::{Device, on_device};
+use crate::device::{self, Device, on_device};
+use crate::guarded::Turns;
 
 /// `y = x @ weight.T (+ bias)`.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -21,7 +22,7 @@ impl Linear {
     #[new]
     #[pyo3(signature = (*, device))]
     fn new(device: &str) -> PyResult<Self> {
-        Ok(Self { device: Device::named(device)? })
+        Ok(Self { device: device::named(device)? })
     }
 
     /// `[..., inputs] -> [..., outputs]`.

@@ -1,8 +1,9 @@
 //! Attention and stores over plain arrays: the paged cache a device works on is made for one call, as large as the call needs.
 
-use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, KvCacheSpec, Result};
+use nanovllm_backend::{
+    Backend, Context, DType, Error, HeadLayout, HeadNorms, KvCacheSpec, KvHeads, LayerCache, Result,
+};
 use nanovllm_model::layers::attention::Attention;
-use nanovllm_model::layers::rotary_embedding::RotaryEmbedding;
 
 use crate::device::download;
 
@@ -93,23 +94,21 @@ impl Batch {
         self.rows.is_empty()
     }
 
-    /// Attends from the rows of `q`, `[caller's rows, num_heads * head_dim]`, multiplied by `factor`; rows that see nothing give
-    /// zeros. `tables` has a row for each of the batch's sequences.
+    /// Attends from the rows of `q`, `[caller's rows, num_heads * head_dim]`; rows that see nothing give zeros. `tables` has a row
+    /// for each of the batch's sequences.
     pub(crate) fn attend<B: Backend>(
         &self,
         backend: &B,
         heads: HeadLayout,
+        scale: f64,
         cache: &B::KvCache,
         tables: &Tables,
         q: &[f32],
-        factor: f32,
     ) -> Result<Vec<f32>> {
         let (width, padded, count) = (heads.q_size(), heads.qkv_size(), self.rows.len());
         let mut qkv = zeros(count.saturating_mul(padded))?;
         for (to, &row) in qkv.chunks_exact_mut(padded).zip(&self.rows) {
-            for (to, from) in to.iter_mut().zip(&q[row * width..][..width]) {
-                *to = from * factor;
-            }
+            to[..width].copy_from_slice(&q[row * width..][..width]);
         }
         let qkv = backend.upload(&qkv, count, padded)?;
         let mut out = backend.tensor(count, width)?;
@@ -120,7 +119,7 @@ impl Batch {
             block_tables: &tables.entries,
             table_stride: tables.stride,
         };
-        Attention { heads, layer: 0 }.attend(backend, &qkv, cache, &context, &mut out);
+        Attention { scale, ..Attention::plain(heads, 0) }.attend(backend, &qkv, cache, &context, &mut out);
         let attended = download(backend, &out)?;
         let mut out = zeros(q.len())?;
         for (from, &row) in attended.chunks_exact(width).zip(&self.rows) {
@@ -133,7 +132,8 @@ impl Batch {
 /// A cache of one layer with the blocks that `tables` refers to.
 pub(crate) fn cache<B: Backend>(backend: &B, heads: HeadLayout, tables: &Tables, dtype: DType) -> Result<B::KvCache> {
     let (HeadLayout { num_kv_heads, head_dim, .. }, &Tables { num_blocks, block_size, .. }) = (heads, tables);
-    backend.kv_cache(&KvCacheSpec { num_layers: 1, num_blocks, block_size, num_kv_heads, head_dim, dtype })
+    let layers = vec![LayerCache::Full(KvHeads { num_kv_heads, head_dim })];
+    backend.kv_cache(&KvCacheSpec { num_blocks, block_size, dtype, layers })
 }
 
 /// Stores rows of keys and values, each `[slots, num_kv_heads * head_dim]`, as they are: neither normed nor rotated. Slots
@@ -156,11 +156,9 @@ pub(crate) fn store<B: Backend>(
         row[q + width..].copy_from_slice(value);
     }
     let mut qkv = backend.upload(&qkv, slots.len(), padded)?;
-    let unrotated = RotaryEmbedding::identity(backend, heads.head_dim)?;
     let context =
         Context { cu_seqlens_q: &[0], context_lens: &[], slot_mapping: slots, block_tables: &[], table_stride: 0 };
-    let positions = vec![0; slots.len()];
-    Attention { heads, layer: 0 }.store(backend, &mut qkv, None, &unrotated, &positions, cache, &context);
+    backend.norm_rope_store(&mut qkv, &heads, &HeadNorms::NONE, None, cache, 0, &context);
     backend.synchronize()
 }
 

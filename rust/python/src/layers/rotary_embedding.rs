@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nanovllm_backend::{Backend, Error};
 use nanovllm_model::RopeConfig;
 use nanovllm_model::layers::rotary_embedding;
+use nanovllm_service::Exclusive;
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -13,9 +14,9 @@ use serde_json::{Value, json};
 
 use crate::arguments::count;
 use crate::arrays::{Array, Integers};
-use crate::device::{Device, on_device};
+use crate::device::{self, on_device};
 use crate::errors::{backend_error, load_error};
-use crate::guarded::Guarded;
+use crate::guarded::Turns;
 
 /// A table of cosines and sines on a device.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -47,7 +48,7 @@ impl RotaryEmbedding {
             .map_err(|error| PyValueError::new_err(format!("rope_scaling is not JSON: {error}")))?;
         let config = json!({ "rope_theta": base, "max_position_embeddings": max_position, "rope_scaling": scaling });
         let config = RopeConfig::from_json(&config).map_err(|error| load_error(&error))?;
-        let rotate = on_device!(Device::named(device)?, device => {
+        let rotate = on_device!(device::named(device)?, device => {
             let layer = device.with(py, |backend| {
                 rotary_embedding::RotaryEmbedding::new(backend, &config, head_size, max_position)
             })?;
@@ -108,7 +109,7 @@ pub(crate) fn apply_rotary_emb<'py>(
         .flat_map(|(cos, sin)| [cos, sin].concat())
         .collect();
     let positions: Vec<u32> = (0..u32::try_from(rows)?).collect();
-    let out = on_device!(Device::named(device)?, device => {
+    let out = on_device!(device::named(device)?, device => {
         device.with(py, |backend| rotate_by(backend, &table, width, &x.values, &positions))?
     });
     x.kind.floats(py, out.map_err(|error| backend_error(&error))?, &x.shape)
@@ -163,7 +164,7 @@ trait Rotate: Send + Sync {
 
 /// The embedding with the device that holds its table.
 struct Placed<B: Backend> {
-    device: Arc<Guarded<B>>,
+    device: Arc<Exclusive<B>>,
     layer: rotary_embedding::RotaryEmbedding<B>,
 }
 

@@ -7,8 +7,9 @@ use pyo3::prelude::*;
 
 use crate::arguments::{count, unsigned};
 use crate::arrays::{Array, reserved};
-use crate::device::{Device, on_device};
+use crate::device::{self, on_device};
 use crate::errors::backend_error;
+use crate::guarded::Turns;
 
 /// One token a row of `logits [n, vocab]`, at the row's temperature, 0 being greedy. Row `i` draws from the random stream
 /// (`key`, `position + i`).
@@ -37,9 +38,9 @@ pub(crate) fn sample<'py>(
             let text = format!("temperatures[{i}] must be finite and not negative, got {temperature}");
             return Err(PyValueError::new_err(text));
         }
-        plan.push(SampleRow { temperature, key, position: position.wrapping_add(i as u64) });
+        plan.push(SampleRow::drawn(temperature, key, position.wrapping_add(i as u64)));
     }
-    let tokens = on_device!(Device::named(device)?, device => {
+    let tokens = on_device!(device::named(device)?, device => {
         device.with(py, |backend| choose(backend, &logits.values, vocab, &plan))?
     });
     let tokens = tokens.map_err(|error| backend_error(&error))?;
@@ -50,11 +51,11 @@ fn choose<B: Backend>(
     backend: &B,
     logits: &[f32],
     vocab: usize,
-    plan: &[SampleRow],
+    plan: &[SampleRow<'_>],
 ) -> nanovllm_backend::Result<Vec<u32>> {
-    let logits = backend.upload(logits, plan.len(), vocab)?;
+    let mut logits = backend.upload(logits, plan.len(), vocab)?;
     let mut tokens = vec![0; plan.len()];
-    backend.sample(&logits, plan, &mut tokens);
+    backend.sample(&mut logits, plan, &mut tokens);
     backend.synchronize()?;
     Ok(tokens)
 }

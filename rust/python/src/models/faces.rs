@@ -109,7 +109,7 @@ impl AttentionFace {
             qkv_proj: self.qkv_proj.bind(backend)?,
             o_proj: self.o_proj.bind(backend)?,
             qk_norm,
-            attn: Attention { heads: self.heads(), layer },
+            attn: Attention::plain(self.heads(), layer),
         })
     }
 }

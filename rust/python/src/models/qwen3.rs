@@ -1,17 +1,17 @@
 //! Qwen3's modules for Python. A module's parts are read off its attributes at each call, so that whatever is put in their place
 //! is used; parameters stay packed from call to call.
 
-use nanovllm_backend::{Backend, DType};
-use nanovllm_model::ParameterError;
-use nanovllm_model::models::qwen3::Slice;
-use nanovllm_model::models::{AttentionBuffers, Buffers, MlpBuffers};
+use nanovllm_backend::{Backend, DType, Inspect};
+use nanovllm_model::decoder::{AttentionBuffers, Buffers, MlpBuffers};
+use nanovllm_model::{ParameterError, Slice};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::faces::{AttentionFace, LayerFace, MlpFace, ModelFace};
 use super::step::{CacheFace, Step, Stored, Stores};
 use crate::arrays::{Array, Integers, is_tensor};
-use crate::device::{Device, on_device};
+use crate::device::{self, Device, on_device};
+use crate::guarded::Turns;
 use crate::layers::embed_head::{answer, token_ids};
 use crate::layers::parameter::parameter_error;
 
@@ -26,7 +26,7 @@ impl Qwen3 {
     #[new]
     #[pyo3(signature = (*, device))]
     fn new(device: &str) -> PyResult<Self> {
-        Ok(Self { device: Device::named(device)? })
+        Ok(Self { device: device::named(device)? })
     }
 
     /// Self-attention of a `Qwen3Attention`, `[rows, hidden] -> [rows, hidden]`.
@@ -150,7 +150,7 @@ fn read_positions(value: &Bound<'_, PyAny>, rows: usize, max_position: usize) ->
     Ok(positions)
 }
 
-fn attention<B: Backend>(
+fn attention<B: Inspect>(
     backend: &B,
     face: &AttentionFace,
     step: &Step,
@@ -163,7 +163,7 @@ fn attention<B: Backend>(
     let mut out = backend.tensor(x.rows(), x.width())?;
     let slice = Slice { input_ids: &[], positions, context: step.context() };
     let x = backend.upload(&x.values, x.rows(), x.width())?;
-    layer.forward(backend, &x, face.rotary()?, &slice, &mut cache, &mut buffers, &mut out);
+    layer.forward(backend, &x, std::slice::from_ref(face.rotary()?), &slice, &mut cache, &mut buffers, &mut out);
     Ok((backend.download(&out), step.stored(backend, &cache, stores)))
 }
 
@@ -175,7 +175,7 @@ fn mlp<B: Backend>(backend: &B, face: &MlpFace, x: &Array) -> Result<Vec<f32>, P
     Ok(backend.download(&out))
 }
 
-fn decoder_layer<B: Backend>(
+fn decoder_layer<B: Inspect>(
     backend: &B,
     face: &LayerFace,
     step: &Step,
@@ -197,13 +197,13 @@ fn decoder_layer<B: Backend>(
         None => buffers.residual = x,
     }
     let slice = Slice { input_ids: &[], positions, context: step.context() };
-    let rotary = face.self_attn.rotary()?;
+    let rotary = std::slice::from_ref(face.self_attn.rotary()?);
     layer.forward(backend, residual.is_none(), rotary, &slice, &mut cache, &mut buffers);
     let out = [backend.download(&buffers.hidden), backend.download(&buffers.residual)];
     Ok((out, step.stored(backend, &cache, stores)))
 }
 
-fn model<B: Backend>(
+fn model<B: Inspect>(
     backend: &B,
     face: &ModelFace,
     step: &Step,
@@ -217,7 +217,7 @@ fn model<B: Backend>(
     let heads = first.self_attn.heads();
     let mut buffers = Buffers::new(backend, hidden_size, first.mlp.intermediate_size(), &heads, rows)?;
     let slice = Slice { input_ids, positions, context: step.context() };
-    model.forward(backend, first.self_attn.rotary()?, &slice, &mut cache, &mut buffers);
+    model.forward(backend, std::slice::from_ref(first.self_attn.rotary()?), &slice, &mut cache, &mut buffers);
     let mut out = backend.tensor(rows, hidden_size)?;
     model.norm.add_forward(backend, &buffers.hidden, &mut buffers.residual, &mut out);
     Ok((backend.download(&out), step.stored(backend, &cache, stores)))

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nanovllm_backend::{Backend, Context, DType, HeadLayout, KvCacheSpec, Result};
+use nanovllm_backend::{Context, DType, HeadLayout, Inspect, KvCacheSpec, KvHeads, LayerCache, Result};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -152,7 +152,8 @@ impl Step {
     ) -> Self {
         let HeadLayout { num_kv_heads, head_dim, .. } = heads;
         let Tables { num_blocks, block_size, .. } = tables;
-        let spec = KvCacheSpec { num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype };
+        let layers = vec![LayerCache::Full(KvHeads { num_kv_heads, head_dim }); num_layers];
+        let spec = KvCacheSpec { num_blocks, block_size, dtype, layers };
         Self { batch, tables, slots, spec, before }
     }
 
@@ -168,7 +169,7 @@ impl Step {
     }
 
     /// The device's cache as the step finds it.
-    pub(super) fn cache<B: Backend>(&self, backend: &B) -> Result<B::KvCache> {
+    pub(super) fn cache<B: Inspect>(&self, backend: &B) -> Result<B::KvCache> {
         let mut cache = backend.kv_cache(&self.spec)?;
         for (layer, (keys, values)) in self.before.iter().enumerate() {
             backend.write_kv_cache(&mut cache, layer, keys, values)?;
@@ -177,13 +178,13 @@ impl Step {
     }
 
     /// What the step has stored of the rows that go back to the caller.
-    pub(super) fn stored<B: Backend>(&self, backend: &B, cache: &B::KvCache, stores: &Stores) -> Stored {
-        let width = self.spec.num_kv_heads * self.spec.head_dim;
+    pub(super) fn stored<B: Inspect>(&self, backend: &B, cache: &B::KvCache, stores: &Stores) -> Stored {
+        let width = self.spec.heads(0).map_or(0, |heads| heads.size());
         let gather = |values: &[f32]| -> Vec<f32> {
             let slots = stores.rows.iter().filter_map(|&row| usize::try_from(self.slots[row]).ok());
             slots.flat_map(|slot| &values[slot * width..(slot + 1) * width]).copied().collect()
         };
-        let layers = if stores.rows.is_empty() { 0 } else { self.spec.num_layers };
+        let layers = if stores.rows.is_empty() { 0 } else { self.spec.layers.len() };
         let read = |layer| {
             let (keys, values) = backend.read_kv_cache(cache, layer);
             (gather(&keys), gather(&values))

@@ -69,7 +69,7 @@ impl PySequence {
         change: impl Fn(SamplingParams) -> SamplingParams + Send,
     ) -> PyResult<()> {
         self.whole(name)?;
-        let params = validate(change(self.read(py, |seq| seq.params)?))?;
+        let params = validate(change(self.read(py, |seq| seq.params.clone())?))?;
         for _ in 0..3 {
             let (home, seq_id) = match &mut *self.cell()?.lock() {
                 Place::Owned(seq) => {
@@ -80,7 +80,7 @@ impl PySequence {
             };
             if let Some(home) = home
                 && home.scheduler(py, |scheduler| {
-                    scheduler.sampling_params_mut(seq_id).map(|held| *held = params).is_some()
+                    scheduler.sampling_params_mut(seq_id).map(|held| held.clone_from(&params)).is_some()
                 })?
             {
                 return Ok(());

@@ -2,5 +2,5 @@
 
 mod dot;
 pub(crate) mod matmul;
-mod simd;
+pub(super) mod simd;
 pub(crate) mod table;

@@ -1,5 +1,5 @@
 //! Portable kernels: the reference, and the path of machines without a faster set.
 
 pub(crate) mod matmul;
-mod simd;
+pub(super) mod simd;
 pub(crate) mod table;

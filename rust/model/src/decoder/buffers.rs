@@ -76,16 +76,16 @@ impl<B: Backend> Buffers<B> {
 }
 
 /// Activations of the rows that need logits.
-pub(crate) struct HeadBuffers<B: Backend> {
-    pub(crate) hidden: B::Tensor,
-    pub(crate) residual: B::Tensor,
+pub(super) struct HeadBuffers<B: Backend> {
+    pub(super) hidden: B::Tensor,
+    pub(super) residual: B::Tensor,
     pub(super) normed: B::Tensor,
-    pub(crate) logits: B::Tensor,
+    pub(super) logits: B::Tensor,
 }
 
 impl<B: Backend> HeadBuffers<B> {
     /// Buffers for at most `rows` rows at a time.
-    pub(crate) fn new(backend: &B, hidden_size: usize, vocab_size: usize, rows: usize) -> Result<Self> {
+    pub(super) fn new(backend: &B, hidden_size: usize, vocab_size: usize, rows: usize) -> Result<Self> {
         Ok(Self {
             hidden: backend.tensor(rows, hidden_size)?,
             residual: backend.tensor(rows, hidden_size)?,

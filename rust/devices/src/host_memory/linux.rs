@@ -1,6 +1,6 @@
 //! `/proc/meminfo` and control groups, versions 1 and 2.
 
-use super::Memory;
+use nanovllm_backend::Memory;
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 

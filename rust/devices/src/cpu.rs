@@ -1,0 +1,27 @@
+//! The options of the CPU device.
+
+use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions};
+
+use crate::{AnyBackend, Error, Given, OptionSpec, Options, Owned};
+
+pub(crate) const OPTIONS: &[OptionSpec] = &[
+    // As many as the machine offers.
+    OptionSpec { name: "num_threads", default: Given::Nothing },
+    // The best of the machine.
+    OptionSpec { name: "isa", default: Given::Nothing },
+    OptionSpec { name: "activation_bits", default: Given::Number(16) },
+];
+
+pub(crate) fn open(options: &Options) -> Result<AnyBackend<Owned>, Error> {
+    let num_threads = options.number("num_threads")?.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let isa = options.text("isa")?.map(str::parse).transpose()?;
+    let activation_bits = match options.number("activation_bits")? {
+        None | Some(16) => ActivationBits::Sixteen,
+        Some(8) => ActivationBits::Eight,
+        Some(other) => {
+            let (field, expected) = ("activation_bits", "8 or 16".to_owned());
+            return Err(Error::Option { field, expected, got: other.to_string() });
+        }
+    };
+    Ok(AnyBackend::Cpu(CpuBackend::new(CpuOptions { num_threads, isa, activation_bits })?))
+}

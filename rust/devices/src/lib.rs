@@ -1,0 +1,24 @@
+//! The devices a model runs on, by name.
+//!
+//! A device is a crate that implements [`nanovllm_backend::Backend`], a variant of [`AnyBackend`], a file here that turns its
+//! options into the crate's own, and a [`Row`]. Whoever loads a model or binds layers goes through this crate and names none.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))] // tests
+
+mod any;
+#[cfg(feature = "candle")]
+mod candle;
+mod cpu;
+mod error;
+mod host_memory;
+mod options;
+mod registry;
+
+pub use any::{AnyBackend, Holder, Owned};
+pub use error::Error;
+pub use host_memory::host_memory;
+#[cfg(feature = "candle")]
+pub use nanovllm_candle::CandleBackend;
+pub use nanovllm_cpu::CpuBackend;
+pub use options::{Given, OptionSpec, Options};
+pub use registry::{ROWS, Row, names, open, option_names};

@@ -1,0 +1,61 @@
+//! The devices by name: a row each.
+
+use crate::{AnyBackend, Error, OptionSpec, Options, Owned, cpu};
+
+/// A device by name.
+pub struct Row {
+    /// What a user calls it.
+    pub name: &'static str,
+    /// The options it takes; those of the others are refused.
+    pub options: &'static [OptionSpec],
+    /// Makes it, of options that it takes.
+    open: fn(&Options) -> Result<AnyBackend<Owned>, Error>,
+}
+
+/// Every device of this build.
+pub static ROWS: &[Row] = &[
+    Row { name: "cpu", options: cpu::OPTIONS, open: cpu::open },
+    #[cfg(feature = "candle")]
+    Row { name: "candle", options: &[], open: |_| Ok(crate::candle::open(false)) },
+    #[cfg(feature = "candle")]
+    Row { name: "candle-f32", options: &[], open: |_| Ok(crate::candle::open(true)) },
+];
+
+/// What an unknown name is told that this build could have and has not.
+#[cfg(feature = "candle")]
+const LACKS: &str = "";
+#[cfg(not(feature = "candle"))]
+const LACKS: &str = " (this build lacks the feature \"candle\")";
+
+/// The names of all devices.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.name)
+}
+
+/// The names of the options that some device takes, each once.
+pub fn option_names() -> impl Iterator<Item = &'static str> {
+    let all: std::collections::BTreeSet<_> = ROWS.iter().flat_map(|row| row.options).map(|spec| spec.name).collect();
+    all.into_iter()
+}
+
+/// Makes the device called `name`.
+///
+/// # Errors
+/// [`Error::UnknownDevice`]; [`Error::Option`] for an option out of range, or one of another device that is not left at its
+/// default; [`Error::Backend`] for what this machine cannot honour.
+pub fn open(name: &str, options: &Options) -> Result<AnyBackend<Owned>, Error> {
+    let row = ROWS.iter().find(|row| row.name == name).ok_or_else(|| {
+        let known: Vec<String> = names().map(|name| format!("{name:?}")).collect();
+        Error::UnknownDevice { expected: format!("{}{LACKS}", known.join(", ")), got: name.to_owned() }
+    })?;
+    for (field, given) in options.iter().filter(|(field, _)| !row.options.iter().any(|spec| spec.name == *field)) {
+        let theirs = |row: &&Row| row.options.iter().any(|spec| spec.name == field && spec.default != *given);
+        if let Some(other) = ROWS.iter().find(theirs) {
+            let default = other.options.iter().find(|spec| spec.name == field).map(|spec| spec.default.to_string());
+            let default = default.unwrap_or_default();
+            let expected = format!("left at {default} with the device {name:?} (it is an option of {:?})", other.name);
+            return Err(Error::Option { field, expected, got: given.to_string() });
+        }
+    }
+    (row.open)(options)
+}

@@ -1,0 +1,54 @@
+//! What an engine can take, known without the engine: requests are checked while it computes.
+
+use crate::{EngineError, SamplingParams};
+
+/// The limits that a request must keep within.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Token ids are below it.
+    pub vocab_size: usize,
+    /// Tokens of prompt and completion together at most.
+    pub max_model_len: usize,
+    /// Blocks in the KV pool.
+    pub num_blocks: usize,
+    /// Tokens a block.
+    pub block_size: usize,
+}
+
+impl RequestLimits {
+    /// Whether an engine with these limits takes the request.
+    ///
+    /// A prompt of `max_model_len` tokens is refused, as in vLLM: it leaves no room for a generated one.
+    ///
+    /// # Errors
+    /// [`EngineError::SamplingParams`], [`EngineError::EmptyPrompt`], [`EngineError::TokenOutOfRange`],
+    /// [`EngineError::PromptTooLong`], [`EngineError::PromptNeverFits`].
+    pub fn check(&self, token_ids: &[u32], params: &SamplingParams) -> Result<(), EngineError> {
+        params.validate()?;
+        if token_ids.is_empty() {
+            return Err(EngineError::EmptyPrompt);
+        }
+        self.check_tokens(token_ids)?;
+        let (prompt_len, max_model_len) = (token_ids.len(), self.max_model_len);
+        if prompt_len >= max_model_len {
+            return Err(EngineError::PromptTooLong { prompt_len, max_model_len });
+        }
+        let (needed, available, block_size) = (prompt_len.div_ceil(self.block_size), self.num_blocks, self.block_size);
+        if needed > available {
+            return Err(EngineError::PromptNeverFits { prompt_len, needed, available, block_size });
+        }
+        Ok(())
+    }
+
+    /// Whether the model has an embedding for every token.
+    ///
+    /// # Errors
+    /// [`EngineError::TokenOutOfRange`].
+    pub fn check_tokens(&self, token_ids: &[u32]) -> Result<(), EngineError> {
+        let vocab_size = self.vocab_size;
+        match token_ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
+            Some((position, &token_id)) => Err(EngineError::TokenOutOfRange { token_id, position, vocab_size }),
+            None => Ok(()),
+        }
+    }
+}

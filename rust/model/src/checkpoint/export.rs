@@ -1,0 +1,87 @@
+//! A Hugging Face checkpoint as GGUF stores it: names, the order of rows, tensors that follow from the configuration.
+
+use std::borrow::Cow;
+
+use nanovllm_backend::DType;
+
+use super::SafeTensorsCheckpoint;
+use crate::config::{ModelConfig, RopeConfig, RopeScaling};
+use crate::error::{LoadError, Result};
+
+/// A tensor of a GGUF file to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedTensor {
+    /// Its name in GGUF.
+    pub name: String,
+    /// The name it is stored under.
+    pub stored_as: String,
+    /// Element type, as stored.
+    pub dtype: DType,
+    /// Innermost first, as GGUF writes them.
+    pub dims: Vec<usize>,
+}
+
+impl SafeTensorsCheckpoint {
+    /// Every tensor that a GGUF file of this model has, in the order of a forward pass; [`gguf_data`](Self::gguf_data) gives
+    /// the bytes.
+    ///
+    /// # Errors
+    /// [`LoadError::Unsupported`] for a tensor that has no place in GGUF.
+    pub fn gguf_tensors(&self) -> Result<Vec<ExportedTensor>> {
+        let table = self.config().family.config().tensors();
+        let tied = self.config().base.tie_word_embeddings;
+        let mut tensors = Vec::new();
+        for stored_as in self.names() {
+            // A copy of the embedding, and a table that follows from the configuration.
+            if (tied && stored_as == "lm_head.weight") || stored_as.ends_with("rotary_emb.inv_freq") {
+                continue;
+            }
+            let (Some(name), Some(stored)) = (table.to_gguf(&stored_as), self.tensor(&stored_as)) else {
+                return Err(LoadError::Unsupported(format!("tensor {stored_as:?} has no place in a GGUF file")));
+            };
+            let dims = stored.shape.iter().rev().copied().collect();
+            let dtype = stored.dtype;
+            tensors.push(ExportedTensor { name, stored_as, dtype, dims });
+        }
+        tensors.sort_by_cached_key(|tensor| place(&tensor.name));
+        Ok(tensors)
+    }
+
+    /// The bytes of the tensor stored under this name, in GGUF's order; `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn gguf_data(&self, stored_as: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        self.check(stored_as)?;
+        let arrangement = self.config().family.config().tensors().arrangement(stored_as);
+        let tensor = self.tensor(stored_as);
+        Ok(tensor.map(|tensor| arrangement.apply(tensor, &self.config().base).data))
+    }
+}
+
+impl ModelConfig {
+    /// Llama 3's rotary scaling, which GGUF stores as a tensor `rope_freqs.weight`: a divisor for each frequency. `None` where
+    /// GGUF's metadata say all there is.
+    ///
+    /// # Errors
+    /// As [`RopeConfig::inverse_frequencies`].
+    pub fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
+        let RopeConfig { theta, ref scaling } = self.base.rope;
+        if !matches!(scaling, RopeScaling::Llama3 { .. } | RopeScaling::Factors(_)) {
+            return Ok(None);
+        }
+        let head_dim = self.base.head_dim;
+        let (scaled, _) = self.base.rope.inverse_frequencies(head_dim)?;
+        let (plain, _) = RopeConfig { theta, scaling: RopeScaling::None }.inverse_frequencies(head_dim)?;
+        Ok(Some(plain.iter().zip(&scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect()))
+    }
+}
+
+/// Embedding, layers by number, the rest.
+fn place(name: &str) -> (usize, usize, String) {
+    let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse().ok());
+    match layer {
+        Some(layer) => (1, layer, name.to_owned()),
+        None => (if name.starts_with("token_embd") { 0 } else { 2 }, 0, name.to_owned()),
+    }
+}

@@ -1,0 +1,40 @@
+//! The feed-forward part of one layer.
+
+use nanovllm_backend::Backend;
+
+use super::MlpBuffers;
+use crate::config::BaseConfig;
+use crate::error::Result;
+use crate::layers::activation::SiluAndMul;
+use crate::layers::linear::{Linear, LinearLayouts};
+use crate::sharding::TpRank;
+use crate::weights::Weights;
+
+/// The gated feed-forward (Shazeer 2020).
+pub struct GatedMlp<B: Backend> {
+    /// Gates and values as one projection.
+    pub gate_up_proj: Linear<B>,
+    /// Back to the residual stream.
+    pub down_proj: Linear<B>,
+}
+
+impl<B: Backend> GatedMlp<B> {
+    pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, base: &BaseConfig) -> Result<Self> {
+        let (hidden, intermediate, bias) = (base.hidden_size, base.intermediate_size, base.mlp_bias);
+        let tp = TpRank::SINGLE;
+        let gate_up = LinearLayouts::column_parallel(hidden, &[intermediate; 2], bias, tp)?;
+        let down = LinearLayouts::row_parallel(intermediate, hidden, bias, tp)?;
+        Ok(Self {
+            gate_up_proj: Linear::load(weights, &format!("{prefix}.gate_up_proj"), gate_up)?,
+            down_proj: Linear::load(weights, &format!("{prefix}.down_proj"), down)?,
+        })
+    }
+
+    /// `x` to `out`, both `[rows, hidden]`.
+    pub fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor) {
+        let MlpBuffers { gate_up, activation } = buffers;
+        self.gate_up_proj.forward(backend, x, gate_up);
+        SiluAndMul::forward(backend, gate_up, activation);
+        self.down_proj.forward(backend, activation, out);
+    }
+}

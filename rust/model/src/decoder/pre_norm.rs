@@ -1,0 +1,66 @@
+//! The layer most decoders are stacks of.
+
+use nanovllm_backend::Backend;
+
+use super::{Buffers, GatedMlp, SelfAttention};
+use crate::config::BaseConfig;
+use crate::error::Result;
+use crate::layers::attention::Attention;
+use crate::layers::layernorm::RmsNorm;
+use crate::layers::rotary_embedding::RotaryEmbedding;
+use crate::slices::Slice;
+use crate::weights::Weights;
+
+/// Self-attention and a gated MLP, each normed before and added to the residual stream after (Xiong et al. 2020).
+pub struct PreNormLayer<B: Backend> {
+    /// The first of its two modules.
+    pub self_attn: SelfAttention<B>,
+    /// The second.
+    pub mlp: GatedMlp<B>,
+    /// Norms what attention takes.
+    pub input_layernorm: RmsNorm<B>,
+    /// Norms what the MLP takes.
+    pub post_attention_layernorm: RmsNorm<B>,
+}
+
+impl<B: Backend> PreNormLayer<B> {
+    pub(crate) fn load(
+        weights: &mut Weights<'_, B>,
+        prefix: &str,
+        base: &BaseConfig,
+        attn: Attention,
+        qk_norm: bool,
+    ) -> Result<Self> {
+        let (hidden, eps) = (base.hidden_size, base.rms_norm_eps);
+        let mut norm = |name: &str| RmsNorm::load(weights, &format!("{prefix}.{name}"), hidden, eps);
+        let (input, post) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
+        Ok(Self {
+            self_attn: SelfAttention::load(weights, &format!("{prefix}.self_attn"), base, attn, qk_norm)?,
+            mlp: GatedMlp::load(weights, &format!("{prefix}.mlp"), base)?,
+            input_layernorm: input,
+            post_attention_layernorm: post,
+        })
+    }
+
+    /// Adds `buffers.hidden` to `buffers.residual`, runs both modules, and leaves what the second gave in `buffers.hidden`.
+    /// The first layer has nothing to add: the residual stream is the embedding.
+    pub fn forward(
+        &self,
+        backend: &B,
+        is_first: bool,
+        ropes: &[RotaryEmbedding<B>],
+        slice: &Slice<'_>,
+        cache: &mut B::KvCache,
+        buffers: &mut Buffers<B>,
+    ) {
+        let Buffers { normed, hidden, residual, attention, mlp } = buffers;
+        if is_first {
+            self.input_layernorm.forward(backend, residual, normed);
+        } else {
+            self.input_layernorm.add_forward(backend, hidden, residual, normed);
+        }
+        self.self_attn.forward(backend, normed, ropes, slice, cache, attention, hidden);
+        self.post_attention_layernorm.add_forward(backend, hidden, residual, normed);
+        self.mlp.forward(backend, normed, mlp, hidden);
+    }
+}

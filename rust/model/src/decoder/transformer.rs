@@ -1,0 +1,97 @@
+//! A stack of layers between the embedding and the output projection.
+
+use nanovllm_backend::Backend;
+
+use super::buffers::HeadBuffers;
+use super::{Buffers, Decoder, HEAD_ROWS, PreNormLayer};
+use crate::config::BaseConfig;
+use crate::error::Result;
+use crate::layers::embed_head::{ParallelLmHead, VocabParallelEmbedding};
+use crate::layers::layernorm::RmsNorm;
+use crate::layers::rotary_embedding::RotaryEmbedding;
+use crate::slices::{SLICE_ROWS, Slice};
+use crate::weights::Weights;
+
+/// The decoder without its output projection.
+pub struct Transformer<B: Backend> {
+    /// Token ids to the residual stream.
+    pub embed_tokens: VocabParallelEmbedding<B>,
+    /// In the order they run.
+    pub layers: Vec<PreNormLayer<B>>,
+    /// Norms what the last layer gives.
+    pub norm: RmsNorm<B>,
+}
+
+impl<B: Backend> Transformer<B> {
+    /// Runs the layers over a slice. `buffers.hidden` and `buffers.residual` then wait for the [`norm`](Self::norm), which
+    /// only the rows that need logits go through.
+    pub fn forward(
+        &self,
+        backend: &B,
+        ropes: &[RotaryEmbedding<B>],
+        slice: &Slice<'_>,
+        cache: &mut B::KvCache,
+        buffers: &mut Buffers<B>,
+    ) {
+        self.embed_tokens.forward(backend, slice.input_ids, &mut buffers.residual);
+        for (i, layer) in self.layers.iter().enumerate() {
+            layer.forward(backend, i == 0, ropes, slice, cache, buffers);
+        }
+    }
+}
+
+/// A decoder of pre-norm layers with its output projection, tables and buffers.
+pub(crate) struct PreNormDecoder<B: Backend> {
+    model: Transformer<B>,
+    lm_head: ParallelLmHead<B>,
+    /// A table for each kind of rotary embedding; a layer's [`Attention`](crate::layers::attention::Attention) says which.
+    ropes: Vec<RotaryEmbedding<B>>,
+    buffers: Buffers<B>,
+    head: HeadBuffers<B>,
+}
+
+impl<B: Backend> PreNormDecoder<B> {
+    /// Takes every parameter from `weights`; `layer` takes those of the layer whose number and prefix it is given.
+    pub(crate) fn load(
+        base: &BaseConfig,
+        weights: &mut Weights<'_, B>,
+        ropes: Vec<RotaryEmbedding<B>>,
+        layer: impl Fn(&mut Weights<'_, B>, usize, &str) -> Result<PreNormLayer<B>>,
+    ) -> Result<Self> {
+        let (vocab, hidden) = (base.vocab_size, base.hidden_size);
+        let embed_tokens = VocabParallelEmbedding::load(weights, "model.embed_tokens", vocab, hidden)?;
+        let lm_head = if base.tie_word_embeddings {
+            // Some checkpoints store the tied copy too.
+            weights.ignore("lm_head.weight");
+            ParallelLmHead::tied(&embed_tokens)
+        } else {
+            ParallelLmHead::load(weights, "lm_head", vocab, hidden)?
+        };
+        let layers = (0..base.num_hidden_layers).map(|i| layer(weights, i, &format!("model.layers.{i}")));
+        let layers = layers.collect::<Result<_>>()?;
+        let norm = RmsNorm::load(weights, "model.norm", hidden, base.rms_norm_eps)?;
+        let backend = weights.backend;
+        Ok(Self {
+            model: Transformer { embed_tokens, layers, norm },
+            lm_head,
+            ropes,
+            buffers: Buffers::new(backend, hidden, base.intermediate_size, &base.heads(), SLICE_ROWS)?,
+            head: HeadBuffers::new(backend, hidden, vocab, HEAD_ROWS)?,
+        })
+    }
+}
+
+impl<B: Backend> Decoder<B> for PreNormDecoder<B> {
+    fn forward(&mut self, backend: &B, slice: &Slice<'_>, cache: &mut B::KvCache) {
+        self.model.forward(backend, &self.ropes, slice, cache, &mut self.buffers);
+    }
+
+    fn logits(&mut self, backend: &B, rows: &[u32]) -> &mut B::Tensor {
+        let HeadBuffers { hidden, residual, normed, logits } = &mut self.head;
+        backend.gather_rows(&self.buffers.hidden, rows, hidden);
+        backend.gather_rows(&self.buffers.residual, rows, residual);
+        self.model.norm.add_forward(backend, hidden, residual, normed);
+        self.lm_head.forward(backend, normed, logits);
+        logits
+    }
+}

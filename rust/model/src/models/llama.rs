@@ -1,0 +1,51 @@
+//! Llama 2 and 3, SmolLM2 and others of the same structure.
+
+use nanovllm_backend::Backend;
+
+use super::registry::FamilyConfig;
+use crate::checkpoint::{Heads, TensorRule, TensorTable};
+use crate::config::BaseConfig;
+use crate::config::gguf::{self, Keys};
+use crate::config::json::{self, Object};
+use crate::decoder::{Decoder, PreNormDecoder, PreNormLayer};
+use crate::error::Result;
+use crate::layers::attention::Attention;
+use crate::layers::rotary_embedding::RotaryEmbedding;
+use crate::weights::Weights;
+
+/// Nothing beyond what every decoder has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config;
+
+/// llama.cpp keeps the rows of q and k in rotary pairs.
+const PERMUTED: &[TensorRule] = &[
+    TensorRule::layer("attn_q", "self_attn.q_proj").in_rotary_pairs(Heads::Query),
+    TensorRule::layer("attn_k", "self_attn.k_proj").in_rotary_pairs(Heads::KeyValue),
+];
+
+impl FamilyConfig for Config {
+    fn from_json(json: Object<'_>, _: &mut BaseConfig) -> Result<Self> {
+        json::check_plain(json).map(|()| Self)
+    }
+
+    fn from_gguf(keys: &Keys<'_>, _: &mut BaseConfig) -> Result<Self> {
+        gguf::check_plain(keys).map(|()| Self)
+    }
+
+    fn tensors(&self) -> TensorTable {
+        TensorTable(&[PERMUTED, TensorTable::PRE_NORM])
+    }
+
+    fn decoder<B: Backend>(
+        &self,
+        base: &BaseConfig,
+        weights: &mut Weights<'_, B>,
+        positions: usize,
+    ) -> Result<Box<dyn Decoder<B>>> {
+        let ropes = vec![RotaryEmbedding::new(weights.backend, &base.rope, base.head_dim, positions)?];
+        let decoder = PreNormDecoder::load(base, weights, ropes, |weights, i, prefix| {
+            PreNormLayer::load(weights, prefix, base, Attention::plain(base.heads(), i), false)
+        })?;
+        Ok(Box::new(decoder))
+    }
+}

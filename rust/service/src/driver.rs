@@ -1,0 +1,163 @@
+//! The engine with its side of the post.
+
+use std::any::Any;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nanovllm_engine::{LlmEngine, Sequence, StepOutput};
+use nanovllm_tokenizer::Tokenizer;
+
+use crate::post::PostOffice;
+use crate::text::Texts;
+use crate::{Event, ServiceError, Watch};
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pumped {
+    /// Rows prefilled, or decoded tokens counted negative; 0 when nothing was computed.
+    pub num_tokens: i64,
+    /// How long the step took.
+    pub time: Duration,
+}
+
+/// Takes the sequences that end in the engine.
+pub type Sink = Box<dyn FnMut(Sequence) + Send>;
+
+/// An engine, driven by whoever has its turn.
+pub struct Driver {
+    engine: LlmEngine,
+    /// Gets every sequence that ends or is dropped, under the engine's turn.
+    sink: Sink,
+    post: PostOffice,
+    texts: Texts,
+    /// Requests whose every token is watched.
+    watched: HashSet<u64>,
+}
+
+impl Driver {
+    pub(crate) fn new(engine: LlmEngine, post: PostOffice, tokenizer: Option<Arc<Tokenizer>>) -> Self {
+        Self { engine, sink: Box::new(drop), post, texts: Texts::new(tokenizer), watched: HashSet::new() }
+    }
+
+    /// Has sequences that end or are dropped handed to `sink` instead of the last one; not those that somebody ends by hand.
+    pub fn set_sink(&mut self, sink: Sink) {
+        self.sink = sink;
+    }
+
+    /// The engine, with everything that callers have handed in. Whoever steps it by hand mails nothing.
+    pub fn engine(&mut self) -> &mut LlmEngine {
+        self.settle();
+        // Whatever is done with it by hand, somebody is to look whether there is work.
+        self.post.lock().note_work();
+        &mut self.engine
+    }
+
+    /// Drops a sequence that the engine has already, whoever added it; false where there is none of that id.
+    pub(crate) fn abort(&mut self, seq_id: u64) -> bool {
+        match self.engine.abort(seq_id) {
+            Some(seq) => {
+                (self.sink)(seq);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The engine alone, with the last aborts carried out.
+    pub(crate) fn into_engine(mut self) -> LlmEngine {
+        self.settle();
+        self.engine
+    }
+
+    /// Hands the inbox to the engine, aborts first; returns the requests that the engine refused, whose owners are told.
+    pub(crate) fn settle(&mut self) -> Vec<u64> {
+        let mut refused = Vec::new();
+        let (adds, aborts) = {
+            let mut post = self.post.lock();
+            if post.is_settled() {
+                return refused;
+            }
+            post.note_work();
+            (std::mem::take(&mut post.adds), std::mem::take(&mut post.aborts))
+        };
+        for seq_id in aborts {
+            self.texts.finish(seq_id);
+            self.watched.remove(&seq_id);
+            if let Some(seq) = self.engine.abort(seq_id) {
+                (self.sink)(seq);
+            }
+        }
+        for request in adds {
+            let seq_id = request.seq_id;
+            match self.engine.add_request_with_id(seq_id, request.token_ids, request.params) {
+                Ok(()) => {
+                    if let Watch::Text { skip_special_tokens } = request.watch {
+                        self.texts.begin(seq_id, skip_special_tokens);
+                    }
+                    if request.watch != Watch::Result {
+                        self.watched.insert(seq_id);
+                    }
+                }
+                // A sequence that somebody added by hand may have the id.
+                Err(error) => {
+                    refused.push(seq_id);
+                    self.post.lock().post(Event::Failed { seq_id, error: error.into() });
+                }
+            }
+        }
+        refused
+    }
+
+    /// Takes one step and posts its events. `interrupted` is asked between slices of the step.
+    ///
+    /// # Errors
+    /// [`ServiceError::Engine`], after which the step has been rolled back; [`ServiceError::Panicked`], after which nothing
+    /// works any more and every caller is told so.
+    pub fn pump(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Pumped, ServiceError> {
+        self.settle();
+        let start = Instant::now();
+        // What a panic leaves behind is not looked at again.
+        let result = catch_unwind(AssertUnwindSafe(|| self.engine.step_with(interrupted, &mut self.sink)));
+        let time = start.elapsed();
+        let output = match result {
+            Ok(output) => output?,
+            Err(panic) => {
+                let error = ServiceError::Panicked(text_of(&*panic));
+                self.post.lock().fail_for_good(&error);
+                return Err(error);
+            }
+        };
+        let num_tokens = output.num_tokens;
+        self.deliver(output);
+        Ok(Pumped { num_tokens, time })
+    }
+
+    /// Posts a step's events, and whether anything is left to do.
+    fn deliver(&mut self, output: StepOutput) {
+        let mut mail = Vec::new();
+        for event in output.events {
+            let seq_id = event.seq_id;
+            if self.watched.contains(&seq_id) && !event.token_ids.is_empty() {
+                let text = self.texts.push(seq_id, &event.token_ids);
+                mail.push(Event::Tokens { seq_id, token_ids: event.token_ids, text });
+            }
+            if let Some(output) = event.finished {
+                self.watched.remove(&seq_id);
+                mail.push(Event::Finished { output, text: self.texts.finish(seq_id) });
+            }
+        }
+        let mut post = self.post.lock();
+        for event in mail {
+            post.post(event);
+        }
+        post.is_idle = self.engine.is_finished();
+    }
+}
+
+/// What a panic says.
+fn text_of(panic: &(dyn Any + Send)) -> Arc<str> {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a word").into()
+}

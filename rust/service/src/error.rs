@@ -1,0 +1,34 @@
+//! What can go wrong for a caller.
+
+use std::sync::Arc;
+
+use nanovllm_engine::EngineError;
+
+use crate::Refusal;
+
+/// Why a caller does not get what it asked for.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The engine refused a request, or a step failed. A failed step was rolled back: the same requests are queued.
+    #[error(transparent)]
+    Engine(Arc<EngineError>),
+    /// The engine's turn cannot be had.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The engine was closed.
+    #[error("the engine was closed by exit()")]
+    Closed,
+    /// A step ended in a panic; nothing is known of the engine's state any more.
+    #[error("the engine is unusable: a step panicked: {0}")]
+    Panicked(Arc<str>),
+    /// Another caller dropped a request of this one.
+    #[error("a sequence of this call was aborted by another caller")]
+    Aborted,
+}
+
+impl From<EngineError> for ServiceError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Arc::new(error))
+    }
+}

@@ -1,0 +1,247 @@
+//! What crosses between callers and whoever drives the engine: requests in, events out.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use nanovllm_engine::{EngineError, RequestLimits};
+
+use crate::{Event, Request, ServiceError};
+
+/// Who gets a request's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Owner(u64);
+
+/// Owns what was added without a caller that waits; [`Service::step`](crate::Service::step) hands it out.
+pub(crate) const NOBODY: Owner = Owner(0);
+
+/// An owner's events, and the bell that is rung for it.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    pub(crate) events: Vec<Event>,
+    pub(crate) bell: Arc<Condvar>,
+    /// Whether a thread sleeps on the bell.
+    pub(crate) is_waiting: bool,
+}
+
+/// Who drives the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wheel {
+    /// Nobody.
+    Free,
+    /// A caller, for as long as it waits.
+    Caller,
+    /// A thread of its own.
+    Thread,
+}
+
+/// Everything behind the post's lock.
+pub(crate) struct Post {
+    limits: RequestLimits,
+    /// Requests that the engine does not have yet, in the order they came.
+    pub(crate) adds: Vec<Request>,
+    /// Requests that the engine is to drop.
+    pub(crate) aborts: Vec<u64>,
+    /// Who owns each request whose last event has not been posted.
+    owners: HashMap<u64, Owner>,
+    pub(crate) boxes: HashMap<Owner, Mailbox>,
+    next_owner: u64,
+    /// Who drives the engine now, while the others sleep.
+    pub(crate) wheel: Wheel,
+    /// Whether the thread of [`Service::drive`](crate::Service::drive) waits for a caller to let go of the wheel.
+    pub(crate) is_wanted: bool,
+    /// Whether that thread is to end.
+    pub(crate) is_ending: bool,
+    /// Whether the last look at the engine found nothing to do, and nobody has touched it since.
+    pub(crate) is_idle: bool,
+    /// Rung for the driving thread when there is something to do.
+    pub(crate) work: Arc<Condvar>,
+    /// Why nothing will happen any more.
+    pub(crate) failure: Option<ServiceError>,
+}
+
+/// The post behind its lock, shared by callers and the engine's driver.
+#[derive(Clone)]
+pub(crate) struct PostOffice(Arc<Mutex<Post>>);
+
+impl PostOffice {
+    pub(crate) fn new(limits: RequestLimits) -> Self {
+        let boxes = HashMap::from([(NOBODY, Mailbox::default())]);
+        Self(Arc::new(Mutex::new(Post {
+            limits,
+            adds: Vec::new(),
+            aborts: Vec::new(),
+            owners: HashMap::new(),
+            boxes,
+            next_owner: 1,
+            wheel: Wheel::Free,
+            is_wanted: false,
+            is_ending: false,
+            is_idle: false,
+            work: Arc::default(),
+            failure: None,
+        })))
+    }
+
+    /// Nothing that waits and no foreign code may run while this is held.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Post> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Post {
+    /// A new owner with an empty box.
+    pub(crate) fn open_box(&mut self) -> Owner {
+        let owner = Owner(self.next_owner);
+        self.next_owner += 1;
+        self.boxes.insert(owner, Mailbox::default());
+        owner
+    }
+
+    /// Takes requests in for `owner`: all, or none.
+    ///
+    /// # Errors
+    /// Those of [`RequestLimits::check`]; [`EngineError::DuplicateSeqId`] for an id that another request has; what
+    /// [`failure`](Self::failure) says.
+    pub(crate) fn submit(&mut self, owner: Owner, requests: Vec<Request>) -> Result<(), ServiceError> {
+        self.check_failure()?;
+        let mut seq_ids = HashSet::new();
+        for request in &requests {
+            self.limits.check(&request.token_ids, &request.params)?;
+            if self.owners.contains_key(&request.seq_id) || !seq_ids.insert(request.seq_id) {
+                return Err(EngineError::DuplicateSeqId(request.seq_id).into());
+            }
+        }
+        self.owners.extend(seq_ids.into_iter().map(|seq_id| (seq_id, owner)));
+        self.adds.extend(requests);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Drops a request that has not ended; its owner is told unless it is the one who asks. False where there is none of that id.
+    pub(crate) fn abort(&mut self, seq_id: u64) -> bool {
+        let known = self.owners.contains_key(&seq_id);
+        if known {
+            self.withdraw(seq_id);
+            self.post(Event::Failed { seq_id, error: ServiceError::Aborted });
+        }
+        known
+    }
+
+    /// Closes an owner's box and drops all its requests, under one lock: nothing of it is left whatever interrupts the caller.
+    pub(crate) fn close_box(&mut self, owner: Owner) {
+        self.boxes.remove(&owner);
+        let seq_ids: Vec<u64> = self.owners.iter().filter(|&(_, &of)| of == owner).map(|(&seq_id, _)| seq_id).collect();
+        for seq_id in seq_ids {
+            self.owners.remove(&seq_id);
+            self.withdraw(seq_id);
+        }
+        self.work.notify_one();
+        self.wake_one();
+    }
+
+    /// Takes a request out of the inbox, or has the engine drop it.
+    fn withdraw(&mut self, seq_id: u64) {
+        let waiting = self.adds.len();
+        self.adds.retain(|request| request.seq_id != seq_id);
+        if self.adds.len() == waiting {
+            self.aborts.push(seq_id);
+        }
+    }
+
+    /// Puts an event into its owner's box and rings for it. What nobody submitted (a sequence added by hand) is nobody's.
+    pub(crate) fn post(&mut self, event: Event) {
+        let seq_id = event.seq_id();
+        let owner = if event.is_last() { self.owners.remove(&seq_id) } else { self.owners.get(&seq_id).copied() };
+        if owner.is_none() && self.aborts.contains(&seq_id) {
+            return; // it was dropped while this step was under way
+        }
+        if let Some(mailbox) = self.boxes.get_mut(&owner.unwrap_or(NOBODY)) {
+            mailbox.events.push(event);
+            mailbox.bell.notify_all();
+        }
+    }
+
+    /// Tells every owner of a request that it will not end, and has the engine drop it.
+    pub(crate) fn fail_all(&mut self, error: &ServiceError) {
+        let seq_ids: Vec<u64> = self.owners.keys().copied().collect();
+        for seq_id in seq_ids {
+            self.withdraw(seq_id);
+            self.post(Event::Failed { seq_id, error: error.clone() });
+        }
+    }
+
+    /// Nothing will happen any more: everybody is told and woken.
+    pub(crate) fn fail_for_good(&mut self, error: &ServiceError) {
+        self.failure.get_or_insert_with(|| error.clone());
+        self.boxes.values().for_each(|mailbox| {
+            mailbox.bell.notify_all();
+        });
+        self.work.notify_all();
+    }
+
+    /// # Errors
+    /// Why nothing will happen any more, if that is so.
+    pub(crate) fn check_failure(&self) -> Result<(), ServiceError> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether a caller that waits is to drive the engine itself.
+    pub(crate) fn may_drive(&self) -> bool {
+        self.wheel == Wheel::Free && !self.is_wanted
+    }
+
+    /// Lets go of the wheel. Somebody else who waits takes it, if there is anybody.
+    pub(crate) fn let_go(&mut self) {
+        self.wheel = Wheel::Free;
+        self.work.notify_all();
+        self.wake_one();
+    }
+
+    /// Wakes one sleeper to drive the engine, if nobody does.
+    pub(crate) fn wake_one(&self) {
+        if self.may_drive()
+            && let Some(mailbox) = self.boxes.values().find(|mailbox| mailbox.is_waiting)
+        {
+            mailbox.bell.notify_all();
+        }
+    }
+
+    /// An owner's events so far.
+    pub(crate) fn take(&mut self, owner: Owner) -> Vec<Event> {
+        self.boxes.get_mut(&owner).map(|mailbox| std::mem::take(&mut mailbox.events)).unwrap_or_default()
+    }
+
+    /// The events that nobody waits for.
+    ///
+    /// # Errors
+    /// Why a request failed, with the other events left for later.
+    pub(crate) fn take_nobodys(&mut self) -> Result<Vec<Event>, ServiceError> {
+        let Some(mailbox) = self.boxes.get_mut(&NOBODY) else { return Ok(Vec::new()) };
+        let failed = mailbox.events.iter().position(|event| matches!(event, Event::Failed { .. }));
+        match failed.map(|at| mailbox.events.remove(at)) {
+            Some(Event::Failed { error, .. }) => Err(error),
+            _ => Ok(std::mem::take(&mut mailbox.events)),
+        }
+    }
+
+    /// Whether an owner has mail.
+    pub(crate) fn has_mail(&self, owner: Owner) -> bool {
+        self.boxes.get(&owner).is_some_and(|mailbox| !mailbox.events.is_empty())
+    }
+
+    /// Whether the engine has been told everything.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.adds.is_empty() && self.aborts.is_empty()
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_idle && self.is_settled()
+    }
+
+    /// Says that the engine may have something to do.
+    pub(crate) fn note_work(&mut self) {
+        self.is_idle = false;
+        self.work.notify_all();
+    }
+}

@@ -1,0 +1,299 @@
+//! The service: an engine for any number of callers.
+
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use nanovllm_engine::LlmEngine;
+use nanovllm_tokenizer::Tokenizer;
+
+use crate::post::{NOBODY, Owner, Post, PostOffice, Wheel};
+use crate::{Call, Driver, Event, Exclusive, Pumped, Request, ServiceError};
+
+/// What a caller that waited has got.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// News of its requests, in order.
+    pub events: Vec<Event>,
+    /// Prompt tokens a second in the last prefill step that this caller drove.
+    pub prefill_speed: Option<f64>,
+    /// Tokens a second in the last decode step that this caller drove.
+    pub decode_speed: Option<f64>,
+}
+
+impl Progress {
+    fn note(&mut self, pumped: Pumped) {
+        let speed = pumped.num_tokens.unsigned_abs() as f64 / pumped.time.as_secs_f64().max(1e-9);
+        match pumped.num_tokens {
+            1.. => self.prefill_speed = Some(speed),
+            0 => {}
+            _ => self.decode_speed = Some(speed),
+        }
+    }
+}
+
+/// An engine that any thread may ask.
+pub struct Service {
+    engine: Arc<Exclusive<Option<Driver>>>,
+    post: PostOffice,
+}
+
+impl Service {
+    /// A service over an engine; without a tokenizer there is no text to watch.
+    pub fn new(engine: LlmEngine, tokenizer: Option<Arc<Tokenizer>>) -> Arc<Self> {
+        let post = PostOffice::new(engine.limits());
+        let driver = Driver::new(engine, post.clone(), tokenizer);
+        Arc::new(Self { engine: Arc::new(Exclusive::new("the engine", Some(driver))), post })
+    }
+
+    /// The engine itself, for whoever steps it by hand: `None` once it was closed.
+    pub fn engine(&self) -> &Arc<Exclusive<Option<Driver>>> {
+        &self.engine
+    }
+
+    /// The post, unless this is a forked process, in which its holder may not exist.
+    pub(crate) fn post(&self) -> Result<MutexGuard<'_, Post>, ServiceError> {
+        if !self.engine.is_of_this_process() {
+            self.engine.check()?;
+        }
+        Ok(self.post.lock())
+    }
+
+    /// Takes requests in: all, or none. They are the [`Call`]'s, and are dropped with it.
+    ///
+    /// # Errors
+    /// What is wrong with a request, checked whatever the engine is doing; an id that a sequence added by hand has is refused
+    /// here if the engine is free, else by an event.
+    pub fn submit(self: &Arc<Self>, requests: Vec<Request>) -> Result<Call, ServiceError> {
+        let seq_ids: Vec<u64> = requests.iter().map(|request| request.seq_id).collect();
+        let owner = {
+            let mut post = self.post()?;
+            let owner = post.open_box();
+            if let Err(error) = post.submit(owner, requests) {
+                post.close_box(owner);
+                return Err(error);
+            }
+            owner
+        };
+        let call = Call::new(Arc::clone(self), owner, seq_ids.len());
+        self.settle_if_free(owner, &seq_ids)?;
+        Ok(call)
+    }
+
+    /// Takes a request in that no caller waits for: [`step`](Self::step) hands out its events.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn add(&self, request: Request) -> Result<(), ServiceError> {
+        let seq_id = request.seq_id;
+        self.post()?.submit(NOBODY, vec![request])?;
+        self.settle_if_free(NOBODY, &[seq_id])
+    }
+
+    /// Hands the inbox to the engine if nobody has its turn; one of these requests that it refuses is an error at once.
+    fn settle_if_free(&self, owner: Owner, seq_ids: &[u64]) -> Result<(), ServiceError> {
+        // In the middle of a step, of this thread too, the step's end will do.
+        let Ok(Some(mut turn)) = self.engine.try_lock() else { return Ok(()) };
+        let refused = turn.as_mut().map(Driver::settle).unwrap_or_default();
+        drop(turn);
+        let Some(&first) = seq_ids.iter().find(|seq_id| refused.contains(seq_id)) else { return Ok(()) };
+        let mut post = self.post()?;
+        let Some(mailbox) = post.boxes.get_mut(&owner) else { return Ok(()) };
+        let refusal = mailbox.events.iter().position(|event| event.seq_id() == first);
+        match refusal.map(|at| mailbox.events.remove(at)) {
+            Some(Event::Failed { error, .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops a request of whichever caller, who is told, or a sequence that was added by hand; waits for the step under way.
+    /// False where there is none of that id.
+    ///
+    /// # Errors
+    /// [`ServiceError::Refused`], [`ServiceError::Closed`].
+    pub fn abort(&self, seq_id: u64) -> Result<bool, ServiceError> {
+        let mut turn = self.engine.lock()?;
+        let driver = turn.as_mut().ok_or(ServiceError::Closed)?;
+        let is_queued = self.post()?.abort(seq_id);
+        // One that somebody submits just now is not meant.
+        let by_hand = !is_queued && driver.abort(seq_id);
+        driver.engine();
+        let mut post = self.post()?;
+        let Some(mailbox) = post.boxes.get_mut(&NOBODY) else { return Ok(is_queued || by_hand) };
+        // News of it are of no use to anybody any more.
+        let before = mailbox.events.len();
+        mailbox.events.retain(|event| event.seq_id() != seq_id);
+        Ok(is_queued || by_hand || mailbox.events.len() < before)
+    }
+
+    /// Hands out the events that nobody waits for; where there are none, takes one step. Returns them with the step's number of
+    /// tokens, 0 where none was taken.
+    ///
+    /// # Errors
+    /// Those of [`Driver::pump`], and why a request failed; the other events are then handed out by the next call.
+    pub fn step(&self, interrupted: &mut dyn FnMut() -> bool) -> Result<(Vec<Event>, i64), ServiceError> {
+        let events = self.post()?.take_nobodys()?;
+        if !events.is_empty() {
+            return Ok((events, 0));
+        }
+        let pumped = self.pump(interrupted)?;
+        Ok((self.post()?.take_nobodys()?, pumped.num_tokens))
+    }
+
+    /// Whether every request has ended and nobody's events have been handed out.
+    ///
+    /// # Errors
+    /// [`ServiceError::Refused`], [`ServiceError::Closed`].
+    pub fn is_finished(&self) -> Result<bool, ServiceError> {
+        let mut turn = self.engine.lock()?;
+        let driver = turn.as_mut().ok_or(ServiceError::Closed)?;
+        let is_finished = driver.engine().is_finished();
+        Ok(is_finished && !self.post()?.has_mail(NOBODY))
+    }
+
+    /// One step by whoever asks.
+    fn pump(&self, interrupted: &mut dyn FnMut() -> bool) -> Result<Pumped, ServiceError> {
+        self.post()?.check_failure()?;
+        let mut turn = self.engine.lock()?;
+        turn.as_mut().ok_or(ServiceError::Closed)?.pump(interrupted)
+    }
+
+    /// Waits for news of `owner`'s requests until `until`, driving the engine meanwhile if nobody else does.
+    pub(crate) fn advance(
+        &self,
+        owner: Owner,
+        until: Instant,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Progress, ServiceError> {
+        let mut progress = Progress::default();
+        let mut post = self.post()?;
+        loop {
+            progress.events = post.take(owner);
+            if !progress.events.is_empty() || Instant::now() >= until {
+                // It may have been woken to take the wheel.
+                post.wake_one();
+                return Ok(progress);
+            }
+            post.check_failure()?;
+            if post.may_drive() {
+                post.wheel = Wheel::Caller;
+                drop(post);
+                let driven = self.drive_for(owner, until, &mut progress, interrupted);
+                post = self.post()?;
+                post.let_go();
+                driven?;
+            } else {
+                let Some(mailbox) = post.boxes.get_mut(&owner) else { return Err(ServiceError::Aborted) };
+                mailbox.is_waiting = true;
+                let bell = Arc::clone(&mailbox.bell);
+                post = sleep(&bell, post, Some(until));
+                if let Some(mailbox) = post.boxes.get_mut(&owner) {
+                    mailbox.is_waiting = false;
+                }
+            }
+        }
+    }
+
+    /// Steps until `owner` has mail, it is time to look up, or the wheel is wanted.
+    fn drive_for(
+        &self,
+        owner: Owner,
+        until: Instant,
+        progress: &mut Progress,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), ServiceError> {
+        loop {
+            let pumped = self.pump(interrupted)?;
+            progress.note(pumped);
+            let post = self.post()?;
+            if post.has_mail(owner) || post.is_wanted || Instant::now() >= until {
+                return Ok(());
+            }
+            if post.is_at_rest() {
+                // Its requests have ended, and not in a step that mails: somebody stepped by hand.
+                return Err(ServiceError::Aborted);
+            }
+        }
+    }
+
+    /// Drives the engine on this thread until [`end`](Self::end): callers then only wait. Sleeps while there is nothing to do. A
+    /// step that fails ends the requests of every caller with its error.
+    ///
+    /// # Errors
+    /// [`ServiceError::Refused`], [`ServiceError::Closed`] and [`ServiceError::Panicked`] end it.
+    pub fn drive(&self) -> Result<(), ServiceError> {
+        let mut post = self.post()?;
+        post.is_wanted = true;
+        while post.wheel != Wheel::Free && post.failure.is_none() {
+            let work = Arc::clone(&post.work);
+            post = sleep(&work, post, None);
+        }
+        post.is_wanted = false;
+        post.check_failure()?;
+        post.wheel = Wheel::Thread;
+        drop(post);
+        let result = self.drive_until_ended();
+        let mut post = self.post()?;
+        post.is_ending = false;
+        if let Err(error) = &result {
+            post.fail_all(error);
+        }
+        post.let_go();
+        result
+    }
+
+    fn drive_until_ended(&self) -> Result<(), ServiceError> {
+        loop {
+            let mut post = self.post()?;
+            while post.is_at_rest() && !post.is_ending && post.failure.is_none() {
+                let work = Arc::clone(&post.work);
+                post = sleep(&work, post, None);
+            }
+            post.check_failure()?;
+            if post.is_ending {
+                return Ok(());
+            }
+            drop(post);
+            match self.pump(&mut || false) {
+                Ok(_) => {}
+                Err(error @ ServiceError::Engine(_)) => self.post()?.fail_all(&error),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Has the thread in [`drive`](Self::drive) return; callers drive the engine themselves again.
+    ///
+    /// # Errors
+    /// [`ServiceError::Refused`].
+    pub fn end(&self) -> Result<(), ServiceError> {
+        let mut post = self.post()?;
+        post.is_ending = true;
+        post.work.notify_all();
+        Ok(())
+    }
+
+    /// Closes the service: later calls are refused, and every request fails. The engine, if nobody closed it before, is the
+    /// caller's to drop.
+    ///
+    /// # Errors
+    /// [`ServiceError::Refused`].
+    pub fn close(&self) -> Result<Option<LlmEngine>, ServiceError> {
+        let driver = self.engine.lock()?.take();
+        let engine = driver.map(Driver::into_engine);
+        let mut post = self.post()?;
+        post.fail_all(&ServiceError::Closed);
+        post.fail_for_good(&ServiceError::Closed);
+        Ok(engine)
+    }
+}
+
+/// Sleeps until the bell is rung, or until `until`.
+fn sleep<'a>(bell: &Condvar, post: MutexGuard<'a, Post>, until: Option<Instant>) -> MutexGuard<'a, Post> {
+    match until {
+        None => bell.wait(post).unwrap_or_else(PoisonError::into_inner),
+        Some(until) => {
+            let left = until.saturating_duration_since(Instant::now());
+            bell.wait_timeout(post, left).unwrap_or_else(PoisonError::into_inner).0
+        }
+    }
+}
