@@ -248,6 +248,22 @@ def test_prompts_of_other_kinds_are_refused(llm: LLM) -> None:
     assert not llm.abort(2**64)
 
 
+def test_an_interrupt_loses_no_answer(llm: LLM) -> None:
+    """What finished is with the engine before the interrupt can be raised, and the next step hands it out."""
+
+    class Finished(dict[int, _core.FinishedSequence]):
+        def __setitem__(self, key: int, value: _core.FinishedSequence) -> None:
+            raise AssertionError("set from Rust, not by Python's code")
+
+    ids = [llm.add_request([1, 2, 3], SamplingParams(temperature=0, max_tokens=1)) for _ in range(4)]
+    llm._finished = Finished()
+    assert llm._engine.step(llm._finished) == 12
+    assert list(llm._finished) == ids
+    assert not llm.is_finished()
+    outputs, num_tokens = llm.step()
+    assert ([seq_id for seq_id, _ in outputs], num_tokens) == (ids, 0)
+
+
 def test_a_call_that_is_left_or_dropped_leaves_nothing_queued(llm: LLM) -> None:
     """All its sequences go at once, so a second interrupt finds none to forget."""
     params = SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import pickle
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from nanovllm import LLM, SamplingParams, __version__
+from nanovllm import LLM, SamplingParams, __version__, _core
 from nanovllm.config import Config, HfConfig
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -46,6 +48,41 @@ def test_config_begins_with_nano_vllms_fields() -> None:
 
 def test_generate_begins_with_nano_vllms_parameters() -> None:
     assert list(inspect.signature(LLM.generate).parameters)[:4] == ["self", "prompts", "sampling_params", "use_tqdm"]
+
+
+def test_sampling_options_cross_whole() -> None:
+    """The dataclass has exactly the engine's fields and defaults, and an object without ours has their defaults."""
+    assert dict(names_and_defaults(SamplingParams)) == _core.sampling_defaults()
+    nanos = SimpleNamespace(temperature=0.5, max_tokens=3, ignore_eos=True)
+    _core.check_sampling_params(nanos)
+    nanos.seed = "seven"
+    with pytest.raises(TypeError, match="seed"):
+        _core.check_sampling_params(nanos)
+    del nanos.max_tokens
+    with pytest.raises(AttributeError, match="max_tokens"):
+        _core.check_sampling_params(nanos)
+
+
+def test_a_models_files_are_opened_once(tiny_qwen3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Config` opens them and the engine made of it takes them over; a copy has none, and an engine opens its own."""
+    opened: list[str] = []
+
+    def count(path: str) -> _core.Checkpoint:
+        opened.append(path)
+        return _core.Checkpoint(path)
+
+    monkeypatch.setattr("nanovllm.config._core", SimpleNamespace(Checkpoint=count, device_names=_core.device_names))
+    config = Config(tiny_qwen3)
+    assert opened == [tiny_qwen3]
+    copied = copy.deepcopy(config.hf_config)
+    assert copied == config.hf_config == pickle.loads(pickle.dumps(config.hf_config))  # noqa: S301 - our own
+    assert copied.take_checkpoint() is None
+    checkpoint = config.hf_config.take_checkpoint()
+    assert isinstance(checkpoint, _core.Checkpoint)
+    assert config.hf_config.take_checkpoint() is None
+    runners = [_core.ModelRunner(SimpleNamespace(model=tiny_qwen3, num_kvcache_blocks=1), checkpoint) for _ in range(2)]
+    first, second = (runner.logits([1, 2, 3]) for runner in runners)
+    assert np.array_equal(first, second)
 
 
 def test_version_is_the_distributions() -> None:
@@ -161,6 +198,30 @@ def test_two_threads_generate_on_one_engine(llm: LLM) -> None:
         thread.join(timeout=60)
     assert not any(thread.is_alive() for thread in threads)
     assert all(results[i] == [expected[i]] * 20 for i in range(len(PROMPTS)))
+
+
+def test_many_threads_share_one_engine(llm: LLM) -> None:
+    """Whoever waits drives; a thread whose call is refused, or whose sequence another one drops, holds up nobody."""
+    expected = {n: llm.generate([[n, n + 1]], GREEDY, use_tqdm=False)[0]["token_ids"] for n in range(16)}
+    problems: list[object] = []
+
+    def caller(n: int) -> None:
+        for round_ in range(6):
+            if round_ % 3 == 2:
+                with pytest.raises(ValueError, match="empty"):
+                    llm.generate([[n, n + 1], []], GREEDY, use_tqdm=False)
+            answer = llm.generate([[n, n + 1]], GREEDY, use_tqdm=False)[0]["token_ids"]
+            if answer != expected[n]:
+                problems.append((n, answer))
+            llm.abort(llm.add_request([n], SamplingParams(max_tokens=1000, ignore_eos=True)))
+
+    threads = [threading.Thread(target=caller, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert problems == []
 
 
 def test_progress_shows_both_speeds(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "apply_rotary_emb",
     "check_sampling_params",
     "dequantize",
+    "device_names",
     "divide",
     "exponential_noise",
     "ggml_types",
@@ -73,6 +74,9 @@ def dequantize(dtype: str, data: bytes | bytearray | memoryview | NDArray[np.uin
         ValueError: An unknown type, or bytes that are no whole blocks.
         TypeError: `data` is not bytes-like and no array of uint8.
     """
+
+def device_names() -> list[str]:
+    """The devices of this build: what `device` may be."""
 
 def divide(numerator: SupportsIndex, denominator: SupportsIndex) -> int:
     """`numerator / denominator`, which must be exact."""
@@ -256,7 +260,7 @@ class Call:
     def pending(self) -> int:
         """Requests that have not finished."""
     def advance(self) -> tuple[list[FinishedSequence], float | None, float | None]:
-        """Waits until some of the requests have finished, but no longer than a tenth of a second.
+        """Waits until some of the requests have finished, but no longer than 0.1 s and the step under way.
 
         Takes steps meanwhile unless another caller does. Returns the sequences that have finished, and the tokens a
         second of the last prefill and the last decode step that were taken.
@@ -305,11 +309,12 @@ class Engine:
         sampling_params: nanovllm.engine.sequence.SamplingOptions,
     ) -> None:
         """Queues a prompt under an id that no queued sequence has; `step` hands out its answer."""
-    def step(self) -> tuple[list[FinishedSequence], int]:
-        """The sequences that have finished and that no call waits for; where there are none, after one step.
+    def step(self, finished: dict[int, FinishedSequence]) -> int:
+        """Puts the sequences that have finished and that no call waits for into `finished`, by id.
 
-        Also the number of prompt tokens computed, or minus the number of tokens decoded. What a signal handler raises
-        within the step ends it and takes it back.
+        Where there are none, after one step. They are there before signal handlers can run again. Returns the number of
+        prompt tokens computed, or minus the number of tokens decoded. What a signal handler raises within the step ends
+        it and takes it back.
         """
     def is_finished(self) -> bool:
         """Whether no sequence waits, runs, or is finished without having been handed out to whoever added it."""

@@ -155,8 +155,8 @@ class Config:
         _require(_is_int(size, 1) and size % 256 == 0, "kvcache_block_size", "a positive multiple of 256", size)
         blocks = self.num_kvcache_blocks
         _require(blocks == -1 or _is_int(blocks, 1), "num_kvcache_blocks", "-1 or at least 1", blocks)
-        devices = ("cpu", "candle", "candle-f32")
-        _require(self.device in devices, "device", f"one of {devices}", self.device)
+        devices = _core.device_names()
+        _require(self.device in devices, "device", f"one of {', '.join(map(repr, devices))}", self.device)
         threads = self.num_threads
         _require(threads is None or _is_int(threads, 1), "num_threads", "None or at least 1", threads)
         bits = self.activation_bits

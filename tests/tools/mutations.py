@@ -149,9 +149,16 @@ MUTATIONS = (
     Mutation(
         "every row of a batch draws the same noise",
         "rust/python/src/layers/sampler.rs",
-        "position: position.wrapping_add(i as u64)",
+        "position.wrapping_add(i as u64)",
         "position",
         "sampler",
+    ),
+    Mutation(
+        "decoded tokens are counted as prefilled ones",
+        "rust/engine/src/llm_engine.rs",
+        "if schedule.is_prefill { num_tokens } else { -num_tokens }",
+        "num_tokens",
+        "llm_engine",
     ),
     Mutation(
         "the model's longest length is ignored",

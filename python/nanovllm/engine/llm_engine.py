@@ -78,6 +78,7 @@ class LLMEngine:
         Sequence.block_size = config.kvcache_block_size
         self.scheduler = Scheduler(engine)
         self.model_runner = ModelRunner.of_engine(config, engine)
+        self._finished: dict[int, FinishedSequence] = {}  # what `step` is about to hand out
 
     def add_request(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> int:
         """Queues a prompt and returns its sequence id.
@@ -99,16 +100,21 @@ class LLMEngine:
             `(seq_id, token_ids)` of each sequence that finished, and the number of prompt tokens computed, or minus
             the number of tokens decoded. An idle engine gives `([], 0)`.
         """
-        finished, num_tokens = self._engine.step()
-        return [(seq.seq_id, seq.token_ids) for seq in finished], num_tokens
+        # What an interrupted call has left there comes first.
+        num_tokens = 0 if self._finished else self._engine.step(self._finished)
+        outputs = [(seq_id, self._finished.pop(seq_id, None)) for seq_id in list(self._finished)]
+        return [(seq_id, seq.token_ids) for seq_id, seq in outputs if seq is not None], num_tokens
 
     def is_finished(self) -> bool:
         """Whether every added sequence is finished and handed out."""
-        return self._engine.is_finished()
+        return self._engine.is_finished() and not self._finished
 
     def abort(self, seq_id: int) -> bool:
         """Drops a sequence and frees its cache; False when there is none of that id."""
-        return 0 <= seq_id < 2**64 and self._engine.abort(seq_id)
+        if not 0 <= seq_id < 2**64:
+            return False
+        found = self._engine.abort(seq_id)
+        return self._finished.pop(seq_id, None) is not None or found
 
     def generate(
         self,

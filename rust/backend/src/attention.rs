@@ -9,7 +9,7 @@ pub struct HeadNorm<'a, T> {
     pub eps: f32,
 }
 
-/// Which heads of a row are normed before they are rotated and stored.
+/// Which heads of a row are normed before they are rotated and stored. Rows that hold queries alone have no other heads to norm.
 #[derive(Debug)]
 pub struct HeadNorms<'a, T> {
     /// Query heads.
@@ -31,7 +31,7 @@ impl<T> HeadNorms<'_, T> {
 /// beyond stay as they are (partial rotary).
 #[derive(Debug)]
 pub struct Rope<'a, T> {
-    /// `[max_position, width]`: cosines of each position, then sines. `width` is even and at most the head's.
+    /// `[max_position, width]`: cosines of each position, then sines. `width` is even, at least 2 and at most the head's.
     pub table: &'a T,
     /// The table's row for each row of the batch, in range, `[rows]`.
     pub positions: &'a [u32],
@@ -40,7 +40,7 @@ pub struct Rope<'a, T> {
 /// How one layer attends.
 #[derive(Debug)]
 pub struct AttentionOptions<'a, T> {
-    /// Products of queries and keys are multiplied by it; see [`default_scale`].
+    /// Products of queries and keys are multiplied by it; finite and not negative. See [`default_scale`].
     pub scale: f64,
     /// Positions a row sees at most, its own included; at least 1. Without one it sees all up to its own.
     pub window: Option<usize>,

@@ -13,7 +13,8 @@ pub struct Context<'a> {
     pub context_lens: &'a [u32],
     /// Cache slot of each row (`block * block_size + offset`), `[rows]`; -1 stores nothing, the others are distinct.
     pub slot_mapping: &'a [i32],
-    /// Blocks of each sequence in order, `[num_seqs, table_stride]`, padded with -1.
+    /// Blocks of each sequence in order, `[num_seqs, table_stride]`, padded with -1. Those that no row of the slice sees, as they
+    /// lie before its window, may be -1 too.
     pub block_tables: &'a [i32],
     /// Entries in a row of `block_tables`.
     pub table_stride: usize,

@@ -26,7 +26,8 @@ impl KvHeads {
 pub enum LayerCache {
     /// Keys and values of every token.
     Full(KvHeads),
-    /// Keys and values of which attention reads the newest `window` alone. A device may forget the others.
+    /// Keys and values of every token, of which attention reads the newest `window` alone: the layer's
+    /// [`AttentionOptions::window`](crate::AttentionOptions::window) is the same.
     SlidingWindow {
         /// The heads.
         heads: KvHeads,
@@ -103,7 +104,7 @@ impl KvCacheSpec {
             match *layer {
                 LayerCache::SlidingWindow { window: 0, .. } => return refuse("the sliding window of a layer", 1, 0),
                 LayerCache::Shared(with) if self.owner(i).is_none() => {
-                    let what = "an earlier layer with a cache of its own, for a layer that shares one";
+                    let what = "the layer whose cache a later one shares, which must have one of its own; the latest it can be";
                     return refuse(what, i.saturating_sub(1), with);
                 }
                 LayerCache::Full(heads) | LayerCache::SlidingWindow { heads, .. }

@@ -44,8 +44,9 @@ impl<'a> SampleRow<'a> {
         Self { allowed: Some(allowed), ..self }
     }
 
-    /// Applies `bias` and `allowed` to a row of logits: what every device does before it chooses. A token that either of them
-    /// is too short for keeps its logit, or is ruled out.
+    /// Applies `bias` and `allowed` to a row of logits: what every device does before it chooses. A token past the end of `bias`
+    /// keeps its logit, one past the end of `allowed` is ruled out. A mask must leave something: where every logit is minus
+    /// infinity the lowest token is chosen, allowed or not.
     pub fn adjust(&self, logits: &mut [f32]) {
         if let Some(bias) = self.bias {
             logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);

@@ -1,7 +1,7 @@
 //! Norms and rotation of a row's heads, and storing of its keys and values.
 
 use candle_core::{Result, Tensor};
-use nanovllm_backend::{HeadLayout, HeadNorm, HeadNorms};
+use nanovllm_backend::{HeadLayout, HeadNorm, HeadNorms, LayerCache};
 
 use crate::kv_cache::KvCache;
 use crate::rows::{rms_norm, rotate};
@@ -23,7 +23,7 @@ pub(crate) fn norm_rope_store(
     let (q_size, kv_size) = (heads.q_size(), heads.kv_size());
     let part = |start, count| Part { qkv, start, count, head_dim };
     let queries = part(0, num_heads).normed_and_rotated(norms.q, rope)?;
-    if cache.spec().stored_heads(layer).is_none() {
+    if matches!(cache.spec().layers[layer], LayerCache::Shared(_)) {
         return Ok(queries);
     }
     let keys = part(q_size, num_kv_heads).normed_and_rotated(norms.k, rope)?;

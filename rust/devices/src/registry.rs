@@ -12,6 +12,12 @@ pub struct Row {
     open: fn(&Options) -> Result<AnyBackend<Owned>, Error>,
 }
 
+impl Row {
+    fn option(&self, name: &str) -> Option<&OptionSpec> {
+        self.options.iter().find(|spec| spec.name == name)
+    }
+}
+
 /// Every device of this build.
 pub static ROWS: &[Row] = &[
     Row { name: "cpu", options: cpu::OPTIONS, open: cpu::open },
@@ -48,14 +54,16 @@ pub fn open(name: &str, options: &Options) -> Result<AnyBackend<Owned>, Error> {
         let known: Vec<String> = names().map(|name| format!("{name:?}")).collect();
         Error::UnknownDevice { expected: format!("{}{LACKS}", known.join(", ")), got: name.to_owned() }
     })?;
-    for (field, given) in options.iter().filter(|(field, _)| !row.options.iter().any(|spec| spec.name == *field)) {
-        let theirs = |row: &&Row| row.options.iter().any(|spec| spec.name == field && spec.default != *given);
-        if let Some(other) = ROWS.iter().find(theirs) {
-            let default = other.options.iter().find(|spec| spec.name == field).map(|spec| spec.default.to_string());
-            let default = default.unwrap_or_default();
-            let expected = format!("left at {default} with the device {name:?} (it is an option of {:?})", other.name);
-            return Err(Error::Option { field, expected, got: given.to_string() });
-        }
+    for (field, given) in options.iter().filter(|(field, _)| row.option(field).is_none()) {
+        let other = ROWS.iter().find_map(|row| Some((row.name, &row.option(field)?.default)));
+        let expected = match other {
+            Some((_, default)) if default == given => continue,
+            Some((other, default)) => {
+                format!("left at {default} with the device {name:?} (it is an option of {other:?})")
+            }
+            None => "left out: no device has such an option".to_owned(),
+        };
+        return Err(Error::Option { field, expected, got: given.to_string() });
     }
     (row.open)(options)
 }

@@ -75,6 +75,14 @@ fn options_of_another_device_are_refused_unless_they_are_left_alone() {
     }
 }
 
+#[test]
+fn an_option_that_no_device_has_is_refused() {
+    for name in names() {
+        let error = describe(name, &[("num_treads", Given::Number(1))]).unwrap_err().to_string();
+        assert!(error.contains("num_treads") && error.contains("no device"), "{error}");
+    }
+}
+
 #[cfg(not(feature = "candle"))]
 #[test]
 fn a_build_without_candle_names_the_feature() {

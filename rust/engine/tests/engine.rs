@@ -22,7 +22,7 @@ fn engine(config: EngineConfig) -> (LlmEngine, Arc<Mutex<Probe>>) {
 }
 
 fn greedy(max_tokens: usize) -> SamplingParams {
-    SamplingParams { temperature: 0.0, max_tokens, ignore_eos: true, seed: None }
+    SamplingParams { temperature: 0.0, max_tokens, ignore_eos: true, ..SamplingParams::default() }
 }
 
 fn run(engine: &mut LlmEngine) -> Vec<FinishedOutput> {

@@ -33,7 +33,7 @@ fn request() -> impl Strategy<Value = Request> {
             prefix.chain(tail).collect::<Vec<_>>()
         });
     (0usize..12, prompt, 1usize..16, any::<bool>()).prop_map(|(at, prompt, max_tokens, ignore_eos)| {
-        let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos, seed: None };
+        let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos, ..SamplingParams::default() };
         Request { at, prompt, params }
     })
 }

@@ -104,7 +104,7 @@ impl<'a> Replay<'a> {
                 temperature: request["temperature"].as_f64().unwrap(),
                 max_tokens: size(&request["max_tokens"]),
                 ignore_eos: request["ignore_eos"].as_bool().unwrap(),
-                seed: None,
+                ..SamplingParams::default()
             };
             let prompt = tokens(&request["tokens"]);
             let seq = Sequence::new(self.num_added as u64, prompt, params, self.config.kvcache_block_size).unwrap();

@@ -81,6 +81,11 @@ impl<B: Backend> Model<B> {
             return Err(StepError::Backend(Error::Shape { what, expected, got: longest }));
         }
         let total = input.num_rows();
+        let last = wanted.last().map_or(0, |&row| row as usize + 1);
+        if last > total || !wanted.is_sorted() {
+            let (what, expected) = ("rows of a step, ascending", total);
+            return Err(StepError::Backend(Error::Shape { what, expected, got: last }));
+        }
         let mut done = 0;
         for start in (0..total).step_by(SLICE_ROWS) {
             if start > 0 && interrupted() {

@@ -105,15 +105,16 @@ impl<'a, B: Backend> Weights<'a, B> {
         self.left.remove(name);
     }
 
-    /// Checks that nothing was missing and nothing is left.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    /// Checks that nothing was missing and nothing is left. Tables and buffers are made after it: a configuration that the tensors
+    /// do not bear out must not decide how large they are.
+    pub(crate) fn finish(&mut self) -> Result<()> {
         // Old transformers stored this buffer; it follows from the configuration.
         self.left.retain(|name| !name.ends_with("rotary_emb.inv_freq"));
         if !self.missing.is_empty() {
-            return Err(LoadError::MissingTensors { names: self.missing });
+            return Err(LoadError::MissingTensors { names: std::mem::take(&mut self.missing) });
         }
         if !self.left.is_empty() {
-            return Err(LoadError::UnknownTensors { names: self.left.into_iter().collect() });
+            return Err(LoadError::UnknownTensors { names: std::mem::take(&mut self.left).into_iter().collect() });
         }
         Ok(())
     }

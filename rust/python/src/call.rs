@@ -1,11 +1,12 @@
 //! `Call`: one caller's requests, for as long as it waits for them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nanovllm_service::Exclusive;
 use pyo3::prelude::*;
 
 use crate::engine::{FinishedSequence, finished, step_error};
+use crate::guarded::Turns;
 use crate::home::Home;
 use crate::signals::Signals;
 
@@ -16,17 +17,13 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// whatever ends it.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct Call {
-    inner: Mutex<Option<nanovllm_service::Call>>,
+    inner: Exclusive<Option<nanovllm_service::Call>>,
     home: Home,
 }
 
 impl Call {
     pub(crate) fn new(inner: nanovllm_service::Call, home: Home) -> Self {
-        Self { inner: Mutex::new(Some(inner)), home }
-    }
-
-    fn inner(&self) -> MutexGuard<'_, Option<nanovllm_service::Call>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { inner: Exclusive::new("the call", Some(inner)), home }
     }
 }
 
@@ -34,20 +31,19 @@ impl Call {
 impl Call {
     /// Requests that have not finished.
     #[getter]
-    fn pending(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.inner().as_ref().map_or(0, nanovllm_service::Call::pending))
+    fn pending(&self, py: Python<'_>) -> PyResult<usize> {
+        self.inner.peek(py, |call| call.as_ref().map_or(0, nanovllm_service::Call::pending))
     }
 
-    /// Waits until some of the requests have finished, but no longer than a tenth of a second, and takes steps meanwhile unless
-    /// another caller does. Returns the sequences that have finished, and the tokens a second of the last prefill and the last
-    /// decode step that were taken.
+    /// Waits until some of the requests have finished, but no longer than a tenth of a second and the step under way, and takes
+    /// steps meanwhile unless another caller does. Returns the sequences that have finished, and the tokens a second of the
+    /// last prefill and the last decode step that were taken.
     fn advance(&self, py: Python<'_>) -> PyResult<(Vec<FinishedSequence>, Option<f64>, Option<f64>)> {
         let mut signals = Signals::default();
         let until = Instant::now() + INTERVAL;
-        let result = py.detach(|| {
-            let mut inner = self.inner();
-            inner.as_mut().map(|call| call.advance(until, &mut || signals.interrupted())).transpose()
-        });
+        let result = self.inner.with(py, |call| {
+            call.as_mut().map(|call| call.advance(until, &mut || signals.interrupted())).transpose()
+        })?;
         self.home.release_ended();
         let progress = result.map_err(|error| step_error(&error, &mut signals))?.unwrap_or_default();
         Ok((finished(progress.events)?, progress.prefill_speed, progress.decode_speed))
@@ -58,7 +54,7 @@ impl Call {
     }
 
     #[pyo3(signature = (*_error))]
-    fn __exit__(&self, py: Python<'_>, _error: &Bound<'_, PyAny>) {
-        py.detach(|| drop(self.inner().take()));
+    fn __exit__(&self, py: Python<'_>, _error: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.inner.with(py, |call| drop(call.take()))
     }
 }

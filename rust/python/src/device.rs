@@ -45,6 +45,12 @@ pub(crate) fn named(name: &str) -> PyResult<Device> {
     Ok(device)
 }
 
+/// The devices of this build: what `device` may be.
+#[pyfunction]
+pub(crate) fn device_names() -> Vec<&'static str> {
+    nanovllm_devices::names().collect()
+}
+
 /// Copies a matrix out once the operations that make it are done.
 ///
 /// # Errors

@@ -122,7 +122,7 @@ impl Engine {
     /// The model runner, for steps by hand.
     #[getter]
     fn model_runner(&self, py: Python<'_>) -> PyResult<ModelRunner> {
-        ModelRunner::of(py, &self.service)
+        ModelRunner::of(py, &self.service, &self.home)
     }
 
     /// Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued sequence has: all, or none. Their
@@ -152,15 +152,19 @@ impl Engine {
         result
     }
 
-    /// The sequences that have finished and that no call waits for; where there are none, after one step. Also the number of
-    /// prompt tokens computed, or minus the number of tokens decoded.
+    /// Puts the sequences that have finished and that no call waits for into `finished` by id, before Python's signal handlers can
+    /// run again; where there are none, after one step. Returns the number of prompt tokens computed, or minus the number of
+    /// tokens decoded.
     /// Python's signal handlers run between slices; what they raise ends the step, which is rolled back.
-    fn step(&self, py: Python<'_>) -> PyResult<(Vec<FinishedSequence>, i64)> {
+    fn step(&self, py: Python<'_>, finished: &Bound<'_, PyDict>) -> PyResult<i64> {
         let mut signals = Signals::default();
         let result = py.detach(|| self.service.step(&mut || signals.interrupted()));
-        self.home.release_ended();
         let (events, num_tokens) = result.map_err(|error| step_error(&error, &mut signals))?;
-        Ok((finished(events)?, num_tokens))
+        for sequence in self::finished(events)? {
+            finished.set_item(sequence.seq_id, sequence)?;
+        }
+        self.home.release_ended();
+        Ok(num_tokens)
     }
 
     /// Whether no sequence waits, runs, or is finished without having been handed out to whoever added it.
@@ -179,10 +183,13 @@ impl Engine {
 
     /// Frees the model and its cache; every later call is refused. Sequences that are queued go back to their handles.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let home = &self.home;
-        home.books(py, |books| books.scheduler().map(|scheduler| home.give_all_back(scheduler)))?;
         let engine = py.detach(|| self.service.close()).map_err(|error| service_error(&error))?;
-        py.detach(|| drop(engine));
+        py.detach(|| {
+            if let Some(mut engine) = engine {
+                self.home.give_all_back(engine.scheduler_mut());
+            }
+        });
+        self.home.release_ended();
         Ok(())
     }
 

@@ -17,7 +17,8 @@ use crate::guarded::Turns;
 
 /// What owns a scheduler.
 pub(crate) trait Books: Send {
-    /// The scheduler; `None` once the engine was closed.
+    /// The scheduler, with everything that callers have handed in; `None` once the engine was closed. The other methods come
+    /// after it in the same turn.
     fn scheduler(&mut self) -> Option<&mut Scheduler>;
 
     /// Whether [`add`](Self::add) would take the sequence.
@@ -48,18 +49,18 @@ impl Books for Scheduler {
     }
 }
 
-/// A running engine's, with everything that callers have handed in.
+/// A running engine's.
 impl Books for Option<Driver> {
     fn scheduler(&mut self) -> Option<&mut Scheduler> {
         self.as_mut().map(|driver| driver.engine().scheduler_mut())
     }
 
     fn check_add(&mut self, seq: &Sequence) -> Result<(), EngineError> {
-        self.as_mut().map_or(Ok(()), |driver| driver.engine().check_sequence(seq))
+        self.as_mut().map_or(Ok(()), |driver| driver.engine_as_it_is().check_sequence(seq))
     }
 
     fn add(&mut self, seq: Sequence) -> Result<(), EngineError> {
-        self.as_mut().map_or(Ok(()), |driver| driver.engine().add_sequence(seq))
+        self.as_mut().map_or(Ok(()), |driver| driver.engine_as_it_is().add_sequence(seq))
     }
 
     fn check_tokens(&mut self, token_ids: &[u32]) -> Result<(), EngineError> {
@@ -136,7 +137,8 @@ impl Shared {
 
     /// Lets go of the objects of sequences that have ended; to be called with the GIL and without a lock.
     pub(crate) fn release_ended(&self) {
-        drop(std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner)));
+        let ended = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(ended); // a statement of its own: by now the lock is free
     }
 
     /// Runs `work` on what owns the scheduler.

@@ -40,7 +40,7 @@ mod _core {
     #[pymodule_export]
     use crate::config::Checkpoint;
     #[pymodule_export]
-    use crate::device::memory;
+    use crate::device::{device_names, memory};
     #[pymodule_export]
     use crate::engine::{Engine, FinishedSequence};
     #[pymodule_export]

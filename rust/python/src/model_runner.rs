@@ -14,7 +14,7 @@ use crate::arguments::token_ids;
 use crate::config::{Checkpoint, Loaded, Setup};
 use crate::errors::engine_error;
 use crate::guarded::Turns;
-use crate::home::closed;
+use crate::home::{Home, closed};
 use crate::model_inputs::copies;
 use crate::signals::Signals;
 use crate::step_arrays::StepArrays;
@@ -23,8 +23,8 @@ use crate::step_arrays::StepArrays;
 enum Runner {
     /// Loaded by hand; None once it was closed.
     Own(Box<Exclusive<Option<nanovllm_engine::ModelRunner>>>),
-    /// A running engine's.
-    Of(Arc<Service>),
+    /// A running engine's, whose handles live as long.
+    Of(Arc<Service>, Home),
 }
 
 /// A loaded model with its KV cache.
@@ -106,7 +106,7 @@ impl ModelRunner {
                 ids.len()
             )));
         }
-        if let Runner::Of(_) = &self.runner {
+        if let Runner::Of(..) = &self.runner {
             let text = "these logits need a model of their own: a running engine's cache is in use";
             return Err(PyRuntimeError::new_err(text));
         }
@@ -137,12 +137,12 @@ impl ModelRunner {
 
 impl ModelRunner {
     /// A running engine's model.
-    pub(crate) fn of(py: Python<'_>, service: &Arc<Service>) -> PyResult<Self> {
+    pub(crate) fn of(py: Python<'_>, service: &Arc<Service>, home: &Home) -> PyResult<Self> {
         let num_kvcache_blocks = service
             .engine()
             .with(py, |driver| driver.as_mut().map(|d| d.engine().model_runner().kv_cache_spec().num_blocks))?
             .ok_or_else(closed)?;
-        Ok(Self { runner: Runner::Of(Arc::clone(service)), num_kvcache_blocks })
+        Ok(Self { runner: Runner::Of(Arc::clone(service), home.clone()), num_kvcache_blocks })
     }
 
     fn with<R: Send>(
@@ -152,8 +152,11 @@ impl ModelRunner {
     ) -> PyResult<R> {
         let done = match &self.runner {
             Runner::Own(runner) => runner.with(py, |runner| runner.as_mut().map(work))?,
-            Runner::Of(service) => {
-                service.engine().with(py, |driver| driver.as_mut().map(|d| work(d.engine().model_runner_mut())))?
+            Runner::Of(service, home) => {
+                let done =
+                    service.engine().with(py, |driver| driver.as_mut().map(|d| work(d.engine().model_runner_mut())));
+                home.release_ended(); // of requests that had been dropped
+                done?
             }
         };
         done.ok_or_else(closed)

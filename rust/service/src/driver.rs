@@ -28,17 +28,26 @@ pub type Sink = Box<dyn FnMut(Sequence) + Send>;
 /// An engine, driven by whoever has its turn.
 pub struct Driver {
     engine: LlmEngine,
-    /// Gets every sequence that ends or is dropped, under the engine's turn.
+    /// Gets every sequence that ends or is dropped.
     sink: Sink,
     post: PostOffice,
     texts: Texts,
     /// Requests whose every token is watched.
     watched: HashSet<u64>,
+    /// Whether somebody has had the engine by hand since it was last looked after.
+    is_touched: bool,
 }
 
 impl Driver {
     pub(crate) fn new(engine: LlmEngine, post: PostOffice, tokenizer: Option<Arc<Tokenizer>>) -> Self {
-        Self { engine, sink: Box::new(drop), post, texts: Texts::new(tokenizer), watched: HashSet::new() }
+        Self {
+            engine,
+            sink: Box::new(drop),
+            post,
+            texts: Texts::new(tokenizer),
+            watched: HashSet::new(),
+            is_touched: false,
+        }
     }
 
     /// Has sequences that end or are dropped handed to `sink` instead of the last one; not those that somebody ends by hand.
@@ -49,7 +58,13 @@ impl Driver {
     /// The engine, with everything that callers have handed in. Whoever steps it by hand mails nothing.
     pub fn engine(&mut self) -> &mut LlmEngine {
         self.settle();
+        self.engine_as_it_is()
+    }
+
+    /// The engine without what callers have handed in since [`engine`](Self::engine) was called in the same turn.
+    pub fn engine_as_it_is(&mut self) -> &mut LlmEngine {
         // Whatever is done with it by hand, somebody is to look whether there is work.
+        self.is_touched = true;
         self.post.lock().note_work();
         &mut self.engine
     }
@@ -74,6 +89,10 @@ impl Driver {
     /// Hands the inbox to the engine, aborts first; returns the requests that the engine refused, whose owners are told.
     pub(crate) fn settle(&mut self) -> Vec<u64> {
         let mut refused = Vec::new();
+        if std::mem::take(&mut self.is_touched) {
+            let scheduler = self.engine.scheduler();
+            self.post.lock().end_orphans(|seq_id| scheduler.get(seq_id).is_some());
+        }
         let (adds, aborts) = {
             let mut post = self.post.lock();
             if post.is_settled() {
@@ -103,7 +122,7 @@ impl Driver {
                 // A sequence that somebody added by hand may have the id.
                 Err(error) => {
                     refused.push(seq_id);
-                    self.post.lock().post(Event::Failed { seq_id, error: error.into() });
+                    self.post.lock().refuse(seq_id, error.into());
                 }
             }
         }
@@ -116,20 +135,19 @@ impl Driver {
     /// [`ServiceError::Engine`], after which the step has been rolled back; [`ServiceError::Panicked`], after which nothing
     /// works any more and every caller is told so.
     pub fn pump(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Pumped, ServiceError> {
+        // What a panic leaves behind is not looked at again.
+        catch_unwind(AssertUnwindSafe(|| self.step(interrupted))).unwrap_or_else(|panic| {
+            let error = ServiceError::Panicked(text_of(&*panic));
+            self.post.lock().fail_for_good(&error);
+            Err(error)
+        })
+    }
+
+    fn step(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Pumped, ServiceError> {
         self.settle();
         let start = Instant::now();
-        // What a panic leaves behind is not looked at again.
-        let result = catch_unwind(AssertUnwindSafe(|| self.engine.step_with(interrupted, &mut self.sink)));
-        let time = start.elapsed();
-        let output = match result {
-            Ok(output) => output?,
-            Err(panic) => {
-                let error = ServiceError::Panicked(text_of(&*panic));
-                self.post.lock().fail_for_good(&error);
-                return Err(error);
-            }
-        };
-        let num_tokens = output.num_tokens;
+        let output = self.engine.step_with(interrupted, &mut self.sink)?;
+        let (time, num_tokens) = (start.elapsed(), output.num_tokens);
         self.deliver(output);
         Ok(Pumped { num_tokens, time })
     }

@@ -1,41 +1,76 @@
 //! A value that threads take turns with.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::ThreadId;
 
 /// Why a turn cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{name} {reason}")]
+#[error("{name} {}", reason.text())]
 pub struct Refusal {
     name: &'static str,
-    reason: &'static str,
+    reason: Reason,
 }
 
-const REENTERED: &str = "is in the middle of a call on this thread (was this a signal handler?)";
-const FORKED: &str = "does not survive fork(); make what uses it in the child";
-const POISONED: &str = "is unusable: an earlier call failed inside it";
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Reentered,
+    Forked,
+    Broken,
+}
 
-/// A value behind a lock. Two ways to wait forever are refusals instead: a signal handler that comes back to the value in the
-/// middle of a call of its own thread, and a forked process, in which the thread that holds the lock does not exist.
+impl Reason {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Reentered => "is in the middle of a call on this thread (was this a signal handler?)",
+            Self::Forked => "does not survive fork(); make what uses it in the child",
+            Self::Broken => "is unusable: an earlier call failed inside it",
+        }
+    }
+}
+
+impl Refusal {
+    /// Whether this thread has a turn already.
+    pub fn is_reentry(&self) -> bool {
+        self.reason == Reason::Reentered
+    }
+}
+
+/// A value that threads take turns with, in the order they ask: who takes turn after turn starves nobody.
+///
+/// Two ways to wait forever are refusals instead: a signal handler that comes back to the value in the middle of a call of its
+/// own thread, and a forked process, in which the thread that has the turn does not exist.
 pub struct Exclusive<T: ?Sized> {
-    holder: Mutex<Option<ThreadId>>,
+    queue: Mutex<Queue>,
+    /// Rung when a turn ends.
+    ended: Condvar,
     process: u32,
     /// What the value is to whom reads an error.
     name: &'static str,
+    /// Locked by whoever has the turn alone.
     value: Mutex<T>,
+}
+
+/// Tickets are served in order; the turn is free when the next one to be given is the one to be served.
+#[derive(Debug, Default)]
+struct Queue {
+    next: u64,
+    serving: u64,
+    holder: Option<ThreadId>,
+    is_broken: bool,
 }
 
 /// A thread's turn with the value of an [`Exclusive`].
 pub struct Turn<'a, T: ?Sized> {
-    holder: &'a Mutex<Option<ThreadId>>,
+    of: &'a Exclusive<T>,
     value: MutexGuard<'a, T>,
 }
 
 impl<T> Exclusive<T> {
     /// A value that errors call `name`.
     pub fn new(name: &'static str, value: T) -> Self {
-        Self { value: Mutex::new(value), holder: Mutex::new(None), process: std::process::id(), name }
+        let process = std::process::id();
+        Self { queue: Mutex::default(), ended: Condvar::new(), process, name, value: Mutex::new(value) }
     }
 }
 
@@ -48,38 +83,41 @@ impl<T: ?Sized> Exclusive<T> {
     /// Whether a turn can be waited for on this thread.
     ///
     /// # Errors
-    /// A [`Refusal`] if that would be forever.
+    /// A [`Refusal`] if that would be forever, or when an earlier turn ended in a panic.
     pub fn check(&self) -> Result<(), Refusal> {
-        if !self.is_of_this_process() {
-            return Err(self.refusal(FORKED));
-        }
-        if *held_by(&self.holder) == Some(std::thread::current().id()) {
-            return Err(self.refusal(REENTERED));
-        }
-        Ok(())
+        self.checked_queue().map(|_| ())
     }
 
     /// Waits for a turn.
     ///
     /// # Errors
-    /// As [`check`](Self::check), and when an earlier turn ended in a panic.
+    /// As [`check`](Self::check).
     pub fn lock(&self) -> Result<Turn<'_, T>, Refusal> {
-        self.check()?;
-        let value = self.value.lock().map_err(|_| self.refusal(POISONED))?;
-        Ok(self.turn(value))
+        let mut queue = self.checked_queue()?;
+        let ticket = queue.next;
+        queue.next += 1;
+        while queue.serving != ticket {
+            queue = self.ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        if queue.is_broken {
+            queue.serving += 1;
+            self.ended.notify_all();
+            return Err(self.refusal(Reason::Broken));
+        }
+        Ok(self.begin(queue))
     }
 
-    /// A turn, if nobody has one now.
+    /// A turn, if nobody has one or waits for one now.
     ///
     /// # Errors
-    /// As [`lock`](Self::lock).
+    /// As [`check`](Self::check).
     pub fn try_lock(&self) -> Result<Option<Turn<'_, T>>, Refusal> {
-        self.check()?;
-        match self.value.try_lock() {
-            Ok(value) => Ok(Some(self.turn(value))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Poisoned(_)) => Err(self.refusal(POISONED)),
+        let mut queue = self.checked_queue()?;
+        if queue.serving != queue.next {
+            return Ok(None);
         }
+        queue.next += 1;
+        Ok(Some(self.begin(queue)))
     }
 
     /// The value if nobody has a turn now, whatever state an earlier failure left it in: for cleaning up.
@@ -92,13 +130,41 @@ impl<T: ?Sized> Exclusive<T> {
         }
     }
 
-    fn turn<'a>(&'a self, value: MutexGuard<'a, T>) -> Turn<'a, T> {
-        *held_by(&self.holder) = Some(std::thread::current().id());
-        Turn { holder: &self.holder, value }
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refusal(&self, reason: &'static str) -> Refusal {
+    fn checked_queue(&self) -> Result<MutexGuard<'_, Queue>, Refusal> {
+        // Before the lock, which a thread that does not exist here may hold.
+        if !self.is_of_this_process() {
+            return Err(self.refusal(Reason::Forked));
+        }
+        let queue = self.queue();
+        if queue.holder == Some(std::thread::current().id()) {
+            return Err(self.refusal(Reason::Reentered));
+        }
+        if queue.is_broken {
+            return Err(self.refusal(Reason::Broken));
+        }
+        Ok(queue)
+    }
+
+    /// The turn whose ticket is being served.
+    fn begin(&self, mut queue: MutexGuard<'_, Queue>) -> Turn<'_, T> {
+        queue.holder = Some(std::thread::current().id());
+        drop(queue);
+        Turn { of: self, value: self.value.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    fn refusal(&self, reason: Reason) -> Refusal {
         Refusal { name: self.name, reason }
+    }
+}
+
+impl<T: ?Sized> Turn<'_, T> {
+    /// Says that the value is in no state to be used again: every later turn is refused.
+    pub fn break_it(&mut self) {
+        self.of.queue().is_broken = true;
     }
 }
 
@@ -118,13 +184,13 @@ impl<T: ?Sized> DerefMut for Turn<'_, T> {
 
 impl<T: ?Sized> Drop for Turn<'_, T> {
     fn drop(&mut self) {
-        // Before the lock is free, or the next holder's name would be erased.
-        *held_by(self.holder) = None;
+        let mut queue = self.of.queue();
+        queue.is_broken |= std::thread::panicking();
+        queue.holder = None;
+        queue.serving += 1;
+        drop(queue);
+        self.of.ended.notify_all();
     }
-}
-
-fn held_by(holder: &Mutex<Option<ThreadId>>) -> MutexGuard<'_, Option<ThreadId>> {
-    holder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -141,6 +207,26 @@ mod tests {
         });
         drop(turn);
         assert_eq!(*value.lock().unwrap(), 1);
+    }
+
+    #[test]
+    fn who_asks_again_comes_after_who_waits() {
+        let value = Exclusive::new("the value", 0);
+        for i in 1..=50 {
+            std::thread::scope(|scope| {
+                let turn = value.lock().unwrap();
+                scope.spawn(|| *value.lock().unwrap() = i);
+                let is_waiting = || {
+                    let queue = value.queue();
+                    queue.next > queue.serving + 1
+                };
+                while !is_waiting() {
+                    std::thread::yield_now();
+                }
+                drop(turn);
+                assert_eq!(*value.lock().unwrap(), i);
+            });
+        }
     }
 
     #[test]

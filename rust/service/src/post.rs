@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use nanovllm_engine::{EngineError, RequestLimits};
+use nanovllm_engine::EngineError;
 
 use crate::{Event, Request, ServiceError};
 
@@ -36,7 +36,6 @@ pub(crate) enum Wheel {
 
 /// Everything behind the post's lock.
 pub(crate) struct Post {
-    limits: RequestLimits,
     /// Requests that the engine does not have yet, in the order they came.
     pub(crate) adds: Vec<Request>,
     /// Requests that the engine is to drop.
@@ -64,10 +63,9 @@ pub(crate) struct Post {
 pub(crate) struct PostOffice(Arc<Mutex<Post>>);
 
 impl PostOffice {
-    pub(crate) fn new(limits: RequestLimits) -> Self {
+    pub(crate) fn new() -> Self {
         let boxes = HashMap::from([(NOBODY, Mailbox::default())]);
         Self(Arc::new(Mutex::new(Post {
-            limits,
             adds: Vec::new(),
             aborts: Vec::new(),
             owners: HashMap::new(),
@@ -97,77 +95,104 @@ impl Post {
         owner
     }
 
-    /// Takes requests in for `owner`: all, or none.
+    /// Takes requests in for `owner`, all or none. They have been checked against the engine's limits.
     ///
     /// # Errors
-    /// Those of [`RequestLimits::check`]; [`EngineError::DuplicateSeqId`] for an id that another request has; what
-    /// [`failure`](Self::failure) says.
+    /// [`EngineError::DuplicateSeqId`] for an id that another request has; what [`failure`](Self::failure) says.
     pub(crate) fn submit(&mut self, owner: Owner, requests: Vec<Request>) -> Result<(), ServiceError> {
         self.check_failure()?;
         let mut seq_ids = HashSet::new();
         for request in &requests {
-            self.limits.check(&request.token_ids, &request.params)?;
             if self.owners.contains_key(&request.seq_id) || !seq_ids.insert(request.seq_id) {
                 return Err(EngineError::DuplicateSeqId(request.seq_id).into());
             }
         }
         self.owners.extend(seq_ids.into_iter().map(|seq_id| (seq_id, owner)));
         self.adds.extend(requests);
-        self.work.notify_one();
+        self.work.notify_all();
         Ok(())
     }
 
-    /// Drops a request that has not ended; its owner is told unless it is the one who asks. False where there is none of that id.
+    /// Drops a request that has not ended; a caller that waits for it is told. False where there is none of that id.
     pub(crate) fn abort(&mut self, seq_id: u64) -> bool {
-        let known = self.owners.contains_key(&seq_id);
-        if known {
-            self.withdraw(seq_id);
+        let Some(&owner) = self.owners.get(&seq_id) else { return false };
+        if owner == NOBODY {
+            self.owners.remove(&seq_id);
+        } else {
             self.post(Event::Failed { seq_id, error: ServiceError::Aborted });
         }
-        known
+        self.withdraw(&HashSet::from([seq_id]));
+        true
     }
 
     /// Closes an owner's box and drops all its requests, under one lock: nothing of it is left whatever interrupts the caller.
     pub(crate) fn close_box(&mut self, owner: Owner) {
         self.boxes.remove(&owner);
-        let seq_ids: Vec<u64> = self.owners.iter().filter(|&(_, &of)| of == owner).map(|(&seq_id, _)| seq_id).collect();
-        for seq_id in seq_ids {
-            self.owners.remove(&seq_id);
-            self.withdraw(seq_id);
-        }
-        self.work.notify_one();
+        let seq_ids: HashSet<u64> =
+            self.owners.iter().filter(|&(_, &of)| of == owner).map(|(&seq_id, _)| seq_id).collect();
+        self.owners.retain(|_, of| *of != owner);
+        self.withdraw(&seq_ids);
+        self.work.notify_all();
         self.wake_one();
     }
 
-    /// Takes a request out of the inbox, or has the engine drop it.
-    fn withdraw(&mut self, seq_id: u64) {
-        let waiting = self.adds.len();
-        self.adds.retain(|request| request.seq_id != seq_id);
-        if self.adds.len() == waiting {
-            self.aborts.push(seq_id);
-        }
+    /// Takes requests out of the inbox, and has the engine drop those that it has already.
+    fn withdraw(&mut self, seq_ids: &HashSet<u64>) {
+        let mut waiting = HashSet::new();
+        self.adds.retain(|request| {
+            let withdrawn = seq_ids.contains(&request.seq_id);
+            if withdrawn {
+                waiting.insert(request.seq_id);
+            }
+            !withdrawn
+        });
+        self.aborts.extend(seq_ids.difference(&waiting));
     }
 
     /// Puts an event into its owner's box and rings for it. What nobody submitted (a sequence added by hand) is nobody's.
     pub(crate) fn post(&mut self, event: Event) {
         let seq_id = event.seq_id();
-        let owner = if event.is_last() { self.owners.remove(&seq_id) } else { self.owners.get(&seq_id).copied() };
-        if owner.is_none() && self.aborts.contains(&seq_id) {
-            return; // it was dropped while this step was under way
+        if self.aborts.contains(&seq_id) {
+            return; // it was dropped while this step was under way, and another request may have its id by now
         }
+        let owner = if event.is_last() { self.owners.remove(&seq_id) } else { self.owners.get(&seq_id).copied() };
         if let Some(mailbox) = self.boxes.get_mut(&owner.unwrap_or(NOBODY)) {
             mailbox.events.push(event);
             mailbox.bell.notify_all();
         }
     }
 
+    /// Posts that the engine has refused a request; there is nothing of it to drop.
+    pub(crate) fn refuse(&mut self, seq_id: u64, error: ServiceError) {
+        let was_dropped = self.aborts.contains(&seq_id);
+        self.aborts.retain(|&dropped| dropped != seq_id);
+        if !was_dropped {
+            self.post(Event::Failed { seq_id, error });
+        }
+    }
+
+    /// Ends the requests that the engine has no more, though no step has said so: somebody has stepped or dropped them by hand.
+    /// Callers that wait are told.
+    pub(crate) fn end_orphans(&mut self, is_alive: impl Fn(u64) -> bool) {
+        let waiting: HashSet<u64> = self.adds.iter().map(|request| request.seq_id).collect();
+        let gone = |&(&seq_id, _): &(&u64, &Owner)| !waiting.contains(&seq_id) && !is_alive(seq_id);
+        let orphans: Vec<(u64, Owner)> = self.owners.iter().filter(gone).map(|(&id, &owner)| (id, owner)).collect();
+        for (seq_id, owner) in orphans {
+            if owner == NOBODY {
+                self.owners.remove(&seq_id);
+            } else {
+                self.post(Event::Failed { seq_id, error: ServiceError::Aborted });
+            }
+        }
+    }
+
     /// Tells every owner of a request that it will not end, and has the engine drop it.
     pub(crate) fn fail_all(&mut self, error: &ServiceError) {
-        let seq_ids: Vec<u64> = self.owners.keys().copied().collect();
-        for seq_id in seq_ids {
-            self.withdraw(seq_id);
+        let seq_ids: HashSet<u64> = self.owners.keys().copied().collect();
+        for &seq_id in &seq_ids {
             self.post(Event::Failed { seq_id, error: error.clone() });
         }
+        self.withdraw(&seq_ids);
     }
 
     /// Nothing will happen any more: everybody is told and woken.

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use nanovllm_engine::LlmEngine;
+use nanovllm_engine::{LlmEngine, RequestLimits};
 use nanovllm_tokenizer::Tokenizer;
 
 use crate::post::{NOBODY, Owner, Post, PostOffice, Wheel};
-use crate::{Call, Driver, Event, Exclusive, Pumped, Request, ServiceError};
+use crate::{Call, Driver, Event, Exclusive, Pumped, Refusal, Request, ServiceError, Turn};
 
 /// What a caller that waited has got.
 #[derive(Debug, Default)]
@@ -35,14 +35,15 @@ impl Progress {
 pub struct Service {
     engine: Arc<Exclusive<Option<Driver>>>,
     post: PostOffice,
+    limits: RequestLimits,
 }
 
 impl Service {
     /// A service over an engine; without a tokenizer there is no text to watch.
     pub fn new(engine: LlmEngine, tokenizer: Option<Arc<Tokenizer>>) -> Arc<Self> {
-        let post = PostOffice::new(engine.limits());
+        let (post, limits) = (PostOffice::new(), engine.limits());
         let driver = Driver::new(engine, post.clone(), tokenizer);
-        Arc::new(Self { engine: Arc::new(Exclusive::new("the engine", Some(driver))), post })
+        Arc::new(Self { engine: Arc::new(Exclusive::new("the engine", Some(driver))), post, limits })
     }
 
     /// The engine itself, for whoever steps it by hand: `None` once it was closed.
@@ -53,7 +54,7 @@ impl Service {
     /// The post, unless this is a forked process, in which its holder may not exist.
     pub(crate) fn post(&self) -> Result<MutexGuard<'_, Post>, ServiceError> {
         if !self.engine.is_of_this_process() {
-            self.engine.check()?;
+            self.engine.check()?; // says so
         }
         Ok(self.post.lock())
     }
@@ -64,6 +65,7 @@ impl Service {
     /// What is wrong with a request, checked whatever the engine is doing; an id that a sequence added by hand has is refused
     /// here if the engine is free, else by an event.
     pub fn submit(self: &Arc<Self>, requests: Vec<Request>) -> Result<Call, ServiceError> {
+        self.check(&requests)?;
         let seq_ids: Vec<u64> = requests.iter().map(|request| request.seq_id).collect();
         let owner = {
             let mut post = self.post()?;
@@ -84,15 +86,30 @@ impl Service {
     /// # Errors
     /// As [`submit`](Self::submit).
     pub fn add(&self, request: Request) -> Result<(), ServiceError> {
+        self.check(std::slice::from_ref(&request))?;
         let seq_id = request.seq_id;
         self.post()?.submit(NOBODY, vec![request])?;
         self.settle_if_free(NOBODY, &[seq_id])
     }
 
+    /// Whether the engine takes requests, and these.
+    fn check(&self, requests: &[Request]) -> Result<(), ServiceError> {
+        self.post()?.check_failure()?;
+        for request in requests {
+            self.limits.check(&request.token_ids, &request.params)?;
+        }
+        Ok(())
+    }
+
     /// Hands the inbox to the engine if nobody has its turn; one of these requests that it refuses is an error at once.
     fn settle_if_free(&self, owner: Owner, seq_ids: &[u64]) -> Result<(), ServiceError> {
-        // In the middle of a step, of this thread too, the step's end will do.
-        let Ok(Some(mut turn)) = self.engine.try_lock() else { return Ok(()) };
+        let mut turn = match self.engine.try_lock() {
+            Ok(Some(turn)) => turn,
+            Ok(None) => return Ok(()),
+            // In the middle of a step of this thread the step's end will do.
+            Err(refusal) if refusal.is_reentry() => return Ok(()),
+            Err(refusal) => return Err(self.failure_or(refusal)),
+        };
         let refused = turn.as_mut().map(Driver::settle).unwrap_or_default();
         drop(turn);
         let Some(&first) = seq_ids.iter().find(|seq_id| refused.contains(seq_id)) else { return Ok(()) };
@@ -111,12 +128,13 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Refused`], [`ServiceError::Closed`].
     pub fn abort(&self, seq_id: u64) -> Result<bool, ServiceError> {
-        let mut turn = self.engine.lock()?;
+        let mut turn = self.turn()?;
         let driver = turn.as_mut().ok_or(ServiceError::Closed)?;
+        driver.settle();
         let is_queued = self.post()?.abort(seq_id);
         // One that somebody submits just now is not meant.
         let by_hand = !is_queued && driver.abort(seq_id);
-        driver.engine();
+        driver.settle();
         let mut post = self.post()?;
         let Some(mailbox) = post.boxes.get_mut(&NOBODY) else { return Ok(is_queued || by_hand) };
         // News of it are of no use to anybody any more.
@@ -144,17 +162,31 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Refused`], [`ServiceError::Closed`].
     pub fn is_finished(&self) -> Result<bool, ServiceError> {
-        let mut turn = self.engine.lock()?;
+        let mut turn = self.turn()?;
         let driver = turn.as_mut().ok_or(ServiceError::Closed)?;
         let is_finished = driver.engine().is_finished();
         Ok(is_finished && !self.post()?.has_mail(NOBODY))
     }
 
+    /// The engine's turn.
+    fn turn(&self) -> Result<Turn<'_, Option<Driver>>, ServiceError> {
+        self.engine.lock().map_err(|refusal| self.failure_or(refusal))
+    }
+
+    /// Why a turn cannot be had: what ended the service, where something did.
+    fn failure_or(&self, refusal: Refusal) -> ServiceError {
+        self.post().and_then(|post| post.check_failure()).err().unwrap_or(refusal.into())
+    }
+
     /// One step by whoever asks.
     fn pump(&self, interrupted: &mut dyn FnMut() -> bool) -> Result<Pumped, ServiceError> {
         self.post()?.check_failure()?;
-        let mut turn = self.engine.lock()?;
-        turn.as_mut().ok_or(ServiceError::Closed)?.pump(interrupted)
+        let mut turn = self.turn()?;
+        let result = turn.as_mut().ok_or(ServiceError::Closed)?.pump(interrupted);
+        if matches!(result, Err(ServiceError::Panicked(_))) {
+            turn.break_it();
+        }
+        result
     }
 
     /// Waits for news of `owner`'s requests until `until`, driving the engine meanwhile if nobody else does.
@@ -164,6 +196,12 @@ impl Service {
         until: Instant,
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Progress, ServiceError> {
+        // The wheel's holder may be this thread, further up: then nobody would ever have news.
+        if let Err(refusal) = self.engine.check()
+            && refusal.is_reentry()
+        {
+            return Err(refusal.into());
+        }
         let mut progress = Progress::default();
         let mut post = self.post()?;
         loop {
@@ -255,13 +293,18 @@ impl Service {
             drop(post);
             match self.pump(&mut || false) {
                 Ok(_) => {}
-                Err(error @ ServiceError::Engine(_)) => self.post()?.fail_all(&error),
+                Err(error @ ServiceError::Engine(_)) => {
+                    let mut post = self.post()?;
+                    post.fail_all(&error);
+                    // Only what was added by hand is left, if anything, and would fail again.
+                    post.is_idle = true;
+                }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Has the thread in [`drive`](Self::drive) return; callers drive the engine themselves again.
+    /// Has the thread in [`drive`](Self::drive), or the next that comes there, return; callers drive the engine themselves again.
     ///
     /// # Errors
     /// [`ServiceError::Refused`].
@@ -278,7 +321,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Refused`].
     pub fn close(&self) -> Result<Option<LlmEngine>, ServiceError> {
-        let driver = self.engine.lock()?.take();
+        let driver = self.turn()?.take();
         let engine = driver.map(Driver::into_engine);
         let mut post = self.post()?;
         post.fail_all(&ServiceError::Closed);

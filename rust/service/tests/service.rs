@@ -12,19 +12,24 @@ use std::time::{Duration, Instant};
 use common::{MockModel, Trouble, next_token};
 use nanovllm_engine::{EngineConfig, EngineError, LlmEngine, SamplingParams};
 use nanovllm_service::{Call, Event, Request, Service, ServiceError, Watch};
+use nanovllm_tokenizer::Tokenizer;
 
 /// Longer than any test takes; a caller that reaches it has waited for ever.
 const FOREVER: Duration = Duration::from_secs(20);
 
 fn service(trouble: &Arc<Trouble>) -> Arc<Service> {
+    service_with(trouble, None)
+}
+
+fn service_with(trouble: &Arc<Trouble>, tokenizer: Option<Arc<Tokenizer>>) -> Arc<Service> {
     let config =
         EngineConfig { max_model_len: 64, kvcache_block_size: 4, num_kvcache_blocks: 60, ..EngineConfig::default() };
     let engine = LlmEngine::new(Box::new(MockModel::new(Arc::clone(trouble))), config, None).unwrap();
-    Service::new(engine, None)
+    Service::new(engine, tokenizer)
 }
 
 fn request(seq_id: u64, max_tokens: usize) -> Request {
-    let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos: true, seed: None };
+    let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos: true, ..SamplingParams::default() };
     let token_ids = (0..=seq_id % 7).map(|i| (seq_id + i) as u32 % 50).collect();
     Request { seq_id, token_ids, params, watch: Watch::Result }
 }
@@ -190,6 +195,12 @@ fn a_step_that_fails_is_somebodys_error() {
     let trouble = Arc::new(Trouble::default());
     let service = self::service(&trouble);
     side_by_side(&service, 1, true, |_| {
+        // A call that nobody advances: once there are steps, the driver thread takes them.
+        let waiting = service.submit(vec![request(0, 9)]).unwrap();
+        while trouble.steps() == 0 {
+            std::thread::yield_now();
+        }
+        drop(waiting);
         trouble.fail_at(trouble.steps() + 2);
         let mut call = service.submit(vec![request(1, 9), request(2, 9)]).unwrap();
         let events = collect(&mut call).unwrap();
@@ -279,7 +290,53 @@ fn a_call_whose_requests_were_dropped_by_hand_does_not_wait() {
     let service = service(&Arc::default());
     let mut call = service.submit(vec![request(6, 4)]).unwrap();
     service.engine().lock().unwrap().as_mut().unwrap().engine().abort(6).unwrap();
-    assert!(matches!(collect(&mut call), Err(ServiceError::Aborted)));
+    let told = collect(&mut call).unwrap();
+    assert!(matches!(&told[..], [Event::Failed { seq_id: 6, error: ServiceError::Aborted }]), "{told:?}");
+}
+
+/// What steps by hand have ended is no request any more: not for a call, with a driver thread or without, nor for `step`.
+#[test]
+fn requests_that_end_by_hand_are_over() {
+    let by_hand = |service: &Service| loop {
+        let mut turn = service.engine().lock().unwrap();
+        let engine = turn.as_mut().unwrap().engine();
+        if engine.is_finished() {
+            break;
+        }
+        engine.step(&mut || false).unwrap();
+    };
+    let service = service(&Arc::default());
+    let mut call = service.submit(vec![request(6, 4)]).unwrap();
+    service.add(request(7, 4)).unwrap();
+    by_hand(&service);
+    assert!(matches!(collect(&mut call).map(|events| events.len()), Ok(1) | Err(ServiceError::Aborted)));
+    assert!(service.is_finished().unwrap() && !service.abort(7).unwrap());
+    service.add(request(7, 1)).unwrap();
+    assert!(service.abort(7).unwrap());
+    side_by_side(&service, 1, true, |_| {
+        let mut call = service.submit(vec![request(8, 40)]).unwrap();
+        by_hand(&service);
+        let events = collect(&mut call).unwrap();
+        assert_eq!(events.len(), 1, "its answer, or that it is gone");
+    });
+}
+
+#[test]
+fn a_thread_that_drives_cannot_wait_for_itself() {
+    let service = service(&Arc::default());
+    let mut outer = service.submit(vec![request(0, 30)]).unwrap();
+    let mut refused = 0;
+    let mut interrupted = || {
+        let mut inner = service.submit(vec![request(1, 3)]).unwrap();
+        refused += usize::from(inner.advance(Instant::now() + FOREVER, &mut || false).is_err());
+        false
+    };
+    // The mock's steps have no slices, so the question is asked here, in the engine's turn.
+    let turn = service.engine().lock().unwrap();
+    interrupted();
+    drop(turn);
+    assert_eq!(refused, 1);
+    assert_eq!(collect(&mut outer).unwrap().len(), 1);
 }
 
 #[test]
@@ -317,6 +374,34 @@ fn tokens_are_told_to_those_who_watch() {
         .collect();
     assert_eq!(tokens, oracle(&request(0, 6)));
     assert_eq!(events.iter().filter(|event| event.seq_id() == 1).count(), 1, "only its result");
+}
+
+#[test]
+fn text_is_told_to_those_who_watch_it() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny_qwen3");
+    let tokenizer = Arc::new(Tokenizer::from_dir(&path).unwrap());
+    let service = service_with(&Arc::default(), Some(Arc::clone(&tokenizer)));
+    let text = Watch::Text { skip_special_tokens: false };
+    let watched = |id| Request { watch: text, ..request(id, 12) };
+    let mut call = service.submit(vec![watched(0), watched(1), request(2, 12)]).unwrap();
+    let mut texts = [const { String::new() }; 3];
+    let mut ends = 0;
+    for event in collect(&mut call).unwrap() {
+        let seq_id = event.seq_id() as usize;
+        match event {
+            Event::Tokens { text, .. } => texts[seq_id].push_str(&text.unwrap()),
+            Event::Finished { text, .. } => {
+                texts[seq_id].push_str(&text.unwrap_or_default());
+                ends += 1;
+            }
+            Event::Failed { error, .. } => panic!("{error}"),
+        }
+    }
+    assert_eq!(ends, 3);
+    for id in [0, 1] {
+        assert_eq!(texts[id as usize], tokenizer.decode(&oracle(&request(id, 12)), false).unwrap());
+    }
+    assert_eq!(texts[2], "", "nobody watches it");
 }
 
 /// Nanoseconds of processor time that the thread of this directory under /proc has taken.

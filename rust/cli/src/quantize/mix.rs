@@ -135,7 +135,8 @@ impl Mix {
                     _ => base,
                 };
                 // In models of 70 billion parameters eight query heads share a value head, so it is small and much depends on
-                // it. llama.cpp knows them by their 80 layers.
+                // it. llama.cpp knows them by their 80 layers and their architecture; a Qwen1.5-72B, whose heads share nothing,
+                // it counts among them.
                 let is_70b = n == 80 && model.group > 1;
                 if is_70b && matches!(dtype, Q3_K | Q4_K) { Q5_K } else { dtype }
             }

@@ -74,7 +74,7 @@ impl Source {
     fn hugging_face(dir: &Path, checkpoint: SafeTensorsCheckpoint) -> Result<Self, Error> {
         let config = checkpoint.config();
         let exported = checkpoint.gguf_tensors()?.into_iter();
-        let split = |t: ExportedTensor| (SourceTensor { name: t.name, dtype: t.dtype, dims: t.dims }, t.stored_as);
+        let split = |t: ExportedTensor| (SourceTensor { name: t.name, dtype: t.dtype, dims: t.dims }, t.stored_name);
         let (tensors, names) = exported.map(split).unzip();
         let factors = config.rope_factors()?.map(|factors| {
             let name = "rope_freqs.weight".to_owned();

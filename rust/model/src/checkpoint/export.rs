@@ -14,7 +14,7 @@ pub struct ExportedTensor {
     /// Its name in GGUF.
     pub name: String,
     /// The name it is stored under.
-    pub stored_as: String,
+    pub stored_name: String,
     /// Element type, as stored.
     pub dtype: DType,
     /// Innermost first, as GGUF writes them.
@@ -31,17 +31,17 @@ impl SafeTensorsCheckpoint {
         let table = self.config().family.config().tensors();
         let tied = self.config().base.tie_word_embeddings;
         let mut tensors = Vec::new();
-        for stored_as in self.names() {
+        for stored_name in self.names() {
             // A copy of the embedding, and a table that follows from the configuration.
-            if (tied && stored_as == "lm_head.weight") || stored_as.ends_with("rotary_emb.inv_freq") {
+            if (tied && stored_name == "lm_head.weight") || stored_name.ends_with("rotary_emb.inv_freq") {
                 continue;
             }
-            let (Some(name), Some(stored)) = (table.to_gguf(&stored_as), self.tensor(&stored_as)) else {
-                return Err(LoadError::Unsupported(format!("tensor {stored_as:?} has no place in a GGUF file")));
+            let (Some(name), Some(stored)) = (table.to_gguf(&stored_name), self.tensor(&stored_name)) else {
+                return Err(LoadError::Unsupported(format!("tensor {stored_name:?} has no place in a GGUF file")));
             };
             let dims = stored.shape.iter().rev().copied().collect();
             let dtype = stored.dtype;
-            tensors.push(ExportedTensor { name, stored_as, dtype, dims });
+            tensors.push(ExportedTensor { name, stored_name, dtype, dims });
         }
         tensors.sort_by_cached_key(|tensor| place(&tensor.name));
         Ok(tensors)
@@ -51,10 +51,10 @@ impl SafeTensorsCheckpoint {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub fn gguf_data(&self, stored_as: &str) -> Result<Option<Cow<'_, [u8]>>> {
-        self.check(stored_as)?;
-        let arrangement = self.config().family.config().tensors().arrangement(stored_as);
-        let tensor = self.tensor(stored_as);
+    pub fn gguf_data(&self, stored_name: &str) -> Result<Option<Cow<'_, [u8]>>> {
+        self.check(stored_name)?;
+        let arrangement = self.config().family.config().tensors().arrangement(stored_name);
+        let tensor = self.tensor(stored_name);
         Ok(tensor.map(|tensor| arrangement.apply(tensor, &self.config().base).data))
     }
 }

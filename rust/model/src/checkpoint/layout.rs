@@ -5,13 +5,6 @@ use std::borrow::Cow;
 use super::StoredTensor;
 use crate::config::BaseConfig;
 
-/// Heads that a matrix's rows belong to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heads {
-    Query,
-    KeyValue,
-}
-
 /// How the rows of a tensor lie in GGUF, compared with Hugging Face.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrangement {
@@ -19,7 +12,7 @@ pub(crate) enum Arrangement {
     Same,
     /// In each head the rows of a rotary pair are neighbours: row `i * head_dim / 2 + j` is stored as row `2 j + i`. Whole rows
     /// move, so it holds for quantised types too.
-    RotaryPairs(Heads),
+    RotaryPairs,
 }
 
 /// One module's names, without the `.weight` or `.bias` that follows, and its arrangement.
@@ -44,8 +37,8 @@ impl TensorRule {
     }
 
     /// The same, with the rows of each head in rotary pairs.
-    pub(crate) const fn in_rotary_pairs(self, heads: Heads) -> Self {
-        Self { arrangement: Arrangement::RotaryPairs(heads), ..self }
+    pub(crate) const fn in_rotary_pairs(self) -> Self {
+        Self { arrangement: Arrangement::RotaryPairs, ..self }
     }
 }
 
@@ -131,26 +124,22 @@ impl Arrangement {
         self.moved(tensor, base, |row, head_dim| row % 2 * (head_dim / 2) + row / 2)
     }
 
-    /// The tensor whose row `r` of a head is the given one's row `from(r, head_dim)`. One of another shape than the
-    /// configuration asks for is left as it is, for the shape check to report.
+    /// The tensor whose row `r` of a head is the given one's row `from(r, head_dim)`. One that is not made of whole heads is left
+    /// as it is, for the shape check to report.
     fn moved<'a>(
         self,
         tensor: StoredTensor<'a>,
         base: &BaseConfig,
         from: impl Fn(usize, usize) -> usize,
     ) -> StoredTensor<'a> {
-        let (heads, head_dim) = match self {
-            Self::Same => return tensor,
-            Self::RotaryPairs(Heads::Query) => (base.num_attention_heads, base.head_dim),
-            Self::RotaryPairs(Heads::KeyValue) => (base.num_key_value_heads, base.head_dim),
-        };
-        let rows = heads * head_dim;
-        if tensor.shape.first() != Some(&rows) || !tensor.data.len().is_multiple_of(rows) {
+        let (rows, head_dim) = (tensor.shape.first().copied().unwrap_or(0), base.head_dim);
+        let whole = rows > 0 && rows.is_multiple_of(head_dim) && tensor.data.len().is_multiple_of(rows);
+        if self == Self::Same || !whole {
             return tensor;
         }
         let row_bytes = tensor.data.len() / rows;
         let mut data = Vec::with_capacity(tensor.data.len());
-        for head in 0..heads {
+        for head in 0..rows / head_dim {
             for row in 0..head_dim {
                 let stored = head * head_dim + from(row, head_dim);
                 data.extend_from_slice(&tensor.data[stored * row_bytes..(stored + 1) * row_bytes]);
@@ -197,7 +186,7 @@ mod tests {
             shape: vec![rows, 1],
             data: Cow::Owned(data.to_vec()),
         };
-        let arrangement = Arrangement::RotaryPairs(Heads::Query);
+        let arrangement = Arrangement::RotaryPairs;
         let pairs = arrangement.apply(tensor(&halves), &base).data;
         let order: Vec<usize> = pairs.chunks(2).take(4).map(|row| usize::from(row[0])).collect();
         assert_eq!(order, [0, dim / 2, 1, dim / 2 + 1]);

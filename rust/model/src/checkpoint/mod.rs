@@ -14,7 +14,7 @@ use nanovllm_gguf::GgufFile;
 
 pub use self::export::ExportedTensor;
 pub use self::gguf::GgufCheckpoint;
-pub(crate) use self::layout::{Heads, TensorRule, TensorTable};
+pub(crate) use self::layout::{TensorRule, TensorTable};
 pub use self::safetensors::SafeTensorsCheckpoint;
 pub use self::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
 use crate::config::ModelConfig;

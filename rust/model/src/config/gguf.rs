@@ -20,13 +20,12 @@ impl ModelConfig {
         let mut base = base(&keys)?;
         let family = (row.from_gguf)(&keys, &mut base)?;
         base.check()?;
-        keys.check_heads(base.head_dim)?;
         let mut config = Self { base, family, raw: serde_json::Value::Null };
         config.raw = config.to_json();
         Ok(config)
     }
 
-    /// What config.json would say of this model.
+    /// What config.json would say of this model, but for a rotary scaling.
     pub fn to_json(&self) -> serde_json::Value {
         let (row, base) = (self.family.row(), &self.base);
         let mut json = json!({
@@ -98,7 +97,12 @@ impl ModelConfig {
                 ]);
             }
         }
-        pairs.extend(self.family.config().to_gguf(name));
+        for (key, value) in self.family.config().to_gguf(name) {
+            match pairs.iter_mut().find(|(known, _)| *known == key) {
+                Some(pair) => pair.1 = value,
+                None => pairs.push((key, value)),
+            }
+        }
         Ok(pairs)
     }
 }
@@ -113,7 +117,6 @@ fn base(keys: &Keys<'_>) -> Result<BaseConfig> {
         Some(n) => n,
         None => embedding.and_then(|t| t.dims.get(1).copied()).unwrap_or(0),
     };
-    let has = |tensor: &str| keys.file.tensor(tensor).is_some();
     Ok(BaseConfig {
         hidden_size,
         intermediate_size: keys.usize("feed_forward_length")?,
@@ -125,19 +128,20 @@ fn base(keys: &Keys<'_>) -> Result<BaseConfig> {
         max_position_embeddings: keys.usize("context_length")?,
         rms_norm_eps: keys.metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?,
         rope: keys.rope()?,
-        tie_word_embeddings: !has("output.weight"),
-        qkv_bias: has("blk.0.attn_q.bias"),
-        o_bias: has("blk.0.attn_output.bias"),
-        mlp_bias: has("blk.0.ffn_down.bias"),
+        tie_word_embeddings: !keys.has("output.weight"),
+        qkv_bias: keys.has("blk.0.attn_q.bias"),
+        o_bias: keys.has("blk.0.attn_output.bias"),
+        mlp_bias: keys.has("blk.0.ffn_down.bias"),
     })
 }
 
-/// Refuses what a plain decoder has no code for.
-pub(crate) fn check_plain(keys: &Keys<'_>) -> Result<()> {
+/// Refuses what a plain decoder has no code for: experts, heads rotated in part, values of another width than keys.
+pub(crate) fn check_plain(keys: &Keys<'_>, base: &BaseConfig) -> Result<()> {
     if keys.opt("expert_count")?.is_some_and(|n| n > 0) {
         return Err(LoadError::Unsupported(format!("{}: mixtures of experts", keys.name("expert_count"))));
     }
-    Ok(())
+    base.check()?; // a width of heads says something only where there are heads
+    keys.check_heads(base.head_dim)
 }
 
 /// Keys under the architecture's name.
@@ -158,6 +162,11 @@ impl Keys<'_> {
 
     pub(crate) fn opt(&self, key: &str) -> Result<Option<usize>> {
         Ok(self.metadata.opt_u64(&self.name(key))?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
+    }
+
+    /// Whether the file has a tensor of this name.
+    pub(crate) fn has(&self, tensor: &str) -> bool {
+        self.file.tensor(tensor).is_some()
     }
 
     /// Heads are rotated whole, and those of values are as wide as those of keys.

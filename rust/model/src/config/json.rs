@@ -72,6 +72,7 @@ impl RopeConfig {
     /// # Errors
     /// [`LoadError::Unsupported`] for a scaling there is no code for, and [`LoadError::Config`] naming the key.
     pub fn from_json(raw: &Value) -> Result<Self> {
+        check_whole_heads(Object(raw))?;
         rope(Object(raw))
     }
 }
@@ -105,7 +106,21 @@ fn base(json: Object<'_>) -> Result<BaseConfig> {
     })
 }
 
-/// Refuses what a plain decoder (SiLU, full attention) has no code for.
+/// What config.json says of rotary embeddings, if it is an object of its own.
+fn rope_object(json: Object<'_>) -> Option<Object<'_>> {
+    json.get("rope_parameters").or_else(|| json.get("rope_scaling")).map(Object)
+}
+
+/// Refuses heads that are rotated in part.
+fn check_whole_heads(json: Object<'_>) -> Result<()> {
+    let partial = rope_object(json).map(|rope| rope.f64("partial_rotary_factor")).transpose()?.flatten();
+    match partial.filter(|&factor| factor != 1.0) {
+        Some(factor) => Err(LoadError::Unsupported(format!("partial_rotary_factor {factor}"))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what a plain decoder (SiLU, full attention, heads rotated whole) has no code for.
 pub(crate) fn check_plain(json: Object<'_>) -> Result<()> {
     if let Some(act) = json.str("hidden_act")?.filter(|&act| act != "silu") {
         return Err(LoadError::Unsupported(format!("hidden_act {act:?}; only \"silu\" is")));
@@ -113,22 +128,18 @@ pub(crate) fn check_plain(json: Object<'_>) -> Result<()> {
     if json.bool("use_sliding_window", false)? {
         return Err(LoadError::Unsupported("use_sliding_window: sliding-window attention".to_owned()));
     }
-    Ok(())
+    check_whole_heads(json)
 }
 
 /// transformers 4 writes `rope_theta` and `rope_scaling` side by side, transformers 5 both under `rope_parameters`.
 fn rope(json: Object<'_>) -> Result<RopeConfig> {
-    let scaling = json.get("rope_parameters").or_else(|| json.get("rope_scaling"));
-    let Some(scaling) = scaling.map(Object) else {
+    let Some(scaling) = rope_object(json) else {
         return Ok(RopeConfig { theta: json.f64("rope_theta")?.unwrap_or(10000.0), scaling: RopeScaling::None });
     };
     let theta = match scaling.f64("rope_theta")? {
         Some(theta) => theta,
         None => json.f64("rope_theta")?.unwrap_or(10000.0),
     };
-    if let Some(partial) = scaling.f64("partial_rotary_factor")?.filter(|&f| f != 1.0) {
-        return Err(LoadError::Unsupported(format!("partial_rotary_factor {partial}")));
-    }
     let number = |key: &str| scaling.f64(key)?.ok_or_else(|| missing(&format!("rope_scaling.{key}")));
     let original = || -> Result<usize> {
         match scaling.opt_usize("original_max_position_embeddings")? {

@@ -10,10 +10,10 @@ pub use rope::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
 use crate::models::registry::Family;
 
-/// A model's configuration: what every decoder has, and what its family alone knows.
+/// A model's configuration: what nearly every decoder has, and what its family alone knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
-    /// The hyperparameters of every decoder.
+    /// The hyperparameters of nearly every decoder.
     pub base: BaseConfig,
     /// The family, with the hyperparameters of its own.
     pub family: Family,
@@ -100,6 +100,11 @@ impl BaseConfig {
             if value == 0 || value > 1 << 28 {
                 return Err(LoadError::Config(format!("{name} must be between 1 and {}, got {value}", 1 << 28)));
             }
+        }
+        // What is kept of each layer is a list.
+        if self.num_hidden_layers > 1 << 16 {
+            let (limit, got) = (1 << 16, self.num_hidden_layers);
+            return Err(LoadError::Config(format!("num_hidden_layers must be at most {limit}, got {got}")));
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return Err(LoadError::Config(format!(

@@ -4,7 +4,7 @@ use nanovllm_backend::Backend;
 
 use super::buffers::HeadBuffers;
 use super::{Buffers, Decoder, HEAD_ROWS, PreNormLayer};
-use crate::config::BaseConfig;
+use crate::config::{BaseConfig, RopeConfig};
 use crate::error::Result;
 use crate::layers::embed_head::{ParallelLmHead, VocabParallelEmbedding};
 use crate::layers::layernorm::RmsNorm;
@@ -51,11 +51,13 @@ pub(crate) struct PreNormDecoder<B: Backend> {
 }
 
 impl<B: Backend> PreNormDecoder<B> {
-    /// Takes every parameter from `weights`; `layer` takes those of the layer whose number and prefix it is given.
+    /// Takes every parameter from `weights`; `layer` takes those of the layer whose number and prefix it is given. The rotary
+    /// tables are those of `ropes`, in order, for `positions` positions and whole heads.
     pub(crate) fn load(
         base: &BaseConfig,
         weights: &mut Weights<'_, B>,
-        ropes: Vec<RotaryEmbedding<B>>,
+        ropes: &[&RopeConfig],
+        positions: usize,
         layer: impl Fn(&mut Weights<'_, B>, usize, &str) -> Result<PreNormLayer<B>>,
     ) -> Result<Self> {
         let (vocab, hidden) = (base.vocab_size, base.hidden_size);
@@ -70,11 +72,13 @@ impl<B: Backend> PreNormDecoder<B> {
         let layers = (0..base.num_hidden_layers).map(|i| layer(weights, i, &format!("model.layers.{i}")));
         let layers = layers.collect::<Result<_>>()?;
         let norm = RmsNorm::load(weights, "model.norm", hidden, base.rms_norm_eps)?;
+        weights.finish()?;
         let backend = weights.backend;
+        let table = |rope: &&RopeConfig| RotaryEmbedding::new(backend, rope, base.head_dim, positions);
         Ok(Self {
             model: Transformer { embed_tokens, layers, norm },
             lm_head,
-            ropes,
+            ropes: ropes.iter().map(table).collect::<Result<_>>()?,
             buffers: Buffers::new(backend, hidden, base.intermediate_size, &base.heads(), SLICE_ROWS)?,
             head: HeadBuffers::new(backend, hidden, vocab, HEAD_ROWS)?,
         })

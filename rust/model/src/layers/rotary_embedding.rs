@@ -12,7 +12,8 @@ pub struct RotaryEmbedding<B: Backend> {
 }
 
 impl<B: Backend> RotaryEmbedding<B> {
-    /// The table for positions below `max_position` that turns the first `width` dimensions of a head. Angles are worked out in f64: in f32 those of far positions lose digits.
+    /// The table for positions below `max_position` that turns the first `width` dimensions of a head. Angles are worked out in
+    /// f64: in f32 those of far positions lose digits.
     ///
     /// # Errors
     /// [`crate::LoadError::Config`] for a scaling that gives no angles; [`crate::LoadError::Backend`] when memory is short.

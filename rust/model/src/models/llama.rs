@@ -3,14 +3,13 @@
 use nanovllm_backend::Backend;
 
 use super::registry::FamilyConfig;
-use crate::checkpoint::{Heads, TensorRule, TensorTable};
+use crate::checkpoint::{TensorRule, TensorTable};
 use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::decoder::{Decoder, PreNormDecoder, PreNormLayer};
 use crate::error::Result;
 use crate::layers::attention::Attention;
-use crate::layers::rotary_embedding::RotaryEmbedding;
 use crate::weights::Weights;
 
 /// Nothing beyond what every decoder has.
@@ -19,8 +18,8 @@ pub struct Config;
 
 /// llama.cpp keeps the rows of q and k in rotary pairs.
 const PERMUTED: &[TensorRule] = &[
-    TensorRule::layer("attn_q", "self_attn.q_proj").in_rotary_pairs(Heads::Query),
-    TensorRule::layer("attn_k", "self_attn.k_proj").in_rotary_pairs(Heads::KeyValue),
+    TensorRule::layer("attn_q", "self_attn.q_proj").in_rotary_pairs(),
+    TensorRule::layer("attn_k", "self_attn.k_proj").in_rotary_pairs(),
 ];
 
 impl FamilyConfig for Config {
@@ -28,8 +27,8 @@ impl FamilyConfig for Config {
         json::check_plain(json).map(|()| Self)
     }
 
-    fn from_gguf(keys: &Keys<'_>, _: &mut BaseConfig) -> Result<Self> {
-        gguf::check_plain(keys).map(|()| Self)
+    fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
+        gguf::check_plain(keys, base).map(|()| Self)
     }
 
     fn tensors(&self) -> TensorTable {
@@ -42,8 +41,7 @@ impl FamilyConfig for Config {
         weights: &mut Weights<'_, B>,
         positions: usize,
     ) -> Result<Box<dyn Decoder<B>>> {
-        let ropes = vec![RotaryEmbedding::new(weights.backend, &base.rope, base.head_dim, positions)?];
-        let decoder = PreNormDecoder::load(base, weights, ropes, |weights, i, prefix| {
+        let decoder = PreNormDecoder::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
             PreNormLayer::load(weights, prefix, base, Attention::plain(base.heads(), i), false)
         })?;
         Ok(Box::new(decoder))

@@ -12,7 +12,6 @@ use crate::config::json::{self, Object};
 use crate::decoder::{Decoder, GatedMlp, PreNormDecoder, PreNormLayer, SelfAttention, Transformer};
 use crate::error::Result;
 use crate::layers::attention::Attention;
-use crate::layers::rotary_embedding::RotaryEmbedding;
 use crate::weights::Weights;
 
 /// nano-vLLM's `Qwen3Attention`.
@@ -33,8 +32,8 @@ impl FamilyConfig for Config {
         json::check_plain(json).map(|()| Self)
     }
 
-    fn from_gguf(keys: &Keys<'_>, _: &mut BaseConfig) -> Result<Self> {
-        gguf::check_plain(keys).map(|()| Self)
+    fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
+        gguf::check_plain(keys, base).map(|()| Self)
     }
 
     fn tensors(&self) -> TensorTable {
@@ -47,8 +46,7 @@ impl FamilyConfig for Config {
         weights: &mut Weights<'_, B>,
         positions: usize,
     ) -> Result<Box<dyn Decoder<B>>> {
-        let ropes = vec![RotaryEmbedding::new(weights.backend, &base.rope, base.head_dim, positions)?];
-        let decoder = PreNormDecoder::load(base, weights, ropes, |weights, i, prefix| {
+        let decoder = PreNormDecoder::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
             PreNormLayer::load(weights, prefix, base, Attention::plain(base.heads(), i), true)
         })?;
         Ok(Box::new(decoder))

@@ -25,7 +25,8 @@ families! {
 
 /// What a family's configuration does.
 pub(crate) trait FamilyConfig {
-    /// Reads config.json; `base` is what nearly every decoder has, which the family may change.
+    /// Reads config.json; `base` is what nearly every decoder has, which the family may change and which is checked afterwards.
+    /// What the family has no code for it refuses: `check_plain` of [`json`](crate::config::json) knows what is usual.
     ///
     /// # Errors
     /// [`LoadError::Unsupported`], and [`LoadError::Config`] naming the key.

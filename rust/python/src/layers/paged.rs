@@ -109,6 +109,10 @@ impl Batch {
         let mut qkv = zeros(count.saturating_mul(padded))?;
         for (to, &row) in qkv.chunks_exact_mut(padded).zip(&self.rows) {
             to[..width].copy_from_slice(&q[row * width..][..width]);
+            // Devices take scales that are not negative.
+            if scale < 0.0 {
+                to[..width].iter_mut().for_each(|x| *x = -*x);
+            }
         }
         let qkv = backend.upload(&qkv, count, padded)?;
         let mut out = backend.tensor(count, width)?;
@@ -119,7 +123,7 @@ impl Batch {
             block_tables: &tables.entries,
             table_stride: tables.stride,
         };
-        Attention { scale, ..Attention::plain(heads, 0) }.attend(backend, &qkv, cache, &context, &mut out);
+        Attention { scale: scale.abs(), ..Attention::plain(heads, 0) }.attend(backend, &qkv, cache, &context, &mut out);
         let attended = download(backend, &out)?;
         let mut out = zeros(q.len())?;
         for (from, &row) in attended.chunks_exact(width).zip(&self.rows) {
