@@ -64,7 +64,7 @@ fn options_of_another_device_are_refused_unless_they_are_left_alone() {
         ("activation_bits", Given::Number(8)),
     ];
     let defaults = [("num_threads", Given::Nothing), ("isa", Given::Nothing), ("activation_bits", Given::Number(16))];
-    assert_eq!(option_names().count(), defaults.len());
+    assert!(defaults.iter().all(|&(field, _)| option_names().any(|name| name == field)));
     for name in names().filter(|&name| name != "cpu") {
         describe(name, &defaults).unwrap();
         for option in &given {
