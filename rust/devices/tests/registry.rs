@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use nanovllm_devices::{Error, Given, Options, names, open, option_names};
+use nanovllm_devices::{Error, Given, Options, ROWS, names, open, option_names};
 use nanovllm_model::Checkpoint;
 
 fn describe(device: &str, options: &[(&'static str, Given)]) -> Result<String, Error> {
@@ -64,7 +64,14 @@ fn options_of_another_device_are_refused_unless_they_are_left_alone() {
         ("activation_bits", Given::Number(8)),
     ];
     let defaults = [("num_threads", Given::Nothing), ("isa", Given::Nothing), ("activation_bits", Given::Number(16))];
-    assert!(defaults.iter().all(|&(field, _)| option_names().any(|name| name == field)));
+    let cpu = ROWS.iter().find(|row| row.name == "cpu").unwrap();
+    assert!(
+        cpu.options
+            .iter()
+            .map(|spec| (spec.name, &spec.default))
+            .eq(defaults.iter().map(|(name, value)| (*name, value)))
+    );
+    assert!(cpu.options.iter().all(|spec| option_names().any(|name| name == spec.name)));
     for name in names().filter(|&name| name != "cpu") {
         describe(name, &defaults).unwrap();
         for option in &given {

@@ -1,15 +1,17 @@
-//! A model without arithmetic, and the trouble it can make.
+//! The engine's model without arithmetic, and the trouble it can make.
 
-#![allow(clippy::unwrap_used)] // tests
 #![allow(unreachable_pub)] // a test file is a crate, this is not its interface
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, SampleRow};
+use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
 use nanovllm_model::{CausalLm, ModelInput, StepError};
 
-pub const VOCAB_SIZE: usize = 50;
+#[path = "../../../engine/tests/common/mod.rs"]
+mod mock;
+
+pub use mock::next_token;
 
 /// What a test sees and steers from outside the engine. Steps count from 1.
 #[derive(Debug, Default)]
@@ -33,55 +35,46 @@ impl Trouble {
     }
 }
 
-/// The token that follows `tokens`; the oracle of every test.
-pub fn next_token(tokens: &[u32]) -> u32 {
-    let hash = tokens.iter().fold(0xcbf29ce484222325_u64, |h, &t| (h ^ u64::from(t)).wrapping_mul(0x100000001b3));
-    ((hash >> 32) % VOCAB_SIZE as u64) as u32
-}
-
-/// The cache holds one token id a slot; a next token depends on all ids found through the block table.
+/// The engine's mock, but for the steps that go wrong.
 pub struct MockModel {
-    cache: Vec<u32>,
-    block_size: usize,
+    mock: Box<mock::MockModel>,
     trouble: Arc<Trouble>,
 }
 
 impl MockModel {
     pub fn new(trouble: Arc<Trouble>) -> Self {
-        Self { cache: Vec::new(), block_size: 0, trouble }
+        let (mock, _) = mock::MockModel::new();
+        Self { mock, trouble }
     }
 }
 
 impl CausalLm for MockModel {
     fn vocab_size(&self) -> usize {
-        VOCAB_SIZE
+        self.mock.vocab_size()
     }
 
     fn max_model_len(&self) -> usize {
-        usize::MAX
+        self.mock.max_model_len()
     }
 
     fn describe(&self) -> String {
-        "mock".to_owned()
+        self.mock.describe()
     }
 
     fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec {
-        let layers = vec![LayerCache::Full(KvHeads { num_kv_heads: 1, head_dim: 2 })];
-        KvCacheSpec { num_blocks, block_size, dtype: dtype.unwrap_or(DType::F32), layers }
+        self.mock.kv_cache_spec(num_blocks, block_size, dtype)
     }
 
     fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error> {
-        self.cache = vec![u32::MAX; spec.num_blocks * spec.block_size];
-        self.block_size = spec.block_size;
-        Ok(())
+        self.mock.allocate_kv_cache(spec)
     }
 
     fn step(
         &mut self,
         input: &ModelInput,
         rows: &[u32],
-        _: &[SampleRow<'_>],
-        _: &mut dyn FnMut() -> bool,
+        plan: &[SampleRow<'_>],
+        interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<u32>, StepError> {
         let step = self.trouble.steps.fetch_add(1, Ordering::SeqCst) + 1;
         if step == self.trouble.fail_at.load(Ordering::SeqCst) {
@@ -91,26 +84,16 @@ impl CausalLm for MockModel {
             // Without the hook's words on standard error.
             std::panic::resume_unwind(Box::new("on purpose"));
         }
-        for (row, &slot) in input.slot_mapping.iter().enumerate() {
-            self.cache[usize::try_from(slot).unwrap()] = input.input_ids[row];
-        }
-        let next = |row: u32| {
-            let s = input.cu_seqlens_q.partition_point(|&offset| offset <= row) - 1;
-            let table = &input.block_tables[s * input.table_stride..(s + 1) * input.table_stride];
-            let slot = |i: usize| table[i / self.block_size] as usize * self.block_size + i % self.block_size;
-            let tokens: Vec<u32> = (0..=input.positions[row as usize] as usize).map(|i| self.cache[slot(i)]).collect();
-            next_token(&tokens)
-        };
-        Ok(rows.iter().map(|&row| next(row)).collect())
+        self.mock.step(input, rows, plan, interrupted)
     }
 
     fn logits(
         &mut self,
-        _: &ModelInput,
-        _: &[u32],
-        _: &mut Vec<f32>,
-        _: &mut dyn FnMut() -> bool,
+        input: &ModelInput,
+        rows: &[u32],
+        out: &mut Vec<f32>,
+        interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<(), StepError> {
-        Ok(())
+        self.mock.logits(input, rows, out, interrupted)
     }
 }
