@@ -155,13 +155,21 @@ def test_attention(reference: Reference, device: str, data: st.DataObject, rng: 
 @given(data=st.data(), rng=rngs, rows=st.integers(1, 20))
 def test_mlp(reference: Reference, device: str, data: st.DataObject, rng: Rng, rows: int) -> None:
     dtype = data.draw(dtypes(reference))
-    # The error is measured beside the result, and a lone sum may cancel to nearly nothing.
-    sizes = st.integers(8 if dtype == FLOAT32 else 40, 70)
+    sizes = st.integers(1 if dtype == FLOAT32 else 40, 70)
     hidden, inner = data.draw(sizes), data.draw(sizes)
     module = qwen3.Qwen3MLP(hidden, inner, "silu", device=device)
     parameters = fill(module, rng, dtype)
     x = normal(rng, (rows, hidden), dtype)
-    check(reference, "linear", module(x), reference.qwen3.mlp(parameters, x))
+    got, expected = module(x), reference.qwen3.mlp(parameters, x)
+    if hidden >= 8:
+        check(reference, "linear", got, expected)
+    else:
+        # A few sums may cancel to a thousandth of their terms, which are what rounding is beside.
+        assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
+        gate, up = np.split(x.astype(np.float64) @ parameters["gate_up_proj.weight"].T.astype(np.float64), 2, axis=1)
+        terms = (gate / (1 + np.exp(-gate)) * up) ** 2 @ parameters["down_proj.weight"].T.astype(np.float64) ** 2
+        error = (got.astype(np.float64) - expected.astype(np.float64)) ** 2
+        assert error.sum() <= reference.tolerance("linear") / 1000 * terms.sum()
 
 
 @pytest.mark.parametrize("device", DEVICES)
