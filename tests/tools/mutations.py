@@ -171,12 +171,12 @@ MUTATIONS = (
 
 
 def copy_sources(to: Path) -> None:
-    """Copies the tracked files as they are."""
+    """Copies the tracked files as new ones: Cargo goes by age, and what it built last may be an earlier run's mutant."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S607
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).exists():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
+            shutil.copy(ROOT / name, to / name)
 
 
 def build(copy: Path) -> None:
