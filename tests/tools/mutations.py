@@ -171,7 +171,7 @@ MUTATIONS = (
 
 
 def copy_sources(to: Path) -> None:
-    """Copies the tracked files as new ones: Cargo goes by age, and what it built last may be an earlier run's mutant."""
+    """Copies the tracked files as new ones: Cargo goes by age, and what it built last may be an earlier mutant."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S607
     for name in filter(None, listed.decode().split("\0")):
         if (ROOT / name).exists():
