@@ -1,30 +1,11 @@
 //! The KV pool's books: which blocks are free, who shares the others, and which hold a known prefix.
 
+use crate::block_hash::compute_hash;
+use crate::errors::EngineError;
 use crate::free_list::FreeList;
-use crate::{EngineError, Sequence};
+use crate::sequence::Sequence;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use xxhash_rust::xxh64::Xxh64;
-
-mod checked;
-
-/// Hash of one full block given the hash of everything before it; see [`hash_tokens`].
-pub fn compute_hash(token_ids: &[u32], prefix: Option<u64>) -> u64 {
-    hash_tokens(token_ids.iter().map(|&id| i64::from(id)), prefix)
-}
-
-/// nano-vLLM's `compute_hash`: xxh64 with seed 0 over the prefix hash as 8 little-endian bytes, if there is one, then each
-/// token id as a little-endian 64-bit integer.
-pub fn hash_tokens(token_ids: impl IntoIterator<Item = i64>, prefix: Option<u64>) -> u64 {
-    let mut hasher = Xxh64::new(0);
-    if let Some(prefix) = prefix {
-        hasher.update(&prefix.to_le_bytes());
-    }
-    for id in token_ids {
-        hasher.update(&id.to_le_bytes());
-    }
-    hasher.digest()
-}
 
 /// One block of the KV pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -242,7 +223,7 @@ impl BlockManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SamplingParams;
+    use crate::sampling_params::SamplingParams;
 
     fn sequence(tokens: &[u32]) -> Sequence {
         Sequence::new(0, tokens.to_vec(), SamplingParams::default(), 2).unwrap()

@@ -1,6 +1,6 @@
 //! The engine's configuration.
 
-use crate::EngineError;
+use crate::errors::EngineError;
 use nanovllm_backend::DType;
 
 /// How the scheduler admits sequences.

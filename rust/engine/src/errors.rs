@@ -1,11 +1,9 @@
 //! What the engine refuses, and why.
 
-use crate::SamplingParamsError;
 use nanovllm_model::StepError;
 
 /// An error of the engine. The engine stays usable after every one of them.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum EngineError {
     /// A configuration value outside its range.
     #[error("{field} must be {expected}, got {got}")]
@@ -70,10 +68,10 @@ pub enum EngineError {
         got: usize,
     },
     /// A step asked for by hand of something that is not in the state for it, where nano-vLLM asserts or breaks.
-    #[error("{call} needs {needs}, got {got}")]
+    #[error("{method} needs {needs}, got {got}")]
     Precondition {
         /// The method.
-        call: &'static str,
+        method: &'static str,
         /// What must hold.
         needs: &'static str,
         /// What holds.
@@ -133,4 +131,15 @@ pub enum EngineError {
         /// Ids are below this.
         vocab_size: usize,
     },
+}
+
+/// Why sampling parameters are refused.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum SamplingParamsError {
+    /// NaN, negative, or infinite once it is a float32.
+    #[error("temperature must be finite and at least 0 (0 is greedy), got {0}")]
+    Temperature(f64),
+    /// Zero, with which nano-vLLM never stops.
+    #[error("max_tokens must be at least 1, got 0")]
+    MaxTokens,
 }

@@ -1,6 +1,6 @@
 //! Options by name, from whoever has them.
 
-use crate::SamplingParamsError;
+use crate::errors::SamplingParamsError;
 
 /// A request's options as a caller gives them: an object of Python's, the body of an HTTP request.
 ///

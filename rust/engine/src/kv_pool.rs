@@ -1,6 +1,8 @@
 //! How many blocks the KV pool has.
 
-use crate::{EngineConfig, EngineError, Memory};
+use crate::config::EngineConfig;
+use crate::errors::EngineError;
+use nanovllm_backend::Memory;
 
 /// `config.num_kvcache_blocks` when given; else the smallest of what `max_num_seqs` sequences of `max_model_len` tokens
 /// fill, `gpu_memory_utilization` of the memory not yet used, and half of it. `block_bytes` is one block over all layers.

@@ -1,6 +1,7 @@
 //! What an engine can take, known without the engine: requests are checked while it computes.
 
-use crate::{EngineError, SamplingParams};
+use crate::errors::EngineError;
+use crate::sampling_params::SamplingParams;
 
 /// The limits that a request must keep within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

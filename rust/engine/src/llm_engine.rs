@@ -1,8 +1,13 @@
 //! The engine: requests in, steps, and what each step gave them out.
 
-use crate::{
-    EngineConfig, EngineError, FinishReason, Memory, ModelRunner, RequestLimits, SamplingParams, Scheduler, Sequence,
-};
+use crate::config::EngineConfig;
+use crate::errors::EngineError;
+use crate::limits::RequestLimits;
+use crate::model_runner::ModelRunner;
+use crate::sampling_params::SamplingParams;
+use crate::scheduler::Scheduler;
+use crate::sequence::{FinishReason, Sequence};
+use nanovllm_backend::Memory;
 use nanovllm_model::CausalLm;
 
 /// A request's result.
@@ -75,8 +80,8 @@ pub struct EngineStats {
 /// Scheduler and model runner, driven step by step.
 pub struct LlmEngine {
     config: EngineConfig,
-    scheduler: Scheduler,
-    model_runner: ModelRunner,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) model_runner: ModelRunner,
     next_seq_id: u64,
     stats: EngineStats,
 }
@@ -122,30 +127,18 @@ impl LlmEngine {
         params: SamplingParams,
     ) -> Result<(), EngineError> {
         let seq = Sequence::new(seq_id, token_ids, params, self.config.kvcache_block_size)?;
-        self.add_sequence(seq)
+        self.limits().check(seq.token_ids(), &seq.params)?;
+        self.enqueue(seq)
     }
 
-    /// Queues a sequence made elsewhere.
-    ///
-    /// # Errors
-    /// As [`check_sequence`](Self::check_sequence).
-    pub fn add_sequence(&mut self, mut seq: Sequence) -> Result<(), EngineError> {
-        self.check_sequence(&seq)?;
+    /// Queues a sequence that keeps within the limits, and gives it its random stream.
+    pub(crate) fn enqueue(&mut self, mut seq: Sequence) -> Result<(), EngineError> {
         let seq_id = seq.seq_id;
         seq.noise_key = seq.params.noise_key(self.config.seed, self.stats.requests);
-        self.scheduler.add(seq)?;
+        self.scheduler.enqueue(seq)?;
         self.stats.requests += 1;
         self.next_seq_id = self.next_seq_id.max(seq_id.wrapping_add(1));
         Ok(())
-    }
-
-    /// Whether [`add_sequence`](Self::add_sequence) would take the sequence.
-    ///
-    /// # Errors
-    /// Those of [`add_request_with_id`](Self::add_request_with_id) and of [`Scheduler::check_add`].
-    pub fn check_sequence(&self, seq: &Sequence) -> Result<(), EngineError> {
-        self.limits().check(seq.token_ids(), &seq.params)?;
-        self.scheduler.check_add(seq)
     }
 
     /// What a request must keep within.
@@ -255,17 +248,7 @@ impl LlmEngine {
         &self.scheduler
     }
 
-    /// The scheduler, for a program that steps by hand: what finishes then is in [`Scheduler::take_finished`].
-    pub fn scheduler_mut(&mut self) -> &mut Scheduler {
-        &mut self.scheduler
-    }
-
-    /// The model runner, for a program that steps by hand.
-    pub fn model_runner_mut(&mut self) -> &mut ModelRunner {
-        &mut self.model_runner
-    }
-
-    /// The model and its last input.
+    /// The model with its KV cache.
     pub fn model_runner(&self) -> &ModelRunner {
         &self.model_runner
     }

@@ -1,20 +1,20 @@
 //! Runs one step on the model.
 
-mod by_hand;
-mod graphs;
-
-pub use graphs::{graph_batch_size, graph_batch_sizes};
-
-use crate::{EngineConfig, EngineError, Memory, Schedule, Sequence, StepInputs, num_kvcache_blocks};
-use nanovllm_backend::KvCacheSpec;
+use crate::config::EngineConfig;
+use crate::errors::EngineError;
+use crate::kv_pool::num_kvcache_blocks;
+use crate::prepare::StepInputs;
+use crate::scheduler::Schedule;
+use crate::sequence::Sequence;
+use nanovllm_backend::{KvCacheSpec, Memory};
 use nanovllm_model::CausalLm;
 
 /// Owns the model, its KV cache and the buffers of a step.
 pub struct ModelRunner {
-    model: Box<dyn CausalLm>,
+    pub(crate) model: Box<dyn CausalLm>,
     spec: KvCacheSpec,
     max_model_len: usize,
-    inputs: StepInputs,
+    pub(crate) inputs: StepInputs,
 }
 
 impl ModelRunner {
@@ -60,9 +60,9 @@ impl ModelRunner {
     }
 
     /// Computes the step that was laid out, and checks that the model chose a token of its vocabulary for each row that samples.
-    fn compute(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, EngineError> {
-        let StepInputs { input, rows, plan } = &self.inputs;
-        let token_ids = self.model.step(input, rows, plan, interrupted)?;
+    pub(crate) fn compute(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, EngineError> {
+        let StepInputs { input, rows, sample_rows } = &self.inputs;
+        let token_ids = self.model.step(input, rows, sample_rows, interrupted)?;
         let expected = rows.len();
         if token_ids.len() != expected {
             return Err(EngineError::TokenCount { expected, got: token_ids.len() });
@@ -79,23 +79,13 @@ impl ModelRunner {
         self.model.as_ref()
     }
 
-    /// The model, for callers that run it themselves ([`CausalLm::logits`]). They overwrite the cache rows they name.
-    pub fn model_mut(&mut self) -> &mut dyn CausalLm {
-        self.model.as_mut()
-    }
-
     /// Longest sequence it computes, in tokens: the configuration's limit within the model's.
     pub fn max_model_len(&self) -> usize {
         self.max_model_len
     }
 
-    /// The KV cache.
+    /// The number and size of the KV cache's blocks, and what each layer keeps in them.
     pub fn kv_cache_spec(&self) -> &KvCacheSpec {
         &self.spec
-    }
-
-    /// The input of the last step.
-    pub fn inputs(&self) -> &StepInputs {
-        &self.inputs
     }
 }

@@ -1,27 +1,25 @@
 //! From scheduled sequences to a model's input: nano-vLLM's `prepare_prefill`, `prepare_decode` and `prepare_sample`.
 
-mod checked;
-
-use crate::Sequence;
+use crate::sequence::Sequence;
 use nanovllm_backend::SampleRow;
 use nanovllm_model::ModelInput;
 
 /// One step's input in buffers that are reused from step to step.
 #[derive(Debug, Clone, Default)]
 pub struct StepInputs {
-    /// The ragged batch.
+    /// The rows that the model computes, sequence after sequence.
     pub input: ModelInput,
     /// Rows after which a token is chosen, ascending.
     pub rows: Vec<u32>,
-    /// How each of these tokens is chosen.
-    pub plan: Vec<SampleRow<'static>>,
+    /// How the token after each of `rows` is chosen.
+    pub sample_rows: Vec<SampleRow<'static>>,
 }
 
 impl StepInputs {
     /// Lays out the scheduled chunk of each sequence. Unlike nano-vLLM it always fills `block_tables` and `context_lens`:
     /// attention reads the cache through them whether or not there is a cached prefix.
     pub fn prepare_prefill<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
-        self.clear(true);
+        self.clear();
         let input = &mut self.input;
         for seq in seqs.clone() {
             let block_size = seq.block_size();
@@ -45,7 +43,7 @@ impl StepInputs {
 
     /// Lays out the newest token of each sequence.
     pub fn prepare_decode<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
-        self.clear(false);
+        self.clear();
         let input = &mut self.input;
         for seq in seqs.clone() {
             input.input_ids.push(seq.last_token());
@@ -61,7 +59,7 @@ impl StepInputs {
     }
 
     /// Lays out the blocks of each sequence, padded with -1 to the longest table.
-    fn prepare_block_tables<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
+    pub(crate) fn prepare_block_tables<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
         let stride = seqs.clone().map(|seq| seq.block_table.len()).max().unwrap_or(0);
         self.input.table_stride = stride;
         for (s, seq) in seqs.enumerate() {
@@ -70,31 +68,26 @@ impl StepInputs {
         }
     }
 
-    /// Says which sequences of the batch laid out before get a token, and how: those whose prompt this step finishes.
+    /// Has each sequence sample whose newest token this step computes; `seqs` are those that were laid out before.
     pub fn prepare_sample<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
         self.choose_after(seqs.map(|seq| (seq, seq.samples())));
     }
 
-    /// Has every sequence sample, as nano-vLLM does; the token of one whose prompt is not finished means nothing.
-    pub fn prepare_sample_all<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
-        self.choose_after(seqs.map(|seq| (seq, true)));
-    }
-
-    /// Chooses a token after the last row of each sequence that samples.
-    fn choose_after<'a>(&mut self, seqs: impl Iterator<Item = (&'a Sequence, bool)>) {
+    /// Has a token chosen after the last row of each sequence that comes with `true`.
+    pub(crate) fn choose_after<'a>(&mut self, seqs: impl Iterator<Item = (&'a Sequence, bool)>) {
         self.rows.clear();
-        self.plan.clear();
+        self.sample_rows.clear();
         for ((seq, samples), &end) in seqs.zip(self.input.cu_seqlens_q.iter().skip(1)) {
             if samples {
                 self.rows.push(end - 1);
-                self.plan.push(sample_row(seq));
+                self.sample_rows.push(sample_row(seq));
             }
         }
     }
 
-    fn clear(&mut self, is_prefill: bool) {
+    /// Empties the batch, so that a step can be laid out.
+    pub(crate) fn clear(&mut self) {
         let input = &mut self.input;
-        input.is_prefill = is_prefill;
         input.table_stride = 0;
         input.input_ids.clear();
         input.positions.clear();
@@ -103,32 +96,6 @@ impl StepInputs {
         input.context_lens.clear();
         input.slot_mapping.clear();
         input.block_tables.clear();
-    }
-
-    /// nano-vLLM's `cu_seqlens_k`: offsets of the keys each sequence attends to.
-    pub fn cu_seqlens_k(&self) -> impl Iterator<Item = u64> + '_ {
-        let offsets = self.input.context_lens.iter().scan(0, |total, &len| {
-            *total += u64::from(len);
-            Some(*total)
-        });
-        std::iter::once(0).chain(offsets)
-    }
-
-    /// The most rows a sequence brings.
-    pub fn max_seqlen_q(&self) -> u32 {
-        self.input.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
-    }
-
-    /// The most keys a sequence attends to.
-    pub fn max_seqlen_k(&self) -> u32 {
-        self.input.context_lens.iter().copied().max().unwrap_or(0)
-    }
-
-    /// Whether some keys were computed in an earlier step: nano-vLLM's `cu_seqlens_k[-1] > cu_seqlens_q[-1]`, when it passes
-    /// block tables to a prefill.
-    pub fn has_prefix_cache(&self) -> bool {
-        let keys: u64 = self.input.context_lens.iter().map(|&len| u64::from(len)).sum();
-        keys > self.input.input_ids.len() as u64
     }
 }
 

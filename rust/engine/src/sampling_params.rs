@@ -3,7 +3,8 @@
 //! A new option is a field here with its default, its line in [`SamplingParams::read`] and its check in
 //! [`SamplingParams::validate`]; a field of Python's dataclass; and the code that honours it.
 
-use crate::FieldSource;
+use crate::errors::SamplingParamsError;
+use crate::fields::FieldSource;
 
 /// Sampling parameters of a request; nano-vLLM's fields, with greedy decoding and a seed added.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,18 +24,6 @@ impl Default for SamplingParams {
     fn default() -> Self {
         Self { temperature: 1.0, max_tokens: 64, ignore_eos: false, seed: None }
     }
-}
-
-/// Why sampling parameters are refused.
-#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SamplingParamsError {
-    /// NaN, negative, or infinite once it is a float32.
-    #[error("temperature must be finite and at least 0 (0 is greedy), got {0}")]
-    Temperature(f64),
-    /// Zero, with which nano-vLLM never stops.
-    #[error("max_tokens must be at least 1, got 0")]
-    MaxTokens,
 }
 
 impl SamplingParams {

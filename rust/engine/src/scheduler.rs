@@ -6,10 +6,11 @@
 //! larger than the pool: nano-vLLM dies there, here that sequence finishes with [`FinishReason::Length`]. Otherwise a
 //! step prefills a chunk or appends tokens, and a completed prefill appends one too, so preemption cannot cycle.
 
-mod by_hand;
-
-use crate::slab::{Slab, Slot};
-use crate::{BlockManager, EngineConfig, EngineError, FinishReason, SchedulingPolicy, Sequence, SequenceStatus};
+use crate::block_manager::BlockManager;
+use crate::config::{EngineConfig, SchedulingPolicy};
+use crate::errors::EngineError;
+use crate::sequence::{FinishReason, Sequence, SequenceStatus};
+use crate::slab::{Key, Slab};
 use std::collections::{HashMap, VecDeque};
 
 /// What [`Scheduler::schedule`] decided; the sequences are in [`Scheduler::scheduled`].
@@ -25,24 +26,27 @@ pub struct Schedule {
     pub num_cached_tokens: usize,
 }
 
-/// Owns the sequences and the KV pool's books; queues hold slots.
+/// Owns the sequences until they finish, and the KV pool's books.
 #[derive(Debug)]
 pub struct Scheduler {
-    max_num_seqs: usize,
-    max_num_batched_tokens: usize,
+    pub(crate) max_num_seqs: usize,
+    pub(crate) max_num_batched_tokens: usize,
     max_model_len: usize,
-    eos: Vec<u32>,
+    pub(crate) eos: Vec<u32>,
     policy: SchedulingPolicy,
-    block_manager: BlockManager,
-    seqs: Slab,
-    slots: HashMap<u64, Slot>,
-    waiting: VecDeque<Slot>,
-    running: VecDeque<Slot>,
-    /// The step under way, in order; empty between steps.
-    batch: Vec<Slot>,
-    schedule: Schedule,
-    /// The head of the step under way continues a prefill begun earlier.
+    pub(crate) block_manager: BlockManager,
+    pub(crate) seqs: Slab,
+    /// The key of each sequence that waits or runs, by sequence id.
+    pub(crate) keys: HashMap<u64, Key>,
+    pub(crate) waiting: VecDeque<Key>,
+    pub(crate) running: VecDeque<Key>,
+    /// The sequences of the step under way, in order; empty between steps.
+    pub(crate) batch: Vec<Key>,
+    /// What was decided for the step under way.
+    pub(crate) schedule: Schedule,
+    /// Whether the first sequence of the step under way continues a prefill that an earlier step began.
     resumes_prefill: bool,
+    /// Sequences that have finished and were not taken yet.
     finished: Vec<Sequence>,
     num_preemptions: u64,
 }
@@ -62,7 +66,7 @@ impl Scheduler {
             policy: config.policy,
             block_manager: BlockManager::new(num_blocks, config.kvcache_block_size)?,
             seqs: Slab::default(),
-            slots: HashMap::new(),
+            keys: HashMap::new(),
             waiting: VecDeque::new(),
             running: VecDeque::new(),
             batch: Vec::new(),
@@ -73,22 +77,20 @@ impl Scheduler {
         })
     }
 
-    /// Queues a sequence, as nano-vLLM does: one that the pool can never hold is accepted and finishes with
-    /// [`FinishReason::Length`]; [`RequestLimits::check`](crate::RequestLimits::check) tells beforehand.
+    /// Queues a new sequence, which was made for the pool's block size: nano-vLLM's `add`. One that the pool can never hold is
+    /// accepted and finishes with [`FinishReason::Length`]; [`RequestLimits::check`](crate::RequestLimits::check) tells
+    /// beforehand.
     ///
     /// # Errors
-    /// As [`check_add`](Self::check_add).
-    pub fn add(&mut self, mut seq: Sequence) -> Result<(), EngineError> {
-        self.check_add(&seq)?;
-        // Whatever a program has set by hand: it waits, and nothing of it is computed.
-        seq.status = SequenceStatus::Waiting;
-        seq.is_prefill = true;
-        seq.num_cached_tokens = 0;
-        seq.num_scheduled_tokens = 0;
+    /// [`EngineError::DuplicateSeqId`] for an id that a sequence of this scheduler has.
+    pub(crate) fn enqueue(&mut self, seq: Sequence) -> Result<(), EngineError> {
         let seq_id = seq.seq_id;
-        let slot = self.seqs.insert(seq);
-        self.slots.insert(seq_id, slot);
-        self.waiting.push_back(slot);
+        if self.get(seq_id).is_some() {
+            return Err(EngineError::DuplicateSeqId(seq_id));
+        }
+        let key = self.seqs.insert(seq);
+        self.keys.insert(seq_id, key);
+        self.waiting.push_back(key);
         Ok(())
     }
 
@@ -105,23 +107,23 @@ impl Scheduler {
             if !self.batch.is_empty() {
                 break;
             }
-            // nano-vLLM's `assert scheduled_seqs`; the head is larger than the pool (see the module's words on progress).
-            let Some(slot) = self.waiting.pop_front() else { break };
-            self.finish(slot, FinishReason::Length);
+            // nano-vLLM's `assert scheduled_seqs` fails here: the head is larger than the pool, as said at the head of this file.
+            let Some(key) = self.waiting.pop_front() else { break };
+            self.finish(key, FinishReason::Length);
         }
         self.schedule.num_seqs = self.batch.len();
         self.schedule
     }
 
     fn schedule_prefill(&mut self) {
-        while let Some(&slot) = self.waiting.front()
+        while let Some(&key) = self.waiting.front()
             && self.may_admit()
         {
             let remaining = self.max_num_batched_tokens - self.schedule.num_tokens;
             if remaining == 0 {
                 break;
             }
-            let seq = &mut self.seqs[slot];
+            let seq = &mut self.seqs[key];
             let is_new = seq.block_table.is_empty();
             let num_cached_blocks = if is_new {
                 match self.block_manager.can_allocate(seq) {
@@ -130,7 +132,7 @@ impl Scheduler {
                         && seq.num_blocks() > self.block_manager.num_blocks() =>
                     {
                         self.waiting.pop_front();
-                        self.finish(slot, FinishReason::Length);
+                        self.finish(key, FinishReason::Length);
                         continue;
                     }
                     None => break,
@@ -159,9 +161,9 @@ impl Scheduler {
             if seq.samples() {
                 seq.status = SequenceStatus::Running;
                 self.waiting.pop_front();
-                self.running.push_back(slot);
+                self.running.push_back(key);
             }
-            self.batch.push(slot);
+            self.batch.push(key);
         }
         self.schedule.is_prefill = !self.batch.is_empty();
     }
@@ -176,26 +178,26 @@ impl Scheduler {
 
     fn schedule_decode(&mut self) {
         while self.batch.len() < self.max_num_seqs
-            && let Some(slot) = self.running.pop_front()
+            && let Some(key) = self.running.pop_front()
         {
-            if self.append_or_preempt(slot) {
-                let seq = &mut self.seqs[slot];
+            if self.append_or_preempt(key) {
+                let seq = &mut self.seqs[key];
                 seq.num_scheduled_tokens = 1;
                 seq.is_prefill = false;
-                self.batch.push(slot);
+                self.batch.push(key);
             }
         }
         self.schedule.num_tokens = self.batch.len();
-        for &slot in self.batch.iter().rev() {
-            self.running.push_front(slot);
+        for &key in self.batch.iter().rev() {
+            self.running.push_front(key);
         }
     }
 
     /// Makes room for one more token of the sequence: preempts from the tail of the running queue, itself last.
-    fn append_or_preempt(&mut self, slot: Slot) -> bool {
-        while !self.block_manager.may_append(&mut self.seqs[slot]) {
+    fn append_or_preempt(&mut self, key: Key) -> bool {
+        while !self.block_manager.may_append(&mut self.seqs[key]) {
             let Some(victim) = self.running.pop_back() else {
-                self.preempt(slot);
+                self.preempt(key);
                 return false;
             };
             self.preempt(victim);
@@ -203,12 +205,13 @@ impl Scheduler {
         true
     }
 
-    fn preempt(&mut self, slot: Slot) {
-        let seq = &mut self.seqs[slot];
+    /// Takes a sequence's blocks and puts it at the head of the waiting queue; it is in neither queue when this is called.
+    pub(crate) fn preempt(&mut self, key: Key) {
+        let seq = &mut self.seqs[key];
         seq.status = SequenceStatus::Waiting;
         seq.is_prefill = true;
         self.block_manager.deallocate(seq);
-        self.waiting.push_front(slot);
+        self.waiting.push_front(key);
         self.num_preemptions += 1;
     }
 
@@ -225,8 +228,8 @@ impl Scheduler {
         let batch = std::mem::take(&mut self.batch);
         let num_finished = self.finished.len();
         let mut token_ids = token_ids.iter();
-        for &slot in &batch {
-            let seq = &mut self.seqs[slot];
+        for &key in &batch {
+            let seq = &mut self.seqs[key];
             let samples = seq.samples();
             self.block_manager.hash_blocks(seq);
             seq.num_cached_tokens += seq.num_scheduled_tokens;
@@ -234,13 +237,13 @@ impl Scheduler {
             if samples && let Some(&token_id) = token_ids.next() {
                 seq.append_token(token_id);
                 if let Some(reason) = finish_reason(seq, &self.eos, self.max_model_len) {
-                    self.finish(slot, reason);
+                    self.finish(key, reason);
                 }
             }
         }
         if self.finished.len() > num_finished {
-            // A finished sequence's slot is vacant, and a vacant sequence waits; every slot in this queue runs otherwise.
-            self.running.retain(|&slot| self.seqs[slot].status == SequenceStatus::Running);
+            // The key of a sequence that has just finished finds a vacant one, which waits; all others in this queue run.
+            self.running.retain(|&key| self.seqs[key].status == SequenceStatus::Running);
         }
         self.batch = batch;
         self.close_step();
@@ -253,8 +256,8 @@ impl Scheduler {
     /// What the cache holds in the rows of the failed step does not matter: they are computed again before they are read.
     pub fn rollback(&mut self) {
         let batch = std::mem::take(&mut self.batch);
-        for (i, &slot) in batch.iter().enumerate().rev() {
-            let seq = &mut self.seqs[slot];
+        for (i, &key) in batch.iter().enumerate().rev() {
+            let seq = &mut self.seqs[key];
             seq.num_scheduled_tokens = 0;
             if !self.schedule.is_prefill {
                 self.block_manager.undo_append(seq);
@@ -263,7 +266,7 @@ impl Scheduler {
             if seq.status == SequenceStatus::Running {
                 seq.status = SequenceStatus::Waiting;
                 self.running.pop_back();
-                self.waiting.push_front(slot);
+                self.waiting.push_front(key);
             }
             if i > 0 || !self.resumes_prefill {
                 self.block_manager.deallocate(seq);
@@ -282,17 +285,17 @@ impl Scheduler {
         self.resumes_prefill = false;
     }
 
-    fn finish(&mut self, slot: Slot, reason: FinishReason) {
-        let mut seq = self.detach(slot);
+    fn finish(&mut self, key: Key, reason: FinishReason) {
+        let mut seq = self.detach(key);
         seq.status = SequenceStatus::Finished;
         seq.finish_reason = Some(reason);
         self.finished.push(seq);
     }
 
-    /// Takes a sequence out of everything but the queues; it holds no blocks afterwards.
-    fn detach(&mut self, slot: Slot) -> Sequence {
-        let mut seq = self.seqs.remove(slot);
-        self.slots.remove(&seq.seq_id);
+    /// Takes a sequence and its blocks out of the scheduler; whoever calls this takes its key out of the queues.
+    fn detach(&mut self, key: Key) -> Sequence {
+        let mut seq = self.seqs.remove(key);
+        self.keys.remove(&seq.seq_id);
         self.block_manager.deallocate(&mut seq);
         seq.num_scheduled_tokens = 0;
         seq
@@ -304,11 +307,11 @@ impl Scheduler {
         if let Some(at) = self.finished.iter().position(|seq| seq.seq_id == seq_id) {
             return Some(self.finished.remove(at));
         }
-        let slot = *self.slots.get(&seq_id)?;
+        let key = *self.keys.get(&seq_id)?;
         self.rollback();
-        self.waiting.retain(|&other| other != slot);
-        self.running.retain(|&other| other != slot);
-        Some(self.detach(slot))
+        self.waiting.retain(|&other| other != key);
+        self.running.retain(|&other| other != key);
+        Some(self.detach(key))
     }
 
     /// The sequences that have finished since the last call, in order.
@@ -328,15 +331,15 @@ impl Scheduler {
 
     /// A sequence by id: waiting, running, or finished and not taken yet.
     pub fn get(&self, seq_id: u64) -> Option<&Sequence> {
-        match self.slots.get(&seq_id) {
-            Some(&slot) => Some(&self.seqs[slot]),
+        match self.keys.get(&seq_id) {
+            Some(&key) => Some(&self.seqs[key]),
             None => self.finished.iter().find(|seq| seq.seq_id == seq_id),
         }
     }
 
     /// The sequences of the step under way, in order.
     pub fn scheduled(&self) -> impl ExactSizeIterator<Item = &Sequence> + Clone {
-        self.batch.iter().map(|&slot| &self.seqs[slot])
+        self.batch.iter().map(|&key| &self.seqs[key])
     }
 
     /// Sequences of the step under way that get a token from it.
@@ -346,12 +349,12 @@ impl Scheduler {
 
     /// The waiting queue.
     pub fn waiting(&self) -> impl ExactSizeIterator<Item = &Sequence> + Clone {
-        self.waiting.iter().map(|&slot| &self.seqs[slot])
+        self.waiting.iter().map(|&key| &self.seqs[key])
     }
 
     /// The running queue.
     pub fn running(&self) -> impl ExactSizeIterator<Item = &Sequence> + Clone {
-        self.running.iter().map(|&slot| &self.seqs[slot])
+        self.running.iter().map(|&key| &self.seqs[key])
     }
 
     /// The KV pool's books.

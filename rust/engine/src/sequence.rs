@@ -1,6 +1,8 @@
 //! One request's tokens and where its keys and values are.
 
-use crate::{EngineError, SamplingParams, compute_hash};
+use crate::block_hash::compute_hash;
+use crate::errors::EngineError;
+use crate::sampling_params::SamplingParams;
 
 /// Where a sequence stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,20 +57,15 @@ pub struct Sequence {
     pub finish_reason: Option<FinishReason>,
     /// Tokens the prefix cache spared when it was first admitted.
     pub prefix_cache_hit: Option<usize>,
-    token_ids: Vec<u32>,
-    /// What is known instead of `token_ids` in a copy made for decoding.
-    tail: Option<Tail>,
-    num_prompt_tokens: usize,
-    block_size: usize,
+    /// Prompt and completion. As in nano-vLLM their number and the newest of them have fields of their own, so that a
+    /// sequence can be decoded without the others.
+    pub(crate) token_ids: Vec<u32>,
+    pub(crate) num_tokens: usize,
+    pub(crate) last_token: u32,
+    pub(crate) num_prompt_tokens: usize,
+    pub(crate) block_size: usize,
     /// Chained hashes of the leading full blocks: tokens are only ever appended, so one never changes once computed.
-    prefix_hashes: Vec<u64>,
-}
-
-/// The newest token and the number of all, where the others are not known.
-#[derive(Debug, Clone, Copy)]
-struct Tail {
-    num_tokens: usize,
-    last_token: u32,
+    pub(crate) prefix_hashes: Vec<u64>,
 }
 
 impl Sequence {
@@ -82,38 +79,23 @@ impl Sequence {
         params: SamplingParams,
         block_size: usize,
     ) -> Result<Self, EngineError> {
-        if token_ids.is_empty() {
-            return Err(EngineError::EmptyPrompt);
-        }
+        let Some(&last_token) = token_ids.last() else { return Err(EngineError::EmptyPrompt) };
         check_block_size(block_size)?;
-        let num_prompt_tokens = token_ids.len();
-        let noise_key = params.noise_key(0, seq_id);
-        Ok(Self { seq_id, params, noise_key, token_ids, num_prompt_tokens, block_size, ..Self::vacant() })
+        let num_tokens = token_ids.len();
+        Ok(Self {
+            seq_id,
+            noise_key: params.noise_key(0, seq_id),
+            params,
+            token_ids,
+            num_tokens,
+            last_token,
+            num_prompt_tokens: num_tokens,
+            block_size,
+            ..Self::vacant()
+        })
     }
 
-    /// One of whose tokens only the newest is known.
-    pub(crate) fn with_last_token(
-        num_tokens: usize,
-        last_token: u32,
-        params: SamplingParams,
-        block_size: usize,
-    ) -> Result<Self, EngineError> {
-        if num_tokens == 0 {
-            return Err(EngineError::EmptyPrompt);
-        }
-        check_block_size(block_size)?;
-        let tail = Some(Tail { num_tokens, last_token });
-        Ok(Self { params, tail, num_prompt_tokens: num_tokens, block_size, ..Self::vacant() })
-    }
-
-    /// A copy that knows the newest token alone.
-    pub(crate) fn clone_without_tokens(&self) -> Self {
-        let tail = Some(Tail { num_tokens: self.num_tokens(), last_token: self.last_token() });
-        let (params, block_table) = (self.params.clone(), self.block_table.clone());
-        Self { params, tail, block_table, token_ids: Vec::new(), prefix_hashes: Vec::new(), ..*self }
-    }
-
-    /// What an empty slot of the slab holds: nothing, on no heap.
+    /// A sequence without tokens, which owns no heap memory: what a free place of the slab holds.
     pub(crate) fn vacant() -> Self {
         Self {
             seq_id: 0,
@@ -127,7 +109,8 @@ impl Sequence {
             finish_reason: None,
             prefix_cache_hit: None,
             token_ids: Vec::new(),
-            tail: None,
+            num_tokens: 0,
+            last_token: 0,
             num_prompt_tokens: 0,
             block_size: 2,
             prefix_hashes: Vec::new(),
@@ -151,7 +134,7 @@ impl Sequence {
 
     /// Tokens in prompt and completion.
     pub fn num_tokens(&self) -> usize {
-        self.tail.map_or(self.token_ids.len(), |tail| tail.num_tokens)
+        self.num_tokens
     }
 
     /// Tokens in the prompt.
@@ -161,40 +144,17 @@ impl Sequence {
 
     /// Tokens generated so far.
     pub fn num_completion_tokens(&self) -> usize {
-        self.num_tokens() - self.num_prompt_tokens
+        self.num_tokens - self.num_prompt_tokens
     }
 
     /// The newest token.
     pub fn last_token(&self) -> u32 {
-        self.tail.map_or_else(|| self.token_ids.last().copied().unwrap_or_default(), |tail| tail.last_token)
+        self.last_token
     }
 
     /// Whether it is done.
     pub fn is_finished(&self) -> bool {
         self.status == SequenceStatus::Finished
-    }
-
-    /// Whether all its tokens are known, as they are unless it came from a [`SequenceState`](crate::SequenceState) for
-    /// decoding.
-    pub fn has_tokens(&self) -> bool {
-        self.tail.is_none()
-    }
-
-    pub(crate) fn set_num_prompt_tokens(&mut self, num_prompt_tokens: usize) {
-        self.num_prompt_tokens = num_prompt_tokens;
-    }
-
-    /// Cuts it into blocks of another size.
-    ///
-    /// # Errors
-    /// [`EngineError::Config`] for a size below 2.
-    pub fn set_block_size(&mut self, block_size: usize) -> Result<(), EngineError> {
-        if block_size != self.block_size {
-            check_block_size(block_size)?;
-            self.block_size = block_size;
-            self.prefix_hashes.clear();
-        }
-        Ok(())
     }
 
     /// Tokens in a block.
@@ -230,10 +190,9 @@ impl Sequence {
 
     /// Appends a generated token.
     pub fn append_token(&mut self, token_id: u32) {
-        match &mut self.tail {
-            Some(tail) => *tail = Tail { num_tokens: tail.num_tokens.saturating_add(1), last_token: token_id },
-            None => self.token_ids.push(token_id),
-        }
+        self.token_ids.push(token_id);
+        self.num_tokens += 1;
+        self.last_token = token_id;
     }
 
     /// Whether this step computes its newest token, so that the next one is sampled.
@@ -242,7 +201,7 @@ impl Sequence {
     }
 }
 
-fn check_block_size(block_size: usize) -> Result<(), EngineError> {
+pub(crate) fn check_block_size(block_size: usize) -> Result<(), EngineError> {
     if block_size < 2 {
         let (field, expected) = ("kvcache_block_size", "at least 2");
         return Err(EngineError::Config { field, expected, got: block_size.to_string() });

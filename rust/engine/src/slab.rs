@@ -1,44 +1,45 @@
-//! Storage of live sequences: stable indices for the queues, slots reused.
+//! Storage of live sequences. A sequence keeps its place for as long as it lives, so the scheduler's queues hold keys of one
+//! word instead of sequences; places of sequences that have left are used again.
 
-use crate::Sequence;
+use crate::sequence::Sequence;
 use std::ops::{Index, IndexMut};
 
-/// Index of a live sequence.
-pub(crate) type Slot = usize;
+/// Refers to a live sequence.
+pub(crate) type Key = usize;
 
-/// Sequences by slot. An empty slot holds a vacant sequence, which owns no heap memory.
+/// Sequences by key. A free place holds [`Sequence::vacant`], which owns no heap memory.
 #[derive(Debug, Default)]
 pub(crate) struct Slab {
     entries: Vec<Sequence>,
-    vacant: Vec<Slot>,
+    vacant: Vec<Key>,
 }
 
 impl Slab {
-    pub(crate) fn insert(&mut self, seq: Sequence) -> Slot {
-        if let Some(slot) = self.vacant.pop() {
-            self.entries[slot] = seq;
-            return slot;
+    pub(crate) fn insert(&mut self, seq: Sequence) -> Key {
+        if let Some(key) = self.vacant.pop() {
+            self.entries[key] = seq;
+            return key;
         }
         self.entries.push(seq);
         self.entries.len() - 1
     }
 
-    /// Takes a live sequence out; its slot may be handed out again.
-    pub(crate) fn remove(&mut self, slot: Slot) -> Sequence {
-        self.vacant.push(slot);
-        std::mem::replace(&mut self.entries[slot], Sequence::vacant())
+    /// Takes a live sequence out; its key may be handed out again.
+    pub(crate) fn remove(&mut self, key: Key) -> Sequence {
+        self.vacant.push(key);
+        std::mem::replace(&mut self.entries[key], Sequence::vacant())
     }
 }
 
-impl Index<Slot> for Slab {
+impl Index<Key> for Slab {
     type Output = Sequence;
-    fn index(&self, slot: Slot) -> &Sequence {
-        &self.entries[slot]
+    fn index(&self, key: Key) -> &Sequence {
+        &self.entries[key]
     }
 }
 
-impl IndexMut<Slot> for Slab {
-    fn index_mut(&mut self, slot: Slot) -> &mut Sequence {
-        &mut self.entries[slot]
+impl IndexMut<Key> for Slab {
+    fn index_mut(&mut self, key: Key) -> &mut Sequence {
+        &mut self.entries[key]
     }
 }

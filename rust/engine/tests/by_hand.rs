@@ -86,7 +86,6 @@ fn what_is_not_a_step_of_this_cache_is_refused() {
 #[test]
 fn arrays_that_do_not_fit_are_refused() {
     let good = ModelInput {
-        is_prefill: true,
         input_ids: vec![1, 2, 3],
         positions: vec![4, 5, 0],
         cu_seqlens_q: vec![0, 2, 3],
@@ -125,7 +124,6 @@ fn arrays_that_do_not_fit_are_refused() {
         slot_mapping: vec![4, 4],
         block_tables: vec![1, 1],
         table_stride: 1,
-        ..ModelInput::default()
     };
     assert!(matches!(runner().check_input(&twice), Err(EngineError::Precondition { .. })));
 }

@@ -164,7 +164,7 @@ impl<'a> Replay<'a> {
         inputs.prepare_sample(self.scheduler.scheduled());
         assert_eq!(inputs.rows.len(), self.scheduler.num_sampling());
         let input = &inputs.input;
-        assert_eq!((input.is_prefill, input.num_seqs()), (is_prefill, self.scheduler.scheduled().len()));
+        assert_eq!(input.num_seqs(), self.scheduler.scheduled().len());
         let tables: Vec<&[i32]> = input.block_tables.chunks(input.table_stride).collect();
         assert_eq!(tables.len(), input.num_seqs());
         if !is_prefill {

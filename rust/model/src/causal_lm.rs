@@ -8,8 +8,6 @@ use nanovllm_backend::{DType, Error, KvCacheSpec, Memory, SampleRow};
 /// cache. A decode step is the case of one row a sequence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelInput {
-    /// True for a prefill step.
-    pub is_prefill: bool,
     /// Token ids, `[rows]`.
     pub input_ids: Vec<u32>,
     /// Position of each row in its sequence, `[rows]`.

@@ -66,7 +66,6 @@ mod tests {
     fn slices_keep_each_row_at_its_position() {
         // Three sequences: rows at positions 4..7, 0..5 and 9..10.
         let input = ModelInput {
-            is_prefill: true,
             input_ids: (0..9).collect(),
             positions: vec![4, 5, 6, 0, 1, 2, 3, 4, 9],
             cu_seqlens_q: vec![0, 3, 8, 9],

@@ -39,7 +39,7 @@ impl Pool {
     fn with_own<R: Send>(
         &self,
         seq: &Bound<'_, PySequence>,
-        call: &'static str,
+        method: &'static str,
         work: impl FnOnce(&mut BlockManager, &mut Sequence) -> Result<R, EngineError> + Send,
     ) -> PyResult<R> {
         sync_block_size(seq)?;
@@ -48,7 +48,7 @@ impl Pool {
             Place::Owned(seq) => work(pool, seq),
             Place::Held(..) => {
                 let got = "one whose blocks a scheduler manages".to_owned();
-                Err(EngineError::Precondition { call, needs: "a sequence of the caller's", got })
+                Err(EngineError::Precondition { method, needs: "a sequence of the caller's", got })
             }
         })?;
         result.map_err(engine_error)

@@ -205,7 +205,7 @@ pub(crate) fn add(py: Python<'_>, home: &Home, cell: &Arc<Cell>, object: Py<PyAn
         let mut place = cell.lock();
         let Place::Owned(seq) = &mut *place else {
             let got = "one that a scheduler holds".to_owned();
-            return Some(Err(EngineError::Precondition { call: "add", needs: "a new sequence", got }));
+            return Some(Err(EngineError::Precondition { method: "add", needs: "a new sequence", got }));
         };
         // Class and pool may differ in block size where a process has several engines; without blocks it does not matter.
         let sized = if seq.block_table.is_empty() { seq.set_block_size(block_size) } else { Ok(()) };

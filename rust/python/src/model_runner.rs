@@ -205,7 +205,6 @@ fn scattered_blocks(needed: usize, total: usize) -> Vec<i32> {
 fn chunk_input(ids: &[u32], range: std::ops::Range<usize>, blocks: &[i32], block_size: usize) -> ModelInput {
     let slot = |position: usize| blocks[position / block_size] * block_size as i32 + (position % block_size) as i32;
     ModelInput {
-        is_prefill: range.start == 0 || range.len() > 1,
         input_ids: ids[range.clone()].to_vec(),
         positions: range.clone().map(|position| position as u32).collect(),
         cu_seqlens_q: vec![0, range.len() as u32],

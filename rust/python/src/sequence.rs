@@ -150,7 +150,7 @@ impl PySequence {
         let block = read_blocks(slf, |seq| {
             let block = index.and_then(|i| usize::try_from(i).ok()).filter(|&i| i < seq.num_blocks());
             block.map(|i| seq.block(i).to_vec()).ok_or_else(|| EngineError::Precondition {
-                call: "block",
+                method: "block",
                 needs: "an index of a block",
                 got: format!("{i} of {}", seq.num_blocks()),
             })
@@ -267,7 +267,7 @@ impl PySequence {
     /// Appends a generated token.
     fn append_token(&self, token_id: &Bound<'_, PyAny>) -> PyResult<()> {
         let token_id = unsigned_below(token_id, "token_id", u32::MAX)?;
-        self.write("its tokens", |seq| seq.append_token(token_id))
+        self.write("its tokens", |seq| seq.append_by_hand(token_id))
     }
 
     fn __getstate__<'py>(&self, py: Python<'py>) -> PyResult<pickle::State<'py>> {

@@ -53,16 +53,7 @@ impl StepArrays {
         };
         let block_tables = tables.into_iter().flat_map(pad).collect();
         let slot_mapping = self.slot_mapping;
-        Ok(ModelInput {
-            is_prefill,
-            input_ids,
-            positions,
-            cu_seqlens_q,
-            context_lens,
-            slot_mapping,
-            block_tables,
-            table_stride,
-        })
+        Ok(ModelInput { input_ids, positions, cu_seqlens_q, context_lens, slot_mapping, block_tables, table_stride })
     }
 }
 

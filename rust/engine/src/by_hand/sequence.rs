@@ -1,6 +1,9 @@
-//! What nano-vLLM pickles of a sequence for another process: tokens and blocks, without id, status or sampling parameters.
+//! Sequences whose fields a program sets by hand, and what nano-vLLM pickles of one for another process: tokens and blocks,
+//! without id, status or sampling parameters.
 
-use crate::{EngineError, SamplingParams, Sequence};
+use crate::errors::EngineError;
+use crate::sampling_params::SamplingParams;
+use crate::sequence::{Sequence, SequenceStatus, check_block_size};
 
 /// The tokens of a [`SequenceState`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,31 +17,28 @@ pub enum StateTokens {
 /// nano-vLLM's `Sequence.__getstate__`, field for field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequenceState {
-    /// Prompt and completion.
+    /// Tokens in prompt and completion.
     pub num_tokens: usize,
-    /// The prompt alone.
+    /// Tokens in the prompt.
     pub num_prompt_tokens: usize,
     /// Tokens whose keys and values are in the cache.
     pub num_cached_tokens: usize,
-    /// Tokens of the step under way.
+    /// Tokens that the step under way computes.
     pub num_scheduled_tokens: usize,
     /// The blocks in order.
     pub block_table: Vec<u32>,
-    /// All tokens or the newest.
+    /// All tokens, or the newest.
     pub tokens: StateTokens,
 }
 
 impl Sequence {
     /// What a model runner in another process needs: everything for a prefill, the newest token for decoding.
     pub fn state(&self) -> SequenceState {
-        let tokens = if self.is_prefill {
-            StateTokens::All(self.token_ids().to_vec())
-        } else {
-            StateTokens::Last(self.last_token())
-        };
+        let tokens =
+            if self.is_prefill { StateTokens::All(self.token_ids.clone()) } else { StateTokens::Last(self.last_token) };
         SequenceState {
-            num_tokens: self.num_tokens(),
-            num_prompt_tokens: self.num_prompt_tokens(),
+            num_tokens: self.num_tokens,
+            num_prompt_tokens: self.num_prompt_tokens,
             num_cached_tokens: self.num_cached_tokens,
             num_scheduled_tokens: self.num_scheduled_tokens,
             block_table: self.block_table.clone(),
@@ -46,8 +46,8 @@ impl Sequence {
         }
     }
 
-    /// The sequence a state describes, with id 0 and default sampling parameters. Of one made for decoding the earlier tokens are
-    /// not known: [`token_ids`](Self::token_ids) is empty.
+    /// The sequence a state describes, with id 0 and default sampling parameters. Of one made for decoding the earlier tokens
+    /// are not known: [`token_ids`](Self::token_ids) is empty.
     ///
     /// # Errors
     /// [`EngineError::EmptyPrompt`] without tokens; [`EngineError::Config`] for a block size below 2;
@@ -61,27 +61,66 @@ impl Sequence {
         if num_tokens != known || num_prompt_tokens > num_tokens {
             return Err(EngineError::SequenceState { num_tokens, num_prompt_tokens, known });
         }
-        let is_prefill = matches!(state.tokens, StateTokens::All(_));
-        let mut seq = match state.tokens {
+        let seq = match state.tokens {
             StateTokens::All(token_ids) => Self::new(0, token_ids, SamplingParams::default(), block_size)?,
+            StateTokens::Last(_) if num_tokens == 0 => return Err(EngineError::EmptyPrompt),
             StateTokens::Last(last_token) => {
-                Self::with_last_token(num_tokens, last_token, SamplingParams::default(), block_size)?
+                check_block_size(block_size)?;
+                Self { is_prefill: false, num_tokens, last_token, block_size, ..Self::vacant() }
             }
         };
-        seq.set_num_prompt_tokens(num_prompt_tokens);
-        seq.is_prefill = is_prefill;
-        seq.num_cached_tokens = state.num_cached_tokens;
-        seq.num_scheduled_tokens = state.num_scheduled_tokens;
-        seq.block_table = state.block_table;
-        Ok(seq)
+        Ok(Self {
+            num_prompt_tokens,
+            num_cached_tokens: state.num_cached_tokens,
+            num_scheduled_tokens: state.num_scheduled_tokens,
+            block_table: state.block_table,
+            ..seq
+        })
     }
 
     /// A copy to compute one step from: with all tokens for a prefill step, else with the newest alone.
     #[must_use]
     pub fn copy_for_step(&self, is_prefill: bool) -> Self {
-        let mut copy = if is_prefill { self.clone() } else { self.clone_without_tokens() };
-        copy.is_prefill = is_prefill;
-        copy
+        if is_prefill {
+            return Self { is_prefill, ..self.clone() };
+        }
+        let (params, block_table) = (self.params.clone(), self.block_table.clone());
+        Self { is_prefill, params, block_table, token_ids: Vec::new(), prefix_hashes: Vec::new(), ..*self }
+    }
+
+    /// The sequence as a scheduler queues it, whatever a program has set of it: it waits, and nothing of it is computed.
+    pub(crate) fn as_new(self) -> Self {
+        let status = SequenceStatus::Waiting;
+        Self { status, is_prefill: true, num_cached_tokens: 0, num_scheduled_tokens: 0, ..self }
+    }
+
+    /// Whether all its tokens are known, as they are unless it was made for decoding from a [`SequenceState`] or by
+    /// [`copy_for_step`](Self::copy_for_step).
+    pub fn has_tokens(&self) -> bool {
+        self.token_ids.len() == self.num_tokens
+    }
+
+    /// Appends a token, as [`append_token`](Self::append_token) does, also where the earlier tokens are not known.
+    pub fn append_by_hand(&mut self, token_id: u32) {
+        if self.has_tokens() {
+            self.append_token(token_id);
+        } else {
+            self.num_tokens = self.num_tokens.saturating_add(1);
+            self.last_token = token_id;
+        }
+    }
+
+    /// Cuts it into blocks of another size.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`] for a size below 2.
+    pub fn set_block_size(&mut self, block_size: usize) -> Result<(), EngineError> {
+        if block_size != self.block_size {
+            check_block_size(block_size)?;
+            self.block_size = block_size;
+            self.prefix_hashes.clear();
+        }
+        Ok(())
     }
 }
 
@@ -115,7 +154,7 @@ mod tests {
         assert_eq!((seq.num_tokens(), seq.last_token(), seq.token_ids()), (4, 4, &[][..]));
         assert_eq!((seq.num_blocks(), seq.last_block_num_tokens(), seq.block(0)), (2, 2, &[][..]));
         assert_eq!(seq.state(), state);
-        seq.append_token(9);
+        seq.append_by_hand(9);
         assert_eq!((seq.num_tokens(), seq.last_token(), seq.num_blocks()), (5, 9, 3));
     }
 

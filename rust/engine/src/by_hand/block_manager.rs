@@ -1,7 +1,9 @@
-//! The same calls for sequences that somebody else looks after: whatever state they are in, a wrong one is an error and
-//! changes nothing. nano-vLLM asserts here, or goes on with broken books.
+//! The block manager's methods for sequences that a program looks after itself. A sequence in the wrong state is an error and
+//! changes nothing, where nano-vLLM asserts or goes on with broken books.
 
-use crate::{BlockManager, EngineError, Sequence};
+use crate::block_manager::BlockManager;
+use crate::errors::EngineError;
+use crate::sequence::Sequence;
 
 impl BlockManager {
     /// As [`can_allocate`](Self::can_allocate).
@@ -19,11 +21,11 @@ impl BlockManager {
     /// As [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when the sequence holds blocks
     /// already or the pool cannot give it this many.
     pub fn allocate_checked(&mut self, seq: &mut Sequence, num_cached_blocks: usize) -> Result<(), EngineError> {
-        let call = "allocate";
-        self.check_tokens(call, seq)?;
+        let method = "allocate";
+        self.check_tokens(method, seq)?;
         if !seq.block_table.is_empty() {
             let got = format!("a block table of {}", seq.block_table.len());
-            return Err(EngineError::Precondition { call, needs: "a sequence without blocks", got });
+            return Err(EngineError::Precondition { method, needs: "a sequence without blocks", got });
         }
         if !self.allocate(seq, num_cached_blocks) {
             let got = format!(
@@ -31,7 +33,7 @@ impl BlockManager {
                 seq.num_blocks(),
                 self.num_free_blocks()
             );
-            return Err(EngineError::Precondition { call, needs: "the number can_allocate returned", got });
+            return Err(EngineError::Precondition { method, needs: "the number can_allocate returned", got });
         }
         Ok(())
     }
@@ -44,11 +46,11 @@ impl BlockManager {
         let mut table = seq.block_table.clone();
         table.sort_unstable();
         for uses in table.chunk_by(|a, b| a == b) {
-            let held = self.blocks.get(uses[0] as usize).map_or(0, |block| block.ref_count as usize);
+            let held = self.blocks().get(uses[0] as usize).map_or(0, |block| block.ref_count as usize);
             if held < uses.len() {
                 let got = format!("block {} {} times, in use {held} times", uses[0], uses.len());
                 let needs = "a block table of blocks in use";
-                return Err(EngineError::Precondition { call: "deallocate", needs, got });
+                return Err(EngineError::Precondition { method: "deallocate", needs, got });
             }
         }
         self.deallocate(seq);
@@ -65,7 +67,7 @@ impl BlockManager {
             return Ok(());
         }
         let got = "a pool without one".to_owned();
-        Err(EngineError::Precondition { call: "may_append", needs: "a free block", got })
+        Err(EngineError::Precondition { method: "may_append", needs: "a free block", got })
     }
 
     /// As [`hash_blocks`](Self::hash_blocks).
@@ -74,21 +76,22 @@ impl BlockManager {
     /// As [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when cached and scheduled tokens are more than the
     /// sequence has, or its block table does not cover them.
     pub fn hash_blocks_checked(&mut self, seq: &Sequence) -> Result<(), EngineError> {
-        let call = "hash_blocks";
-        self.check_tokens(call, seq)?;
+        let method = "hash_blocks";
+        self.check_tokens(method, seq)?;
         let (cached, scheduled) = (seq.num_cached_tokens, seq.num_scheduled_tokens);
         let Some(end) = cached.checked_add(scheduled).filter(|&end| end <= seq.num_tokens()) else {
             let got = format!("{cached} + {scheduled} of {}", seq.num_tokens());
             return Err(EngineError::Precondition {
-                call,
+                method,
                 needs: "no more cached and scheduled tokens than tokens",
                 got,
             });
         };
-        let covered = seq.block_table.iter().take_while(|&&id| (id as usize) < self.blocks.len()).count();
-        if covered < end / self.block_size {
-            let got = format!("{covered} for {} full blocks", end / self.block_size);
-            return Err(EngineError::Precondition { call, needs: "blocks of this pool for the tokens", got });
+        let covered = seq.block_table.iter().take_while(|&&id| (id as usize) < self.num_blocks()).count();
+        let full = end / self.block_size();
+        if covered < full {
+            let got = format!("{covered} for {full} full blocks");
+            return Err(EngineError::Precondition { method, needs: "blocks of this pool for the tokens", got });
         }
         self.hash_blocks(seq);
         Ok(())
@@ -99,14 +102,14 @@ impl BlockManager {
     /// # Errors
     /// [`EngineError::BlockSizeMismatch`].
     pub fn check_block_size(&self, seq: &Sequence) -> Result<(), EngineError> {
-        let (expected, got) = (self.block_size, seq.block_size());
+        let (expected, got) = (self.block_size(), seq.block_size());
         if expected == got { Ok(()) } else { Err(EngineError::BlockSizeMismatch { expected, got }) }
     }
 
-    fn check_tokens(&self, call: &'static str, seq: &Sequence) -> Result<(), EngineError> {
+    fn check_tokens(&self, method: &'static str, seq: &Sequence) -> Result<(), EngineError> {
         if !seq.has_tokens() {
             let got = "one pickled for decoding".to_owned();
-            return Err(EngineError::Precondition { call, needs: "a sequence with all its tokens", got });
+            return Err(EngineError::Precondition { method, needs: "a sequence with all its tokens", got });
         }
         self.check_block_size(seq)
     }
@@ -115,7 +118,8 @@ impl BlockManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{SamplingParams, SequenceState, StateTokens};
+    use crate::by_hand::sequence::{SequenceState, StateTokens};
+    use crate::sampling_params::SamplingParams;
 
     fn sequence(tokens: &[u32]) -> Sequence {
         Sequence::new(0, tokens.to_vec(), SamplingParams::default(), 2).unwrap()

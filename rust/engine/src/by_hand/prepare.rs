@@ -1,6 +1,9 @@
-//! The same layouts for sequences that somebody else looks after: what cannot be laid out is an error.
+//! Layouts of steps for sequences that a program looks after itself, and the numbers of nano-vLLM's context that the
+//! engine's own steps do without.
 
-use crate::{EngineError, Sequence, StepInputs};
+use crate::errors::EngineError;
+use crate::prepare::StepInputs;
+use crate::sequence::Sequence;
 
 impl StepInputs {
     /// As [`prepare_prefill`](Self::prepare_prefill) or [`prepare_decode`](Self::prepare_decode).
@@ -9,8 +12,8 @@ impl StepInputs {
     /// [`EngineError::Precondition`] for a sequence whose cached and scheduled tokens are more than it has, whose tokens are
     /// not known, or whose blocks do not cover them; for more rows or keys than 32-bit offsets count.
     pub fn prepare_checked(&mut self, seqs: &[Sequence], is_prefill: bool) -> Result<(), EngineError> {
-        let call = if is_prefill { "prepare_prefill" } else { "prepare_decode" };
-        let refuse = |needs, got: String| Err(EngineError::Precondition { call, needs, got });
+        let method = if is_prefill { "prepare_prefill" } else { "prepare_decode" };
+        let refuse = |needs, got: String| Err(EngineError::Precondition { method, needs, got });
         if seqs.is_empty() && !is_prefill {
             return refuse("at least one sequence", "none".to_owned());
         }
@@ -46,17 +49,48 @@ impl StepInputs {
         Ok(())
     }
 
-    /// The block tables alone.
+    /// Lays out the block tables alone.
     pub fn prepare_block_tables_alone(&mut self, seqs: &[Sequence]) {
-        self.clear(false);
+        self.clear();
         self.prepare_block_tables(seqs.iter());
+    }
+
+    /// Has every sequence sample, as nano-vLLM does; the token of one whose prompt is not finished means nothing.
+    pub fn prepare_sample_all<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
+        self.choose_after(seqs.map(|seq| (seq, true)));
+    }
+
+    /// nano-vLLM's `cu_seqlens_k`: offsets of the keys each sequence attends to.
+    pub fn cu_seqlens_k(&self) -> impl Iterator<Item = u64> + '_ {
+        let offsets = self.input.context_lens.iter().scan(0, |total, &len| {
+            *total += u64::from(len);
+            Some(*total)
+        });
+        std::iter::once(0).chain(offsets)
+    }
+
+    /// The most rows a sequence brings.
+    pub fn max_seqlen_q(&self) -> u32 {
+        self.input.cu_seqlens_q.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
+    }
+
+    /// The most keys a sequence attends to.
+    pub fn max_seqlen_k(&self) -> u32 {
+        self.input.context_lens.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Whether some keys were computed in an earlier step: nano-vLLM's `cu_seqlens_k[-1] > cu_seqlens_q[-1]`, when it passes
+    /// block tables to a prefill.
+    pub fn has_prefix_cache(&self) -> bool {
+        let keys: u64 = self.input.context_lens.iter().map(|&len| u64::from(len)).sum();
+        keys > self.input.input_ids.len() as u64
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SamplingParams;
+    use crate::sampling_params::SamplingParams;
 
     fn sequence(len: u32, cached: usize, scheduled: usize, table: &[u32]) -> Sequence {
         let mut seq = Sequence::new(0, (10..10 + len).collect(), SamplingParams::default(), 4).unwrap();

@@ -1,10 +1,24 @@
 //! What a program that drives the scheduler itself needs beyond [`Scheduler::schedule`] and
 //! [`Scheduler::postprocess`].
 
-use super::Scheduler;
-use crate::{BlockManager, EngineConfig, EngineError, SamplingParams, Schedule, Sequence};
+use crate::block_manager::BlockManager;
+use crate::config::EngineConfig;
+use crate::errors::EngineError;
+use crate::sampling_params::SamplingParams;
+use crate::scheduler::{Schedule, Scheduler};
+use crate::sequence::Sequence;
 
 impl Scheduler {
+    /// Queues a sequence that a program has made. One that the pool can never hold is accepted and finishes with
+    /// [`FinishReason::Length`](crate::FinishReason::Length).
+    ///
+    /// # Errors
+    /// As [`check_add`](Self::check_add).
+    pub fn add(&mut self, seq: Sequence) -> Result<(), EngineError> {
+        self.check_add(&seq)?;
+        self.enqueue(seq.as_new())
+    }
+
     /// Whether [`add`](Self::add) would take the sequence.
     ///
     /// # Errors
@@ -24,7 +38,7 @@ impl Scheduler {
         } else {
             return Ok(());
         };
-        Err(EngineError::Precondition { call: "add", needs: "a new sequence", got: got.to_owned() })
+        Err(EngineError::Precondition { method: "add", needs: "a new sequence", got: got.to_owned() })
     }
 
     /// [`postprocess`](Self::postprocess) as nano-vLLM calls it: one token for each scheduled sequence. Those of sequences
@@ -47,31 +61,25 @@ impl Scheduler {
     /// # Errors
     /// [`EngineError::UnknownSeqId`].
     pub fn preempt_by_id(&mut self, seq_id: u64) -> Result<(), EngineError> {
-        let slot = *self.slots.get(&seq_id).ok_or(EngineError::UnknownSeqId(seq_id))?;
-        if self.batch.contains(&slot) {
+        let key = *self.keys.get(&seq_id).ok_or(EngineError::UnknownSeqId(seq_id))?;
+        if self.batch.contains(&key) {
             self.rollback();
         }
-        self.waiting.retain(|&other| other != slot);
-        self.running.retain(|&other| other != slot);
-        self.preempt(slot);
+        self.waiting.retain(|&other| other != key);
+        self.running.retain(|&other| other != key);
+        self.preempt(key);
         Ok(())
     }
 
-    /// The step under way.
+    /// What [`schedule`](Self::schedule) decided for the step under way.
     pub fn current(&self) -> Schedule {
         self.schedule
     }
 
     /// The sampling parameters of a sequence that waits or runs, to change them; the caller validates.
     pub fn sampling_params_mut(&mut self, seq_id: u64) -> Option<&mut SamplingParams> {
-        let slot = *self.slots.get(&seq_id)?;
-        Some(&mut self.seqs[slot].params)
-    }
-
-    /// As [`BlockManager::can_allocate`], for a sequence that waits or runs.
-    pub fn can_allocate(&mut self, seq_id: u64) -> Option<Option<usize>> {
-        let slot = *self.slots.get(&seq_id)?;
-        Some(self.block_manager.can_allocate(&mut self.seqs[slot]))
+        let key = *self.keys.get(&seq_id)?;
+        Some(&mut self.seqs[key].params)
     }
 
     /// The KV pool's books, for sequences that are not the scheduler's.
@@ -113,7 +121,8 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{SchedulingPolicy, SequenceStatus};
+    use crate::config::SchedulingPolicy;
+    use crate::sequence::SequenceStatus;
 
     fn sequence(seq_id: u64, len: u32) -> Sequence {
         Sequence::new(seq_id, (0..len).collect(), SamplingParams::default(), 2).unwrap()

@@ -1,15 +1,18 @@
-//! Steps that somebody else has put together. The device trusts its input, so all of it is checked.
+//! Steps that a program has put together. The device trusts its input, so all of it is checked.
 
-use super::ModelRunner;
-use crate::{EngineError, Sequence};
-use nanovllm_model::ModelInput;
+use crate::errors::EngineError;
+use crate::model_runner::ModelRunner;
+use crate::prepare::StepInputs;
+use crate::sequence::Sequence;
+use nanovllm_backend::KvCacheSpec;
+use nanovllm_model::{CausalLm, ModelInput};
 
 impl ModelRunner {
     /// Computes a step of these sequences and returns a token for each, as nano-vLLM's `run` does. That of one whose prompt is
     /// not finished means nothing.
     ///
     /// # Errors
-    /// Those of [`StepInputs::prepare_checked`](crate::StepInputs::prepare_checked), of [`check_input`](Self::check_input) and of
+    /// Those of [`StepInputs::prepare_checked`], of [`check_input`](Self::check_input) and of
     /// [`run`](Self::run); [`EngineError::BlockSizeMismatch`].
     pub fn run_by_hand(
         &mut self,
@@ -20,7 +23,7 @@ impl ModelRunner {
         if seqs.is_empty() {
             return Ok(Vec::new());
         }
-        let expected = self.spec.block_size;
+        let expected = self.kv_cache_spec().block_size;
         if let Some(got) = seqs.iter().map(Sequence::block_size).find(|&got| got != expected) {
             return Err(EngineError::BlockSizeMismatch { expected, got });
         }
@@ -53,9 +56,9 @@ impl ModelRunner {
     /// # Errors
     /// [`EngineError::TokenOutOfRange`]; [`EngineError::Precondition`].
     pub fn check_input(&self, input: &ModelInput) -> Result<(), EngineError> {
-        let refuse = |needs, got: String| Err(EngineError::Precondition { call: "run", needs, got });
+        let refuse = |needs, got: String| Err(EngineError::Precondition { method: "run", needs, got });
         let (rows, num_seqs, stride) = (input.input_ids.len(), input.num_seqs(), input.table_stride);
-        let vocab_size = self.model.vocab_size();
+        let vocab_size = self.model().vocab_size();
         if let Some(position) = input.input_ids.iter().position(|&id| id as usize >= vocab_size) {
             return Err(EngineError::TokenOutOfRange { token_id: input.input_ids[position], position, vocab_size });
         }
@@ -70,16 +73,16 @@ impl ModelRunner {
         if stride.checked_mul(num_seqs) != Some(input.block_tables.len()) {
             return refuse("a block table for each sequence", format!("{} entries", input.block_tables.len()));
         }
-        let block_size = self.spec.block_size;
+        let &KvCacheSpec { block_size, num_blocks, .. } = self.kv_cache_spec();
         for (s, ends) in offsets.windows(2).enumerate() {
             let (first, last, len) = (ends[0] as usize, ends[1] as usize, input.context_lens[s] as usize);
-            if first >= last || last > rows || last - first > len || len > self.max_model_len {
+            if first >= last || last > rows || last - first > len || len > self.max_model_len() {
                 let got = format!("{} rows of {len} tokens", last.wrapping_sub(first));
                 return refuse("1 row or more of a context within max_model_len", got);
             }
             let table = &input.block_tables[s * stride..(s + 1) * stride];
             let needed = len.div_ceil(block_size);
-            let in_pool = |&id: &i32| usize::try_from(id).is_ok_and(|id| id < self.spec.num_blocks);
+            let in_pool = |&id: &i32| usize::try_from(id).is_ok_and(|id| id < num_blocks);
             if table.len() < needed || !table[..needed].iter().all(in_pool) {
                 return refuse(
                     "blocks of the cache for every token",
@@ -101,5 +104,15 @@ impl ModelRunner {
             Some(pair) => refuse("distinct slots", format!("slot {} twice", pair[0])),
             None => Ok(()),
         }
+    }
+
+    /// The model, for programs that run it themselves ([`CausalLm::logits`]). They overwrite the cache rows they name.
+    pub fn model_mut(&mut self) -> &mut dyn CausalLm {
+        self.model.as_mut()
+    }
+
+    /// The input of the last step.
+    pub fn inputs(&self) -> &StepInputs {
+        &self.inputs
     }
 }
