@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::error::ServiceError;
 use crate::post::Owner;
-use crate::{Progress, Service, ServiceError};
+use crate::request::Request;
+use crate::service::{Progress, Service};
 
 /// Requests that one caller waits for. When it is dropped, those that have not ended are too.
 pub struct Call {
@@ -14,11 +16,31 @@ pub struct Call {
     pending: usize,
 }
 
-impl Call {
-    pub(crate) fn new(service: Arc<Service>, owner: Owner, pending: usize) -> Self {
-        Self { service, owner, pending }
+impl Service {
+    /// Takes requests in: all, or none. They are the [`Call`]'s, and are dropped with it.
+    ///
+    /// # Errors
+    /// What is wrong with a request, checked whatever the engine is doing; an id that a sequence added by hand has is refused
+    /// here if the engine is free, else by an event.
+    pub fn submit(self: &Arc<Self>, requests: Vec<Request>) -> Result<Call, ServiceError> {
+        self.check(&requests)?;
+        let seq_ids: Vec<u64> = requests.iter().map(|request| request.seq_id).collect();
+        let owner = {
+            let mut post = self.post()?;
+            let owner = post.open_box();
+            if let Err(error) = post.submit(owner, requests) {
+                post.close_box(owner);
+                return Err(error);
+            }
+            owner
+        };
+        let call = Call { service: Arc::clone(self), owner, pending: seq_ids.len() };
+        self.settle_if_free(owner, &seq_ids)?;
+        Ok(call)
     }
+}
 
+impl Call {
     /// Requests that have not ended.
     pub fn pending(&self) -> usize {
         self.pending

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use nanovllm_engine::{LlmEngine, Sequence, StepOutput};
 use nanovllm_tokenizer::Tokenizer;
 
+use crate::error::ServiceError;
 use crate::post::PostOffice;
+use crate::request::{Event, Watch};
 use crate::text::Texts;
-use crate::{Event, ServiceError, Watch};
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use nanovllm_engine::EngineError;
 
-use crate::Refusal;
+use crate::exclusive::Refusal;
 
 /// Why a caller does not get what it asked for.
 #[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
 pub enum ServiceError {
     /// The engine refused a request, or a step failed. A failed step was rolled back: the same requests are queued.
     #[error(transparent)]

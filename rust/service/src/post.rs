@@ -5,7 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use nanovllm_engine::EngineError;
 
-use crate::{Event, Request, ServiceError};
+use crate::error::ServiceError;
+use crate::request::{Event, Request};
 
 /// Who gets a request's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

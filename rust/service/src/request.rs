@@ -2,7 +2,7 @@
 
 use nanovllm_engine::{FinishedOutput, SamplingParams};
 
-use crate::ServiceError;
+use crate::error::ServiceError;
 
 /// What a caller wants to hear of a request before it ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

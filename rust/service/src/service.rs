@@ -6,8 +6,11 @@ use std::time::Instant;
 use nanovllm_engine::{LlmEngine, RequestLimits};
 use nanovllm_tokenizer::Tokenizer;
 
+use crate::driver::{Driver, Pumped};
+use crate::error::ServiceError;
+use crate::exclusive::{Exclusive, Refusal, Turn};
 use crate::post::{NOBODY, Owner, Post, PostOffice, Wheel};
-use crate::{Call, Driver, Event, Exclusive, Pumped, Refusal, Request, ServiceError, Turn};
+use crate::request::{Event, Request};
 
 /// What a caller that waited has got.
 #[derive(Debug, Default)]
@@ -59,28 +62,6 @@ impl Service {
         Ok(self.post.lock())
     }
 
-    /// Takes requests in: all, or none. They are the [`Call`]'s, and are dropped with it.
-    ///
-    /// # Errors
-    /// What is wrong with a request, checked whatever the engine is doing; an id that a sequence added by hand has is refused
-    /// here if the engine is free, else by an event.
-    pub fn submit(self: &Arc<Self>, requests: Vec<Request>) -> Result<Call, ServiceError> {
-        self.check(&requests)?;
-        let seq_ids: Vec<u64> = requests.iter().map(|request| request.seq_id).collect();
-        let owner = {
-            let mut post = self.post()?;
-            let owner = post.open_box();
-            if let Err(error) = post.submit(owner, requests) {
-                post.close_box(owner);
-                return Err(error);
-            }
-            owner
-        };
-        let call = Call::new(Arc::clone(self), owner, seq_ids.len());
-        self.settle_if_free(owner, &seq_ids)?;
-        Ok(call)
-    }
-
     /// Takes a request in that no caller waits for: [`step`](Self::step) hands out its events.
     ///
     /// # Errors
@@ -93,7 +74,7 @@ impl Service {
     }
 
     /// Whether the engine takes requests, and these.
-    fn check(&self, requests: &[Request]) -> Result<(), ServiceError> {
+    pub(crate) fn check(&self, requests: &[Request]) -> Result<(), ServiceError> {
         self.post()?.check_failure()?;
         for request in requests {
             self.limits.check(&request.token_ids, &request.params)?;
@@ -102,7 +83,7 @@ impl Service {
     }
 
     /// Hands the inbox to the engine if nobody has its turn; one of these requests that it refuses is an error at once.
-    fn settle_if_free(&self, owner: Owner, seq_ids: &[u64]) -> Result<(), ServiceError> {
+    pub(crate) fn settle_if_free(&self, owner: Owner, seq_ids: &[u64]) -> Result<(), ServiceError> {
         let mut turn = match self.engine.try_lock() {
             Ok(Some(turn)) => turn,
             Ok(None) => return Ok(()),
