@@ -7,10 +7,10 @@ use crate::sequence::Sequence;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// One block of the KV pool.
+/// What is known of one block of the KV pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Block {
-    /// Block tables that hold it; 0 is free.
+    /// Number of block tables that hold it; 0 for a free block.
     pub ref_count: u32,
     /// Chained hash of its contents once it is full. It outlives the block's release, until the block is handed out anew.
     pub hash: Option<u64>,
@@ -25,7 +25,7 @@ pub struct BlockManager {
     blocks: Vec<Block>,
     hash_to_block_id: HashMap<u64, u32>,
     free: FreeList,
-    /// Scratch of [`allocate`](Self::allocate).
+    /// The blocks that [`allocate`](Self::allocate) finds in the prefix cache; kept for its memory alone.
     hits: Vec<u32>,
 }
 
@@ -53,7 +53,7 @@ impl BlockManager {
         for i in 0..seq.num_blocks().saturating_sub(1) {
             let Some(&id) = self.hash_to_block_id.get(&seq.prefix_hash(i)) else { break };
             let block = &self.blocks[id as usize];
-            // The hash is not collision-proof; the tokens decide.
+            // Two prefixes may have the same hash, so the tokens decide.
             if block.token_ids != seq.block(i) {
                 break;
             }
@@ -123,7 +123,7 @@ impl BlockManager {
         id.is_some()
     }
 
-    /// Undoes [`may_append`](Self::may_append) for a step that failed.
+    /// Takes back the block that [`may_append`](Self::may_append) has given for a step that then failed.
     pub(crate) fn undo_append(&mut self, seq: &mut Sequence) {
         if self.opens_block(seq)
             && let Some(id) = seq.block_table.pop()
@@ -153,7 +153,7 @@ impl BlockManager {
         }
     }
 
-    /// nano-vLLM's sign that the newest token has no slot yet.
+    /// Whether the newest token is the first of a block, which the sequence does not have yet: nano-vLLM's test.
     fn opens_block(&self, seq: &Sequence) -> bool {
         seq.num_tokens() % self.block_size == 1
     }
@@ -175,7 +175,7 @@ impl BlockManager {
 
     fn release(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
-        // Zero when a caller that keeps tables of its own released it before: it is free already.
+        // A count of zero means that a program with block tables of its own has released the block before.
         if let Some(ref_count) = block.ref_count.checked_sub(1) {
             block.ref_count = ref_count;
             if ref_count == 0 {
@@ -194,7 +194,7 @@ impl BlockManager {
         self.blocks.len()
     }
 
-    /// Blocks no sequence holds.
+    /// Blocks that no sequence holds.
     pub fn num_free_blocks(&self) -> usize {
         self.free.len()
     }

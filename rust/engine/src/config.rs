@@ -1,4 +1,4 @@
-//! The engine's configuration.
+//! What an engine is told when it is made.
 
 use crate::errors::EngineError;
 use nanovllm_backend::DType;
@@ -18,11 +18,11 @@ pub enum SchedulingPolicy {
 /// Configuration of the engine; nano-vLLM's fields and defaults where it has them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EngineConfig {
-    /// Rows of one prefill step at most.
+    /// Most rows of one prefill step.
     pub max_num_batched_tokens: usize,
-    /// Sequences of one step at most; see [`SchedulingPolicy`].
+    /// Most sequences at a time: in one step, or running; see [`SchedulingPolicy`].
     pub max_num_seqs: usize,
-    /// Prompt and completion of a sequence at most; reaching it finishes with `length`.
+    /// Most tokens of a sequence, prompt and completion together; one that reaches it finishes with `length`.
     pub max_model_len: usize,
     /// Share of the memory left on the machine that the KV pool may take, in (0, 1].
     pub gpu_memory_utilization: f64,
@@ -30,13 +30,13 @@ pub struct EngineConfig {
     pub eos: Vec<u32>,
     /// Tokens in a KV cache block; at least 2.
     pub kvcache_block_size: usize,
-    /// KV cache blocks; -1 decides from the memory of the machine.
+    /// KV cache blocks; -1 lets the engine decide by the memory of the machine.
     pub num_kvcache_blocks: i64,
     /// Element type of the KV cache; `None` is the model's choice.
     pub kv_cache_dtype: Option<DType>,
     /// Seed of every request that brings none.
     pub seed: u64,
-    /// Admission policy.
+    /// Whether to admit sequences as nano-vLLM does.
     pub policy: SchedulingPolicy,
 }
 

@@ -1,18 +1,18 @@
-//! What the engine refuses, and why.
+//! The engine's errors.
 
 use nanovllm_model::StepError;
 
-/// An error of the engine. The engine stays usable after every one of them.
+/// What the engine refuses, or could not do. It stays usable after every one of these errors.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// A configuration value outside its range.
     #[error("{field} must be {expected}, got {got}")]
     Config {
-        /// The field of [`EngineConfig`](crate::EngineConfig).
+        /// The name of the field of [`EngineConfig`](crate::EngineConfig).
         field: &'static str,
-        /// The range in words.
+        /// The values it may have, in words.
         expected: &'static str,
-        /// The value given.
+        /// The value that was given.
         got: String,
     },
     /// Sampling parameters outside their range.
@@ -24,11 +24,11 @@ pub enum EngineError {
     /// A token id that the model has no embedding for.
     #[error("token id {token_id} at position {position} is outside the vocabulary of {vocab_size} tokens")]
     TokenOutOfRange {
-        /// The id.
+        /// The id that was given.
         token_id: u32,
-        /// Where it stands in the prompt.
+        /// Its place in the prompt, counted from 0.
         position: usize,
-        /// Ids are below this.
+        /// Tokens in the vocabulary; ids are below it.
         vocab_size: usize,
     },
     /// A prompt that leaves no room for one generated token.
@@ -53,7 +53,7 @@ pub enum EngineError {
         needed: usize,
         /// Blocks in the pool.
         available: usize,
-        /// Tokens a block.
+        /// Tokens in a block.
         block_size: usize,
     },
     /// A sequence id that is still in use.
@@ -67,14 +67,14 @@ pub enum EngineError {
         /// The sequence's block size.
         got: usize,
     },
-    /// A step asked for by hand of something that is not in the state for it, where nano-vLLM asserts or breaks.
+    /// A program that steps by hand has called a method when it must not, where nano-vLLM asserts or breaks.
     #[error("{method} needs {needs}, got {got}")]
     Precondition {
-        /// The method.
+        /// The name of the method.
         method: &'static str,
-        /// What must hold.
+        /// What the method is for, in words.
         needs: &'static str,
-        /// What holds.
+        /// What it was called with or on.
         got: String,
     },
     /// A pickled sequence whose counts contradict each other.
@@ -84,12 +84,12 @@ pub enum EngineError {
     SequenceState {
         /// Tokens it is said to have.
         num_tokens: usize,
-        /// Prompt tokens it is said to have.
+        /// Tokens of its prompt that it is said to have.
         num_prompt_tokens: usize,
-        /// Token ids given.
+        /// Token ids that came with it.
         known: usize,
     },
-    /// A sequence id the scheduler does not hold.
+    /// An id that no sequence in the scheduler has.
     #[error("the scheduler holds no sequence with id {0}")]
     UnknownSeqId(u64),
     /// The size of the KV pool was left to the engine and the system does not tell its memory.
@@ -98,21 +98,21 @@ pub enum EngineError {
     /// Memory cannot hold a single KV cache block.
     #[error("no memory for the KV cache: one block takes {block_bytes} bytes and {budget} bytes may be used")]
     NoRoomForKvCache {
-        /// Bytes of one block over all layers.
+        /// Bytes that one block takes over all layers.
         block_bytes: usize,
-        /// Bytes the pool may take.
+        /// Bytes that the pool may take.
         budget: u64,
     },
     /// The block manager's own tables could not be allocated.
     #[error("cannot allocate the tables of {num_blocks} KV cache blocks")]
     BlockTablesTooLarge {
-        /// Blocks asked for.
+        /// Blocks that the pool was to have.
         num_blocks: usize,
     },
     /// The device failed outside a step.
     #[error(transparent)]
     Backend(#[from] nanovllm_backend::Error),
-    /// The step was interrupted or the device failed; it has been rolled back.
+    /// The step was interrupted, or the device failed in it; it has been rolled back.
     #[error(transparent)]
     Step(#[from] StepError),
     /// The model answered with the wrong number of tokens; the step has been rolled back.
@@ -120,15 +120,15 @@ pub enum EngineError {
     TokenCount {
         /// Sequences that sample in this step.
         expected: usize,
-        /// Tokens returned.
+        /// Tokens that the model returned.
         got: usize,
     },
     /// The model chose a token outside its vocabulary; the step has been rolled back.
     #[error("the model chose token id {token_id}, outside its vocabulary of {vocab_size} tokens")]
     BadToken {
-        /// The id.
+        /// The id that the model chose.
         token_id: u32,
-        /// Ids are below this.
+        /// Tokens in the vocabulary; ids are below it.
         vocab_size: usize,
     },
 }
@@ -136,10 +136,10 @@ pub enum EngineError {
 /// Why sampling parameters are refused.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum SamplingParamsError {
-    /// NaN, negative, or infinite once it is a float32.
+    /// A temperature that is NaN, negative, or infinite once it is a float32.
     #[error("temperature must be finite and at least 0 (0 is greedy), got {0}")]
     Temperature(f64),
-    /// Zero, with which nano-vLLM never stops.
+    /// A request for no tokens, with which nano-vLLM never stops.
     #[error("max_tokens must be at least 1, got 0")]
     MaxTokens,
 }

@@ -1,35 +1,35 @@
-//! Options by name, from whoever has them.
+//! How sampling parameters are read from a caller's own data, whatever that is.
 
 use crate::errors::SamplingParamsError;
 
-/// A request's options as a caller gives them: an object of Python's, the body of an HTTP request.
+/// A request's options as a caller gives them: an object of Python's, say, or the body of an HTTP request.
 ///
-/// Each method answers the value of a field, or the default where the source has no such field.
+/// Each method gives the value of the field of that name, or the default where the source has no such field.
 pub trait FieldSource {
-    /// Why a value cannot be read, or what it reads as is refused.
+    /// Says that a value cannot be read, or that what it reads as is out of range.
     type Error: From<SamplingParamsError>;
 
-    /// A number.
+    /// Reads a number.
     ///
     /// # Errors
-    /// A value that is none, by the field's name; so for the others.
+    /// The field has a value of another type; the error says its name. This goes for the other methods too.
     fn number(&self, field: &'static str, default: f64) -> Result<f64, Self::Error>;
 
-    /// A number of things.
+    /// Reads a number of things: an integer of at least 0.
     ///
     /// # Errors
-    /// As [`number`](Self::number).
+    /// The same as [`number`](Self::number)'s.
     fn count(&self, field: &'static str, default: usize) -> Result<usize, Self::Error>;
 
-    /// True or false.
+    /// Reads true or false.
     ///
     /// # Errors
-    /// As [`number`](Self::number).
+    /// The same as [`number`](Self::number)'s.
     fn boolean(&self, field: &'static str, default: bool) -> Result<bool, Self::Error>;
 
-    /// An integer in `0..2^64`, or nothing.
+    /// Reads an integer in `0..2^64`, or the source's word for nothing.
     ///
     /// # Errors
-    /// As [`number`](Self::number).
+    /// The same as [`number`](Self::number)'s.
     fn optional_unsigned(&self, field: &'static str, default: Option<u64>) -> Result<Option<u64>, Self::Error>;
 }

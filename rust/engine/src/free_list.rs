@@ -1,6 +1,6 @@
 //! The queue of free blocks: a deque's order, with removal from the middle in constant time.
 
-/// "No block" in a link.
+/// Stands for "no block" in a link.
 const NIL: u32 = u32::MAX;
 
 /// An intrusive doubly linked list over block ids. nano-vLLM's deque searches for a block that a prefix hit revives; here

@@ -6,18 +6,18 @@ use crate::sampling_params::SamplingParams;
 /// The limits that a request must keep within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// Token ids are below it.
+    /// Tokens in the model's vocabulary; ids are below it.
     pub vocab_size: usize,
-    /// Tokens of prompt and completion together at most.
+    /// Most tokens of prompt and completion together.
     pub max_model_len: usize,
     /// Blocks in the KV pool.
     pub num_blocks: usize,
-    /// Tokens a block.
+    /// Tokens in a block.
     pub block_size: usize,
 }
 
 impl RequestLimits {
-    /// Whether an engine with these limits takes the request.
+    /// Checks whether an engine with these limits takes the request.
     ///
     /// A prompt of `max_model_len` tokens is refused, as in vLLM: it leaves no room for a generated one.
     ///
@@ -41,10 +41,10 @@ impl RequestLimits {
         Ok(())
     }
 
-    /// Whether the model has an embedding for every token.
+    /// Checks whether the model has an embedding for every token.
     ///
     /// # Errors
-    /// [`EngineError::TokenOutOfRange`].
+    /// [`EngineError::TokenOutOfRange`] for the first for which it has none.
     pub fn check_tokens(&self, token_ids: &[u32]) -> Result<(), EngineError> {
         let vocab_size = self.vocab_size;
         match token_ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {

@@ -1,4 +1,4 @@
-//! The engine: requests in, steps, and what each step gave them out.
+//! The engine: takes requests, computes them step by step, and says what each step gave them.
 
 use crate::config::EngineConfig;
 use crate::errors::EngineError;
@@ -13,7 +13,7 @@ use nanovllm_model::CausalLm;
 /// A request's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FinishedOutput {
-    /// The id [`LlmEngine::add_request`] gave.
+    /// The id that [`LlmEngine::add_request`] gave the request.
     pub seq_id: u64,
     /// The generated tokens, an end-of-sequence token included.
     pub token_ids: Vec<u32>,
@@ -57,11 +57,11 @@ impl StepOutput {
 pub struct EngineStats {
     /// Rows computed by prefill steps.
     pub prefilled_tokens: u64,
-    /// Rows that the prefix cache spared, after preemptions too.
+    /// Rows that the prefix cache spared, those of sequences that were preempted included.
     pub cached_tokens: u64,
     /// Tokens chosen, by prefill and decode steps.
     pub generated_tokens: u64,
-    /// Steps computed.
+    /// Steps that computed something.
     pub steps: u64,
     /// Requests accepted.
     pub requests: u64,
@@ -91,7 +91,7 @@ impl LlmEngine {
     /// says. `max_model_len` is lowered to what the model was loaded for.
     ///
     /// # Errors
-    /// Those of [`ModelRunner::new`] and [`Scheduler::new`].
+    /// The errors of [`ModelRunner::new`] and [`Scheduler::new`].
     pub fn new(
         model: Box<dyn CausalLm>,
         mut config: EngineConfig,
@@ -106,7 +106,7 @@ impl LlmEngine {
     /// Queues a request under the next id of the engine's own counter.
     ///
     /// # Errors
-    /// As [`add_request_with_id`](Self::add_request_with_id).
+    /// The same as [`add_request_with_id`](Self::add_request_with_id)'s.
     pub fn add_request(&mut self, token_ids: Vec<u32>, params: SamplingParams) -> Result<u64, EngineError> {
         let seq_id = self.next_seq_id;
         self.add_request_with_id(seq_id, token_ids, params)?;
@@ -119,7 +119,7 @@ impl LlmEngine {
     /// whatever else runs; one without takes the engine's seed and the number of requests accepted before it.
     ///
     /// # Errors
-    /// Those of [`RequestLimits::check`]; [`EngineError::DuplicateSeqId`].
+    /// Those of [`RequestLimits::check`]; [`EngineError::DuplicateSeqId`] for an id that a sequence in the engine has.
     pub fn add_request_with_id(
         &mut self,
         seq_id: u64,
@@ -141,7 +141,7 @@ impl LlmEngine {
         Ok(())
     }
 
-    /// What a request must keep within.
+    /// The limits that a request must keep within.
     pub fn limits(&self) -> RequestLimits {
         let block_manager = self.scheduler.block_manager();
         RequestLimits {
@@ -152,7 +152,7 @@ impl LlmEngine {
         }
     }
 
-    /// Schedules, computes and books one step. On an idle engine it does nothing and returns an empty output.
+    /// Decides and computes one step, and takes its results in. On an idle engine it does nothing and returns an empty output.
     ///
     /// `interrupted` is asked between slices of the step.
     ///
@@ -166,14 +166,14 @@ impl LlmEngine {
     /// As [`step`](Self::step), and hands over the sequences that finished.
     ///
     /// # Errors
-    /// As [`step`](Self::step).
+    /// The same as [`step`](Self::step)'s.
     pub fn step_with(
         &mut self,
         interrupted: &mut dyn FnMut() -> bool,
         finished: &mut dyn FnMut(Sequence),
     ) -> Result<StepOutput, EngineError> {
         let schedule = self.scheduler.schedule();
-        // What the pool ended has no tokens from this step.
+        // Sequences that the pool has just ended get no token from this step.
         let mut events: Vec<StepEvent> = Vec::new();
         if schedule.num_seqs > 0 {
             let token_ids = match self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted) {
@@ -201,7 +201,7 @@ impl LlmEngine {
         let (mut ended, mut next) = (Vec::new(), 0);
         for seq in self.scheduler.take_finished() {
             let output = finished_output(&seq);
-            // Both are in the step's order.
+            // Events and finished sequences are both in the step's order.
             match events[next..].iter().position(|event| event.seq_id == output.seq_id) {
                 Some(at) => {
                     next += at + 1;

@@ -1,4 +1,4 @@
-//! Runs one step on the model.
+//! Runs the steps that the scheduler decides on the model.
 
 use crate::config::EngineConfig;
 use crate::errors::EngineError;
@@ -21,8 +21,8 @@ impl ModelRunner {
     /// Takes the model and allocates its KV cache: `config.num_kvcache_blocks` blocks, or as many as `memory` allows.
     ///
     /// # Errors
-    /// [`EngineError::Config`]; [`EngineError::MemoryUnknown`]; [`EngineError::NoRoomForKvCache`]; [`EngineError::Backend`] when the device cannot
-    /// allocate the cache.
+    /// [`EngineError::Config`] for a field out of range; those of [`num_kvcache_blocks`]; [`EngineError::Backend`] when the device
+    /// cannot allocate the cache.
     pub fn new(
         mut model: Box<dyn CausalLm>,
         config: &EngineConfig,
@@ -42,8 +42,8 @@ impl ModelRunner {
     /// Computes the scheduled rows and returns a token for each sequence that samples, in order.
     ///
     /// # Errors
-    /// [`EngineError::Step`]; [`EngineError::TokenCount`] and [`EngineError::BadToken`] for a model that breaks its
-    /// contract.
+    /// [`EngineError::Step`] when the step was interrupted or the device failed; [`EngineError::TokenCount`] and
+    /// [`EngineError::BadToken`] for a model that breaks its contract.
     pub fn run<'a>(
         &mut self,
         seqs: impl Iterator<Item = &'a Sequence> + Clone,
@@ -79,7 +79,7 @@ impl ModelRunner {
         self.model.as_ref()
     }
 
-    /// Longest sequence it computes, in tokens: the configuration's limit within the model's.
+    /// Tokens of the longest sequence it computes: the configuration's limit, or the model's where that is lower.
     pub fn max_model_len(&self) -> usize {
         self.max_model_len
     }

@@ -1,4 +1,4 @@
-//! How one request samples.
+//! How the tokens of one request are chosen.
 //!
 //! A new option is a field here with its default, its line in [`SamplingParams::read`] and its check in
 //! [`SamplingParams::validate`]; a field of Python's dataclass; and the code that honours it.
@@ -30,7 +30,7 @@ impl SamplingParams {
     /// Reads every field by its name and checks it; a field that the source does not have keeps its default.
     ///
     /// # Errors
-    /// The source's, for a value of another type, and those of [`validate`](Self::validate).
+    /// The source has a value of another type for a field, or one that [`validate`](Self::validate) refuses.
     pub fn read<S: FieldSource>(source: &S) -> Result<Self, S::Error> {
         let default = Self::default();
         let params = Self {

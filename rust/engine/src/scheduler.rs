@@ -1,10 +1,11 @@
 //! Which sequences the next step computes: continuous batching, chunked prefill, preemption.
 //!
-//! Progress. At most one sequence is partly prefilled, it is the head of the waiting queue, and while it exists every
-//! step is a prefill, which it leads; so a decode step never waits for blocks that a waiting sequence holds. If neither
-//! prefill nor decode can schedule anything then nothing runs, all blocks are free, and the head of the waiting queue is
-//! larger than the pool: nano-vLLM dies there, here that sequence finishes with [`FinishReason::Length`]. Otherwise a
-//! step prefills a chunk or appends tokens, and a completed prefill appends one too, so preemption cannot cycle.
+//! Why every sequence ends: at most one sequence is partly prefilled. It is the head of the waiting queue, and while it
+//! exists every step is a prefill, which it leads; so a decode step never waits for blocks that a waiting sequence holds. If
+//! neither prefill nor decode can schedule anything then nothing runs, all blocks are free, and the head of the waiting queue
+//! is larger than the pool: nano-vLLM dies there, here that sequence finishes with [`FinishReason::Length`]. Otherwise a step
+//! prefills a chunk or appends tokens, and a completed prefill appends one too, so sequences cannot preempt each other for
+//! ever.
 
 use crate::block_manager::BlockManager;
 use crate::config::{EngineConfig, SchedulingPolicy};
@@ -16,7 +17,7 @@ use std::collections::{HashMap, VecDeque};
 /// What [`Scheduler::schedule`] decided; the sequences are in [`Scheduler::scheduled`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// A prefill step, else a decode step.
+    /// Whether this is a prefill step; otherwise it is a decode step.
     pub is_prefill: bool,
     /// Sequences in the step; 0 when nothing is left to do.
     pub num_seqs: usize,
@@ -55,7 +56,7 @@ impl Scheduler {
     /// An empty scheduler over a pool of `num_blocks` blocks.
     ///
     /// # Errors
-    /// [`EngineError::Config`]; [`EngineError::BlockTablesTooLarge`].
+    /// [`EngineError::Config`] for a field out of range; [`EngineError::BlockTablesTooLarge`] when the books do not fit in memory.
     pub fn new(config: &EngineConfig, num_blocks: usize) -> Result<Self, EngineError> {
         config.validate()?;
         Ok(Self {
@@ -215,7 +216,7 @@ impl Scheduler {
         self.num_preemptions += 1;
     }
 
-    /// Books the step's results: `token_ids` has one token for each sequence of [`scheduled`](Self::scheduled) whose
+    /// Takes the step's results in: `token_ids` has one token for each sequence of [`scheduled`](Self::scheduled) whose
     /// last known token the step computed, in order.
     ///
     /// # Errors
@@ -319,7 +320,7 @@ impl Scheduler {
         self.finished.drain(..)
     }
 
-    /// Finished sequences not taken yet.
+    /// Sequences that have finished and were not taken yet.
     pub fn num_finished(&self) -> usize {
         self.finished.len()
     }
@@ -342,17 +343,17 @@ impl Scheduler {
         self.batch.iter().map(|&key| &self.seqs[key])
     }
 
-    /// Sequences of the step under way that get a token from it.
+    /// Number of sequences of the step under way that get a token from it.
     pub fn num_sampling(&self) -> usize {
         self.scheduled().filter(|seq| seq.samples()).count()
     }
 
-    /// The waiting queue.
+    /// The waiting queue, the next to be admitted first.
     pub fn waiting(&self) -> impl ExactSizeIterator<Item = &Sequence> + Clone {
         self.waiting.iter().map(|&key| &self.seqs[key])
     }
 
-    /// The running queue.
+    /// The running queue, the last to be preempted first.
     pub fn running(&self) -> impl ExactSizeIterator<Item = &Sequence> + Clone {
         self.running.iter().map(|&key| &self.seqs[key])
     }
@@ -362,7 +363,7 @@ impl Scheduler {
         &self.block_manager
     }
 
-    /// Preemptions so far.
+    /// How often a running sequence has given up its blocks so far.
     pub fn num_preemptions(&self) -> u64 {
         self.num_preemptions
     }

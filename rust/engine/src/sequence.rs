@@ -1,4 +1,4 @@
-//! One request's tokens and where its keys and values are.
+//! A sequence: one request's tokens, and where their keys and values are.
 
 use crate::block_hash::compute_hash;
 use crate::errors::EngineError;
@@ -7,11 +7,11 @@ use crate::sampling_params::SamplingParams;
 /// Where a sequence stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SequenceStatus {
-    /// Not prefilled yet, or only in part, or preempted.
+    /// It is in the waiting queue: not prefilled yet, or only in part, or preempted.
     Waiting,
-    /// Prefilled; decoding.
+    /// It is in the running queue: prefilled, and decoded token by token.
     Running,
-    /// Done; it holds no blocks.
+    /// It is done and holds no blocks.
     Finished,
 }
 
@@ -39,21 +39,21 @@ impl FinishReason {
 pub struct Sequence {
     /// The caller's name for it.
     pub seq_id: u64,
-    /// Where it stands.
+    /// Whether it waits, runs or is done.
     pub status: SequenceStatus,
     /// Tokens whose keys and values are in the cache.
     pub num_cached_tokens: usize,
-    /// Tokens the current step computes.
+    /// Tokens that the step under way computes.
     pub num_scheduled_tokens: usize,
-    /// False once it has been scheduled for decoding, until it is preempted.
+    /// True until it is first scheduled for decoding, and again when it is preempted.
     pub is_prefill: bool,
     /// Its blocks in order.
     pub block_table: Vec<u32>,
     /// How it samples.
     pub params: SamplingParams,
-    /// Its random stream, an engine's to change; see [`SampleRow::key`](nanovllm_backend::SampleRow::key).
+    /// Names its random stream. An engine changes it when it takes the request; see [`SampleRow::key`](nanovllm_backend::SampleRow::key).
     pub noise_key: u64,
-    /// Set when it finishes.
+    /// Why it finished, once it has.
     pub finish_reason: Option<FinishReason>,
     /// Tokens the prefix cache spared when it was first admitted.
     pub prefix_cache_hit: Option<usize>,
@@ -69,7 +69,7 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// A waiting sequence for a pool of `block_size`-token blocks.
+    /// A waiting sequence for a pool of blocks of `block_size` tokens.
     ///
     /// # Errors
     /// [`EngineError::EmptyPrompt`]; [`EngineError::Config`] for a block size below 2.
@@ -162,7 +162,7 @@ impl Sequence {
         self.block_size
     }
 
-    /// Blocks its tokens fill, the last perhaps in part.
+    /// Blocks that its tokens fill, the last perhaps in part.
     pub fn num_blocks(&self) -> usize {
         self.num_tokens().div_ceil(self.block_size)
     }
@@ -172,7 +172,7 @@ impl Sequence {
         self.num_tokens() - self.num_blocks().saturating_sub(1) * self.block_size
     }
 
-    /// The tokens of block `i`; empty past the end.
+    /// The tokens of block `i`; none past the end.
     pub fn block(&self, i: usize) -> &[u32] {
         let start = i.saturating_mul(self.block_size).min(self.token_ids.len());
         let end = start.saturating_add(self.block_size).min(self.token_ids.len());

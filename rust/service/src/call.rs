@@ -1,4 +1,4 @@
-//! One caller's requests.
+//! Calls: what one caller has asked for and waits for.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::post::Owner;
 use crate::request::Request;
 use crate::service::{Progress, Service};
 
-/// Requests that one caller waits for. When it is dropped, those that have not ended are too.
+/// Requests that one caller waits for. When the call is dropped, so are those of its requests that have not ended.
 pub struct Call {
     service: Arc<Service>,
     owner: Owner,
@@ -20,8 +20,8 @@ impl Service {
     /// Takes requests in: all, or none. They are the [`Call`]'s, and are dropped with it.
     ///
     /// # Errors
-    /// What is wrong with a request, checked whatever the engine is doing; an id that a sequence added by hand has is refused
-    /// here if the engine is free, else by an event.
+    /// Says what is wrong with a request; this is checked while the engine computes. Only an id that a sequence added by hand has
+    /// may be found out later: it is then refused by an event.
     pub fn submit(self: &Arc<Self>, requests: Vec<Request>) -> Result<Call, ServiceError> {
         self.check(&requests)?;
         let seq_ids: Vec<u64> = requests.iter().map(|request| request.seq_id).collect();
@@ -46,11 +46,11 @@ impl Call {
         self.pending
     }
 
-    /// Waits for news until `until`, and drives the engine meanwhile if nobody else does; at once where nothing is pending.
-    /// `interrupted` is asked between slices of the steps that this caller drives.
+    /// Waits for news of its requests until `until`, and drives the engine meanwhile if nobody else does. Returns at once
+    /// where no request is pending. `interrupted` is asked between slices of the steps that this caller drives.
     ///
     /// # Errors
-    /// What a step that this caller drove failed with; [`ServiceError::Aborted`] when its requests are gone.
+    /// The error of a step that this caller drove; [`ServiceError::Aborted`] when its requests are gone.
     pub fn advance(&mut self, until: Instant, interrupted: &mut dyn FnMut() -> bool) -> Result<Progress, ServiceError> {
         if self.pending == 0 {
             return Ok(Progress::default());
@@ -63,7 +63,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // Refused in a forked child only, where there is no engine to tell.
+        // The post is refused in a forked child alone, where there is no engine to tell.
         if let Ok(mut post) = self.service.post() {
             post.close_box(self.owner);
         }

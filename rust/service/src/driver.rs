@@ -1,4 +1,4 @@
-//! The engine with its side of the post.
+//! The driver: the engine, with what carries requests to it and events from it.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -14,7 +14,7 @@ use crate::post::PostOffice;
 use crate::request::{Event, Watch};
 use crate::text::Texts;
 
-/// What one step did.
+/// What one step by a driver did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pumped {
     /// Rows prefilled, or decoded tokens counted negative; 0 when nothing was computed.
@@ -23,13 +23,13 @@ pub struct Pumped {
     pub time: Duration,
 }
 
-/// Takes the sequences that end in the engine.
+/// Is given the sequences that end in the engine.
 pub type Sink = Box<dyn FnMut(Sequence) + Send>;
 
 /// An engine, driven by whoever has its turn.
 pub struct Driver {
     engine: LlmEngine,
-    /// Gets every sequence that ends or is dropped.
+    /// Is given every sequence that ends or is dropped.
     sink: Sink,
     post: PostOffice,
     texts: Texts,
@@ -51,20 +51,20 @@ impl Driver {
         }
     }
 
-    /// Has sequences that end or are dropped handed to `sink` instead of the last one; not those that somebody ends by hand.
+    /// From now on sequences that end or are dropped are handed to `sink`, but for those that somebody ends by hand.
     pub fn set_sink(&mut self, sink: Sink) {
         self.sink = sink;
     }
 
-    /// The engine, with everything that callers have handed in. Whoever steps it by hand mails nothing.
+    /// The engine, with everything that callers have handed in, for whoever steps it by hand. Such steps post no events.
     pub fn engine(&mut self) -> &mut LlmEngine {
         self.settle();
         self.engine_as_it_is()
     }
 
-    /// The engine without what callers have handed in since [`engine`](Self::engine) was called in the same turn.
+    /// The engine, without what callers have handed in since [`engine`](Self::engine) was called in the same turn.
     pub fn engine_as_it_is(&mut self) -> &mut LlmEngine {
-        // Whatever is done with it by hand, somebody is to look whether there is work.
+        // Whatever is done to it by hand, whoever drives next has to look whether there is work.
         self.is_touched = true;
         self.post.lock().note_work();
         &mut self.engine
@@ -81,7 +81,7 @@ impl Driver {
         }
     }
 
-    /// The engine alone, with the last aborts carried out.
+    /// Gives up the engine, with the last aborts carried out.
     pub(crate) fn into_engine(mut self) -> LlmEngine {
         self.settle();
         self.engine
@@ -136,7 +136,7 @@ impl Driver {
     /// [`ServiceError::Engine`], after which the step has been rolled back; [`ServiceError::Panicked`], after which nothing
     /// works any more and every caller is told so.
     pub fn pump(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Pumped, ServiceError> {
-        // What a panic leaves behind is not looked at again.
+        // Nothing looks again at what a panic leaves behind, so it is safe to unwind.
         catch_unwind(AssertUnwindSafe(|| self.step(interrupted))).unwrap_or_else(|panic| {
             let error = ServiceError::Panicked(text_of(&*panic));
             self.post.lock().fail_for_good(&error);
@@ -175,7 +175,7 @@ impl Driver {
     }
 }
 
-/// What a panic says.
+/// The message of a panic.
 fn text_of(panic: &(dyn Any + Send)) -> Arc<str> {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("without a word").into()

@@ -1,4 +1,4 @@
-//! What can go wrong for a caller.
+//! The service's errors.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ pub enum ServiceError {
     /// The engine's turn cannot be had.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The engine was closed.
+    /// The service was closed, and the engine with it.
     #[error("the engine was closed by exit()")]
     Closed,
     /// A step ended in a panic; nothing is known of the engine's state any more.
     #[error("the engine is unusable: a step panicked: {0}")]
     Panicked(Arc<str>),
-    /// Another caller dropped a request of this one.
+    /// Another caller has dropped a request of this one.
     #[error("a sequence of this call was aborted by another caller")]
     Aborted,
 }

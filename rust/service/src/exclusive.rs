@@ -45,13 +45,14 @@ pub struct Exclusive<T: ?Sized> {
     /// Rung when a turn ends.
     ended: Condvar,
     process: u32,
-    /// What the value is to whom reads an error.
+    /// What an error calls the value.
     name: &'static str,
-    /// Locked by whoever has the turn alone.
+    /// Locked only by the thread that has the turn.
     value: Mutex<T>,
 }
 
-/// Tickets are served in order; the turn is free when the next one to be given is the one to be served.
+/// Every thread that asks draws a ticket, and tickets are served in order. The turn is free when the ticket to be served is
+/// the one that will be drawn next.
 #[derive(Debug, Default)]
 struct Queue {
     next: u64,
@@ -80,10 +81,10 @@ impl<T: ?Sized> Exclusive<T> {
         std::process::id() == self.process
     }
 
-    /// Whether a turn can be waited for on this thread.
+    /// Checks whether this thread may wait for a turn.
     ///
     /// # Errors
-    /// A [`Refusal`] if that would be forever, or when an earlier turn ended in a panic.
+    /// A [`Refusal`] if it would wait for ever, or when an earlier turn ended in a panic.
     pub fn check(&self) -> Result<(), Refusal> {
         self.checked_queue().map(|_| ())
     }
@@ -91,7 +92,7 @@ impl<T: ?Sized> Exclusive<T> {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// The same as [`check`](Self::check)'s.
     pub fn lock(&self) -> Result<Turn<'_, T>, Refusal> {
         let mut queue = self.checked_queue()?;
         let ticket = queue.next;
@@ -110,7 +111,7 @@ impl<T: ?Sized> Exclusive<T> {
     /// A turn, if nobody has one or waits for one now.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// The same as [`check`](Self::check)'s.
     pub fn try_lock(&self) -> Result<Option<Turn<'_, T>>, Refusal> {
         let mut queue = self.checked_queue()?;
         if queue.serving != queue.next {
@@ -135,7 +136,7 @@ impl<T: ?Sized> Exclusive<T> {
     }
 
     fn checked_queue(&self) -> Result<MutexGuard<'_, Queue>, Refusal> {
-        // Before the lock, which a thread that does not exist here may hold.
+        // This is asked first, as the lock may be held by a thread that does not exist in a forked process.
         if !self.is_of_this_process() {
             return Err(self.refusal(Reason::Forked));
         }
@@ -149,7 +150,7 @@ impl<T: ?Sized> Exclusive<T> {
         Ok(queue)
     }
 
-    /// The turn whose ticket is being served.
+    /// Begins the turn of the thread whose ticket is being served.
     fn begin(&self, mut queue: MutexGuard<'_, Queue>) -> Turn<'_, T> {
         queue.holder = Some(std::thread::current().id());
         drop(queue);
@@ -162,7 +163,7 @@ impl<T: ?Sized> Exclusive<T> {
 }
 
 impl<T: ?Sized> Turn<'_, T> {
-    /// Says that the value is in no state to be used again: every later turn is refused.
+    /// Marks the value as broken: every later turn is refused.
     pub fn break_it(&mut self) {
         self.of.queue().is_broken = true;
     }

@@ -1,9 +1,49 @@
-//! The one loop for every caller of an engine.
+//! The service: one loop for all callers of an engine.
 //!
-//! Requests come in and are aborted from any thread; each step's events go to whoever asked. Whichever caller waits drives the
-//! engine meanwhile, or a thread of its own does ([`Service::drive`]); everybody else sleeps until there is mail.
+//! Callers hand requests in and drop them from any thread. After each step its events are posted into the mailboxes of those
+//! who asked. A caller that waits for mail drives the engine meanwhile if nobody else does, or sleeps until its bell rings; a
+//! thread of its own can drive too ([`Service::drive`]).
 //!
 //! Locks are taken in one order: the engine's turn, then the post, under which nothing waits and no foreign code runs.
+//!
+//! ```
+//! # use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+//! # use nanovllm_engine::{EngineConfig, LlmEngine, SamplingParams};
+//! # use nanovllm_model::{CausalLm, ModelInput, StepError};
+//! # struct Counter;
+//! # impl CausalLm for Counter {
+//! #   fn step(
+//! #       &mut self, input: &ModelInput, rows: &[u32], _: &[SampleRow], _: &mut dyn FnMut() -> bool,
+//! #   ) -> Result<Vec<u32>, StepError> {
+//! #       Ok(rows.iter().map(|&row| input.input_ids[row as usize] + 1).collect())
+//! #   }
+//! #   fn vocab_size(&self) -> usize { 100 }
+//! #   fn max_model_len(&self) -> usize { 100 }
+//! #   fn describe(&self) -> String { "a counter".to_owned() }
+//! #   fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, _: Option<DType>) -> KvCacheSpec {
+//! #       KvCacheSpec { num_blocks, block_size, dtype: DType::F32, layers: Vec::new() }
+//! #   }
+//! #   fn allocate_kv_cache(&mut self, _: &KvCacheSpec) -> Result<(), Error> { Ok(()) }
+//! #   fn logits(
+//! #       &mut self, _: &ModelInput, _: &[u32], _: &mut Vec<f32>, _: &mut dyn FnMut() -> bool,
+//! #   ) -> Result<(), StepError> { Ok(()) }
+//! # }
+//! # let config = EngineConfig { num_kvcache_blocks: 8, eos: vec![5], ..EngineConfig::default() };
+//! # let engine = LlmEngine::new(Box::new(Counter), config, None)?;
+//! use nanovllm_service::{Event, Request, Service, Watch};
+//! use std::time::{Duration, Instant};
+//!
+//! // The engine's model can only count: after each token comes the next number, up to 5.
+//! let service = Service::new(engine, None);
+//! let params = SamplingParams::default();
+//! let mut call = service.submit(vec![Request { seq_id: 0, token_ids: vec![1, 2], params, watch: Watch::Result }])?;
+//! while call.pending() > 0 {
+//!     for event in call.advance(Instant::now() + Duration::from_secs(1), &mut || false)?.events {
+//!         assert!(matches!(event, Event::Finished { output, .. } if output.token_ids == [3, 4, 5]));
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // tests
 

@@ -8,11 +8,11 @@ use nanovllm_engine::EngineError;
 use crate::error::ServiceError;
 use crate::request::{Event, Request};
 
-/// Who gets a request's events.
+/// Names whoever gets a request's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(u64);
 
-/// Owns what was added without a caller that waits; [`Service::step`](crate::Service::step) hands it out.
+/// Owns requests that no caller waits for; [`Service::step`](crate::Service::step) hands out their events.
 pub(crate) const NOBODY: Owner = Owner(0);
 
 /// An owner's events, and the bell that is rung for it.
@@ -20,7 +20,7 @@ pub(crate) const NOBODY: Owner = Owner(0);
 pub(crate) struct Mailbox {
     pub(crate) events: Vec<Event>,
     pub(crate) bell: Arc<Condvar>,
-    /// Whether a thread sleeps on the bell.
+    /// Whether a thread sleeps until the bell rings.
     pub(crate) is_waiting: bool,
 }
 
@@ -31,11 +31,11 @@ pub(crate) enum Wheel {
     Free,
     /// A caller, for as long as it waits.
     Caller,
-    /// A thread of its own.
+    /// The thread in [`Service::drive`](crate::Service::drive).
     Thread,
 }
 
-/// Everything behind the post's lock.
+/// The post: what callers and the driver leave for each other. It is behind one lock.
 pub(crate) struct Post {
     /// Requests that the engine does not have yet, in the order they came.
     pub(crate) adds: Vec<Request>,
@@ -45,7 +45,7 @@ pub(crate) struct Post {
     owners: HashMap<u64, Owner>,
     pub(crate) boxes: HashMap<Owner, Mailbox>,
     next_owner: u64,
-    /// Who drives the engine now, while the others sleep.
+    /// Who drives the engine now; all others sleep.
     pub(crate) wheel: Wheel,
     /// Whether the thread of [`Service::drive`](crate::Service::drive) waits for a caller to let go of the wheel.
     pub(crate) is_wanted: bool,
@@ -55,7 +55,7 @@ pub(crate) struct Post {
     pub(crate) is_idle: bool,
     /// Rung for the driving thread when there is something to do.
     pub(crate) work: Arc<Condvar>,
-    /// Why nothing will happen any more.
+    /// Why nothing will happen any more; `None` while the service works.
     pub(crate) failure: Option<ServiceError>,
 }
 
@@ -99,7 +99,8 @@ impl Post {
     /// Takes requests in for `owner`, all or none. They have been checked against the engine's limits.
     ///
     /// # Errors
-    /// [`EngineError::DuplicateSeqId`] for an id that another request has; what [`failure`](Self::failure) says.
+    /// [`EngineError::DuplicateSeqId`] for an id that another request has; what [`failure`](Self::failure) says, where it says
+    /// something.
     pub(crate) fn submit(&mut self, owner: Owner, requests: Vec<Request>) -> Result<(), ServiceError> {
         self.check_failure()?;
         let mut seq_ids = HashSet::new();
@@ -154,7 +155,7 @@ impl Post {
     pub(crate) fn post(&mut self, event: Event) {
         let seq_id = event.seq_id();
         if self.aborts.contains(&seq_id) {
-            return; // it was dropped while this step was under way, and another request may have its id by now
+            return; // the request was dropped while this step was under way, and another may have its id by now
         }
         let owner = if event.is_last() { self.owners.remove(&seq_id) } else { self.owners.get(&seq_id).copied() };
         if let Some(mailbox) = self.boxes.get_mut(&owner.unwrap_or(NOBODY)) {
@@ -163,7 +164,7 @@ impl Post {
         }
     }
 
-    /// Posts that the engine has refused a request; there is nothing of it to drop.
+    /// Posts that the engine has refused a request, so that the engine has nothing to drop.
     pub(crate) fn refuse(&mut self, seq_id: u64, error: ServiceError) {
         let was_dropped = self.aborts.contains(&seq_id);
         self.aborts.retain(|&dropped| dropped != seq_id);
@@ -205,6 +206,8 @@ impl Post {
         self.work.notify_all();
     }
 
+    /// Checks that the service works.
+    ///
     /// # Errors
     /// Why nothing will happen any more, if that is so.
     pub(crate) fn check_failure(&self) -> Result<(), ServiceError> {
@@ -216,7 +219,7 @@ impl Post {
         self.wheel == Wheel::Free && !self.is_wanted
     }
 
-    /// Lets go of the wheel. Somebody else who waits takes it, if there is anybody.
+    /// Lets go of the wheel, and wakes somebody else who waits to take it, if there is anybody.
     pub(crate) fn let_go(&mut self) {
         self.wheel = Wheel::Free;
         self.work.notify_all();
@@ -232,15 +235,15 @@ impl Post {
         }
     }
 
-    /// An owner's events so far.
+    /// Takes an owner's events.
     pub(crate) fn take(&mut self, owner: Owner) -> Vec<Event> {
         self.boxes.get_mut(&owner).map(|mailbox| std::mem::take(&mut mailbox.events)).unwrap_or_default()
     }
 
-    /// The events that nobody waits for.
+    /// Takes the events that nobody waits for.
     ///
     /// # Errors
-    /// Why a request failed, with the other events left for later.
+    /// Why a request failed; the other events are then left for later.
     pub(crate) fn take_nobodys(&mut self) -> Result<Vec<Event>, ServiceError> {
         let Some(mailbox) = self.boxes.get_mut(&NOBODY) else { return Ok(Vec::new()) };
         let failed = mailbox.events.iter().position(|event| matches!(event, Event::Failed { .. }));

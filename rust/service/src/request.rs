@@ -1,4 +1,4 @@
-//! What callers hand in, and what they get.
+//! Requests, which callers hand in, and events, which tell them what became of these.
 
 use nanovllm_engine::{FinishedOutput, SamplingParams};
 
@@ -7,7 +7,7 @@ use crate::error::ServiceError;
 /// What a caller wants to hear of a request before it ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Watch {
-    /// Nothing.
+    /// Nothing but how it ends.
     #[default]
     Result,
     /// Every token.
@@ -22,7 +22,7 @@ pub enum Watch {
 /// One prompt to be answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// The caller's name for it, which no other request has that has not ended.
+    /// The caller's name for it; no other request that has not ended may have the same.
     pub seq_id: u64,
     /// The prompt.
     pub token_ids: Vec<u32>,
@@ -35,7 +35,7 @@ pub struct Request {
 /// News of a request.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// It got tokens; only where every token is watched.
+    /// It got tokens. Posted only for requests that are watched.
     Tokens {
         /// The request.
         seq_id: u64,
@@ -55,7 +55,7 @@ pub enum Event {
     Failed {
         /// The request.
         seq_id: u64,
-        /// Why.
+        /// Why it ends.
         error: ServiceError,
     },
 }

@@ -12,7 +12,7 @@ use crate::exclusive::{Exclusive, Refusal, Turn};
 use crate::post::{NOBODY, Owner, Post, PostOffice, Wheel};
 use crate::request::{Event, Request};
 
-/// What a caller that waited has got.
+/// What a caller that waited is given.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// News of its requests, in order.
@@ -42,7 +42,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service over an engine; without a tokenizer there is no text to watch.
+    /// A service over an engine. Without a tokenizer there is no text to watch.
     pub fn new(engine: LlmEngine, tokenizer: Option<Arc<Tokenizer>>) -> Arc<Self> {
         let (post, limits) = (PostOffice::new(), engine.limits());
         let driver = Driver::new(engine, post.clone(), tokenizer);
@@ -65,7 +65,7 @@ impl Service {
     /// Takes a request in that no caller waits for: [`step`](Self::step) hands out its events.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// The same as [`submit`](Self::submit)'s.
     pub fn add(&self, request: Request) -> Result<(), ServiceError> {
         self.check(std::slice::from_ref(&request))?;
         let seq_id = request.seq_id;
@@ -73,7 +73,7 @@ impl Service {
         self.settle_if_free(NOBODY, &[seq_id])
     }
 
-    /// Whether the engine takes requests, and these.
+    /// Checks that the service works and that the engine can take these requests.
     pub(crate) fn check(&self, requests: &[Request]) -> Result<(), ServiceError> {
         self.post()?.check_failure()?;
         for request in requests {
@@ -82,12 +82,12 @@ impl Service {
         Ok(())
     }
 
-    /// Hands the inbox to the engine if nobody has its turn; one of these requests that it refuses is an error at once.
+    /// Hands the inbox to the engine if nobody has its turn. If it refuses one of these requests, that is the error.
     pub(crate) fn settle_if_free(&self, owner: Owner, seq_ids: &[u64]) -> Result<(), ServiceError> {
         let mut turn = match self.engine.try_lock() {
             Ok(Some(turn)) => turn,
             Ok(None) => return Ok(()),
-            // In the middle of a step of this thread the step's end will do.
+            // This thread is in the middle of a step; the next one will hand the inbox over.
             Err(refusal) if refusal.is_reentry() => return Ok(()),
             Err(refusal) => return Err(self.failure_or(refusal)),
         };
@@ -103,22 +103,22 @@ impl Service {
         }
     }
 
-    /// Drops a request of whichever caller, who is told, or a sequence that was added by hand; waits for the step under way.
-    /// False where there is none of that id.
+    /// Drops a request of any caller, who is told, or a sequence that was added by hand. Waits for the step under way to end. False
+    /// where there is none of that id.
     ///
     /// # Errors
-    /// [`ServiceError::Refused`], [`ServiceError::Closed`].
+    /// [`ServiceError::Refused`] when the engine's turn cannot be had, [`ServiceError::Closed`] after [`close`](Self::close).
     pub fn abort(&self, seq_id: u64) -> Result<bool, ServiceError> {
         let mut turn = self.turn()?;
         let driver = turn.as_mut().ok_or(ServiceError::Closed)?;
         driver.settle();
         let is_queued = self.post()?.abort(seq_id);
-        // One that somebody submits just now is not meant.
+        // A request of this id that somebody submits from here on is another one, and is left alone.
         let by_hand = !is_queued && driver.abort(seq_id);
         driver.settle();
         let mut post = self.post()?;
         let Some(mailbox) = post.boxes.get_mut(&NOBODY) else { return Ok(is_queued || by_hand) };
-        // News of it are of no use to anybody any more.
+        // Nobody wants to hear of it any more.
         let before = mailbox.events.len();
         mailbox.events.retain(|event| event.seq_id() != seq_id);
         Ok(is_queued || by_hand || mailbox.events.len() < before)
@@ -138,10 +138,10 @@ impl Service {
         Ok((self.post()?.take_nobodys()?, pumped.num_tokens))
     }
 
-    /// Whether every request has ended and nobody's events have been handed out.
+    /// Whether every request has ended, and the events that no caller waits for have been handed out.
     ///
     /// # Errors
-    /// [`ServiceError::Refused`], [`ServiceError::Closed`].
+    /// The same as [`abort`](Self::abort)'s.
     pub fn is_finished(&self) -> Result<bool, ServiceError> {
         let mut turn = self.turn()?;
         let driver = turn.as_mut().ok_or(ServiceError::Closed)?;
@@ -149,17 +149,17 @@ impl Service {
         Ok(is_finished && !self.post()?.has_mail(NOBODY))
     }
 
-    /// The engine's turn.
+    /// Waits for the engine's turn.
     fn turn(&self) -> Result<Turn<'_, Option<Driver>>, ServiceError> {
         self.engine.lock().map_err(|refusal| self.failure_or(refusal))
     }
 
-    /// Why a turn cannot be had: what ended the service, where something did.
+    /// Why a turn cannot be had: the reason that the service has ended, if it has, else the refusal.
     fn failure_or(&self, refusal: Refusal) -> ServiceError {
         self.post().and_then(|post| post.check_failure()).err().unwrap_or(refusal.into())
     }
 
-    /// One step by whoever asks.
+    /// Takes one step on the caller's thread.
     fn pump(&self, interrupted: &mut dyn FnMut() -> bool) -> Result<Pumped, ServiceError> {
         self.post()?.check_failure()?;
         let mut turn = self.turn()?;
@@ -177,7 +177,7 @@ impl Service {
         until: Instant,
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Progress, ServiceError> {
-        // The wheel's holder may be this thread, further up: then nobody would ever have news.
+        // If this thread has the wheel already, further up its stack, waiting would be for ever.
         if let Err(refusal) = self.engine.check()
             && refusal.is_reentry()
         {
@@ -188,7 +188,7 @@ impl Service {
         loop {
             progress.events = post.take(owner);
             if !progress.events.is_empty() || Instant::now() >= until {
-                // It may have been woken to take the wheel.
+                // It may have been woken to take the wheel, and does not: another caller should.
                 post.wake_one();
                 return Ok(progress);
             }
@@ -228,7 +228,7 @@ impl Service {
                 return Ok(());
             }
             if post.is_at_rest() {
-                // Its requests have ended, and not in a step that mails: somebody stepped by hand.
+                // Its requests have ended without an event, so somebody has stepped by hand.
                 return Err(ServiceError::Aborted);
             }
         }
@@ -238,7 +238,8 @@ impl Service {
     /// step that fails ends the requests of every caller with its error.
     ///
     /// # Errors
-    /// [`ServiceError::Refused`], [`ServiceError::Closed`] and [`ServiceError::Panicked`] end it.
+    /// What ends it other than [`end`](Self::end): [`ServiceError::Refused`], [`ServiceError::Closed`] or
+    /// [`ServiceError::Panicked`].
     pub fn drive(&self) -> Result<(), ServiceError> {
         let mut post = self.post()?;
         post.is_wanted = true;
@@ -285,10 +286,11 @@ impl Service {
         }
     }
 
-    /// Has the thread in [`drive`](Self::drive), or the next that comes there, return; callers drive the engine themselves again.
+    /// Has the thread in [`drive`](Self::drive), or the next one to call it, return; callers then drive the engine themselves
+    /// again.
     ///
     /// # Errors
-    /// [`ServiceError::Refused`].
+    /// [`ServiceError::Refused`] in a forked process.
     pub fn end(&self) -> Result<(), ServiceError> {
         let mut post = self.post()?;
         post.is_ending = true;
@@ -300,7 +302,7 @@ impl Service {
     /// caller's to drop.
     ///
     /// # Errors
-    /// [`ServiceError::Refused`].
+    /// [`ServiceError::Refused`] when the engine's turn cannot be had.
     pub fn close(&self) -> Result<Option<LlmEngine>, ServiceError> {
         let driver = self.turn()?.take();
         let engine = driver.map(Driver::into_engine);

@@ -1,4 +1,4 @@
-//! Text for those who watch it: a subscriber to the engine's events, which are tokens.
+//! Text for callers that watch it, made of the tokens in the engine's events.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use crate::errors::EngineError;
 use crate::sequence::Sequence;
 
 impl BlockManager {
-    /// As [`can_allocate`](Self::can_allocate).
+    /// [`can_allocate`](Self::can_allocate) for any sequence.
     ///
     /// # Errors
     /// [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] for a sequence whose tokens are not known.
@@ -15,10 +15,10 @@ impl BlockManager {
         Ok(self.can_allocate(seq))
     }
 
-    /// As [`allocate`](Self::allocate).
+    /// [`allocate`](Self::allocate) for any sequence.
     ///
     /// # Errors
-    /// As [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when the sequence holds blocks
+    /// Those of [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when the sequence holds blocks
     /// already or the pool cannot give it this many.
     pub fn allocate_checked(&mut self, seq: &mut Sequence, num_cached_blocks: usize) -> Result<(), EngineError> {
         let method = "allocate";
@@ -38,7 +38,7 @@ impl BlockManager {
         Ok(())
     }
 
-    /// As [`deallocate`](Self::deallocate).
+    /// [`deallocate`](Self::deallocate) for any sequence.
     ///
     /// # Errors
     /// [`EngineError::Precondition`] for a block table whose blocks are not in use.
@@ -57,7 +57,7 @@ impl BlockManager {
         Ok(())
     }
 
-    /// As [`may_append`](Self::may_append).
+    /// [`may_append`](Self::may_append) for any sequence.
     ///
     /// # Errors
     /// [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] when the pool has no block left.
@@ -70,11 +70,11 @@ impl BlockManager {
         Err(EngineError::Precondition { method: "may_append", needs: "a free block", got })
     }
 
-    /// As [`hash_blocks`](Self::hash_blocks).
+    /// [`hash_blocks`](Self::hash_blocks) for any sequence.
     ///
     /// # Errors
-    /// As [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when cached and scheduled tokens are more than the
-    /// sequence has, or its block table does not cover them.
+    /// Those of [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when cached and scheduled tokens
+    /// are more than the sequence has, or its block table does not cover them.
     pub fn hash_blocks_checked(&mut self, seq: &Sequence) -> Result<(), EngineError> {
         let method = "hash_blocks";
         self.check_tokens(method, seq)?;
@@ -97,10 +97,10 @@ impl BlockManager {
         Ok(())
     }
 
-    /// Whether the sequence is cut into blocks of the pool's size.
+    /// Checks that the sequence is cut into blocks of the pool's size.
     ///
     /// # Errors
-    /// [`EngineError::BlockSizeMismatch`].
+    /// [`EngineError::BlockSizeMismatch`] where it is not.
     pub fn check_block_size(&self, seq: &Sequence) -> Result<(), EngineError> {
         let (expected, got) = (self.block_size(), seq.block_size());
         if expected == got { Ok(()) } else { Err(EngineError::BlockSizeMismatch { expected, got }) }

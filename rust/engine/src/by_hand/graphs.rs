@@ -1,7 +1,7 @@
 //! nano-vLLM's CUDA graphs come in a few batch sizes, and a decode step runs on the smallest that holds it. The CPU needs no graphs;
 //! a device whose steps are captured takes its sizes from here.
 
-/// Most sequences of a captured step.
+/// The most sequences of a step that nano-vLLM captures.
 const MAX_GRAPH_BATCH: usize = 512;
 
 /// The batch sizes to capture for steps of at most `max_num_seqs` sequences: 1, 2, 4, 8, then every 16.

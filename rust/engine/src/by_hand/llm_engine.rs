@@ -10,13 +10,13 @@ impl LlmEngine {
     /// Queues a sequence that a program has made, as [`add_request_with_id`](Self::add_request_with_id) queues a request.
     ///
     /// # Errors
-    /// As [`check_sequence`](Self::check_sequence).
+    /// The same as [`check_sequence`](Self::check_sequence)'s.
     pub fn add_sequence(&mut self, seq: Sequence) -> Result<(), EngineError> {
         self.check_sequence(&seq)?;
-        self.enqueue(seq.as_new())
+        self.enqueue(seq.into_new())
     }
 
-    /// Whether [`add_sequence`](Self::add_sequence) would take the sequence.
+    /// Checks whether [`add_sequence`](Self::add_sequence) would take the sequence.
     ///
     /// # Errors
     /// Those of [`RequestLimits::check`](crate::RequestLimits::check) and of [`Scheduler::check_add`].

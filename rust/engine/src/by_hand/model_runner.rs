@@ -50,11 +50,11 @@ impl ModelRunner {
         Ok(logits)
     }
 
-    /// Whether the device can be given this input: each row at its position and in its slot (or none, -1), token ids, blocks
-    /// and lengths within the model's, slots distinct.
+    /// Checks whether the device can be given this input: each row is at its position and in its slot (or in none, -1), token
+    /// ids, blocks and lengths are within the model's, and slots are distinct.
     ///
     /// # Errors
-    /// [`EngineError::TokenOutOfRange`]; [`EngineError::Precondition`].
+    /// [`EngineError::TokenOutOfRange`], or [`EngineError::Precondition`] for anything else that is wrong.
     pub fn check_input(&self, input: &ModelInput) -> Result<(), EngineError> {
         let refuse = |needs, got: String| Err(EngineError::Precondition { method: "run", needs, got });
         let (rows, num_seqs, stride) = (input.input_ids.len(), input.num_seqs(), input.table_stride);

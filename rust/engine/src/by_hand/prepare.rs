@@ -6,7 +6,7 @@ use crate::prepare::StepInputs;
 use crate::sequence::Sequence;
 
 impl StepInputs {
-    /// As [`prepare_prefill`](Self::prepare_prefill) or [`prepare_decode`](Self::prepare_decode).
+    /// [`prepare_prefill`](Self::prepare_prefill) or [`prepare_decode`](Self::prepare_decode) for any sequences.
     ///
     /// # Errors
     /// [`EngineError::Precondition`] for a sequence whose cached and scheduled tokens are more than it has, whose tokens are

@@ -13,16 +13,16 @@ impl Scheduler {
     /// [`FinishReason::Length`](crate::FinishReason::Length).
     ///
     /// # Errors
-    /// As [`check_add`](Self::check_add).
+    /// The same as [`check_add`](Self::check_add)'s.
     pub fn add(&mut self, seq: Sequence) -> Result<(), EngineError> {
         self.check_add(&seq)?;
-        self.enqueue(seq.as_new())
+        self.enqueue(seq.into_new())
     }
 
-    /// Whether [`add`](Self::add) would take the sequence.
+    /// Checks whether [`add`](Self::add) would take the sequence.
     ///
     /// # Errors
-    /// [`EngineError::DuplicateSeqId`]; [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] for one that holds
+    /// [`EngineError::DuplicateSeqId`] and [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] for one that holds
     /// blocks, is finished, or does not know its tokens.
     pub fn check_add(&self, seq: &Sequence) -> Result<(), EngineError> {
         self.block_manager.check_block_size(seq)?;
@@ -59,7 +59,7 @@ impl Scheduler {
     /// computes it is rolled back.
     ///
     /// # Errors
-    /// [`EngineError::UnknownSeqId`].
+    /// [`EngineError::UnknownSeqId`] where no sequence of that id waits or runs.
     pub fn preempt_by_id(&mut self, seq_id: u64) -> Result<(), EngineError> {
         let key = *self.keys.get(&seq_id).ok_or(EngineError::UnknownSeqId(seq_id))?;
         if self.batch.contains(&key) {
@@ -87,12 +87,12 @@ impl Scheduler {
         &mut self.block_manager
     }
 
-    /// Rows of one prefill step at most.
+    /// Most rows of one prefill step.
     pub fn max_num_batched_tokens(&self) -> usize {
         self.max_num_batched_tokens
     }
 
-    /// Sequences of one step at most; see [`SchedulingPolicy`](crate::SchedulingPolicy).
+    /// Most sequences at a time, in one step or running; see [`SchedulingPolicy`](crate::SchedulingPolicy).
     pub fn max_num_seqs(&self) -> usize {
         self.max_num_seqs
     }

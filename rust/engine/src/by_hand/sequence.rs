@@ -89,7 +89,7 @@ impl Sequence {
     }
 
     /// The sequence as a scheduler queues it, whatever a program has set of it: it waits, and nothing of it is computed.
-    pub(crate) fn as_new(self) -> Self {
+    pub(crate) fn into_new(self) -> Self {
         let status = SequenceStatus::Waiting;
         Self { status, is_prefill: true, num_cached_tokens: 0, num_scheduled_tokens: 0, ..self }
     }
