@@ -1,4 +1,4 @@
-//! Python values to Rust numbers; every refusal names the argument and the limit.
+//! Arguments: Python values to Rust's. Every refusal names the argument and the limit.
 
 use nanovllm_engine::{FieldSource, SamplingParams, SamplingParamsError};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -7,7 +7,7 @@ use pyo3::types::PyDict;
 
 use crate::errors::engine_error;
 
-/// An integer in `0..2**64`; booleans are none.
+/// Reads an integer in `0..2**64`; a boolean is not one.
 pub(crate) fn unsigned(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
     if value.is_instance_of::<pyo3::types::PyBool>() {
         return Err(PyTypeError::new_err(format!("{name} must be an integer, got {value}")));
@@ -15,17 +15,17 @@ pub(crate) fn unsigned(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
     value.extract().map_err(|e| argument_error(value, e, name, "an integer", "0 to 2**64 - 1"))
 }
 
-/// As [`unsigned`], for a count.
+/// Reads a number of things: an integer in `0..2**64` that fits this machine's memory.
 pub(crate) fn count(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
     usize::try_from(unsigned(value, name)?).map_err(|e| PyValueError::new_err(format!("{name}: {e}")))
 }
 
-/// True or false, numpy's included. (Before Python 3.11, pyo3's own refusal lacks the argument's name.)
+/// Reads True or False, numpy's included. (Before Python 3.11, pyo3's own refusal lacks the argument's name.)
 pub(crate) fn boolean(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     value.extract().map_err(|e| argument_error(value, e, name, "a bool", "True and False"))
 }
 
-/// Any iterable of integers that fit a token id; the engine knows the vocabulary.
+/// Reads any iterable of integers that fit a token id; the engine knows which of them are in the vocabulary.
 pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let mut ids = Vec::with_capacity(value.len().unwrap_or(0).min(1 << 20));
     for (position, item) in value.try_iter()?.enumerate() {
@@ -40,7 +40,7 @@ pub(crate) fn token_error(item: &Bound<'_, PyAny>, error: PyErr, position: usize
     argument_error(item, error, &format!("token_ids[{position}]"), "an integer", "the range of token ids")
 }
 
-/// An integer in `0..=max`.
+/// Reads an integer in `0..=max`.
 pub(crate) fn unsigned_below(value: &Bound<'_, PyAny>, name: &str, max: u32) -> PyResult<u32> {
     match u32::try_from(unsigned(value, name)?) {
         Ok(number) if number <= max => Ok(number),
@@ -48,24 +48,16 @@ pub(crate) fn unsigned_below(value: &Bound<'_, PyAny>, name: &str, max: u32) -> 
     }
 }
 
-/// A number that float32 may have to round.
+/// Reads a number, which may have to be rounded to float32 later.
 pub(crate) fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
     value.extract().map_err(|e| argument_error(value, e, name, "a number", "float32"))
 }
 
-/// A block table: any iterable of block ids.
-pub(crate) fn block_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    let id = |(at, item): (usize, PyResult<Bound<'_, PyAny>>)| {
-        unsigned_below(&item?, &format!("block_table[{at}]"), i32::MAX as u32)
-    };
-    value.try_iter()?.enumerate().map(id).collect()
-}
-
-/// The attributes of an object that has options.
+/// An object whose attributes are options.
 pub(crate) struct Attributes<'a, 'py>(pub(crate) &'a Bound<'py, PyAny>);
 
 impl<'py> Attributes<'_, 'py> {
-    /// What `read` makes of an attribute; None where the object has no such attribute.
+    /// Gives what `read` makes of an attribute, or None where the object has no such attribute.
     pub(crate) fn read<T>(
         &self,
         name: &str,
@@ -140,7 +132,7 @@ pub(crate) fn sampling_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(defaults.0)
 }
 
-/// Has no fields, and notes what their defaults are.
+/// A source without fields, which notes the defaults that it is asked for.
 struct Defaults<'py>(Bound<'py, PyDict>);
 
 impl Defaults<'_> {
@@ -170,8 +162,8 @@ impl FieldSource for Defaults<'_> {
     }
 }
 
-/// Out of range is a ValueError, another type a TypeError, both with the argument's name; what else `__index__` or
-/// `__float__` raised goes through.
+/// The exception for an argument that cannot be read: a ValueError where it is out of range, a TypeError where it has another
+/// type, both with its name. Anything else was raised by its `__index__` or `__float__`, and is raised again.
 fn argument_error(value: &Bound<'_, PyAny>, error: PyErr, name: &str, kind: &str, range: &str) -> PyErr {
     let py = value.py();
     if error.is_instance_of::<PyOverflowError>(py) {

@@ -1,16 +1,17 @@
 //! `Call`: one caller's requests, for as long as it waits for them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nanovllm_service::Exclusive;
 use pyo3::prelude::*;
 
-use crate::engine::{FinishedSequence, finished, step_error};
+use crate::door::Door;
 use crate::guarded::Turns;
-use crate::home::Home;
+use crate::outcome::{FinishedSequence, finished, step_error};
 use crate::signals::Signals;
 
-/// How long a caller goes without a look at Python: its signals, its progress bar.
+/// How long a caller waits at most before it comes back to Python, for signals and the progress bar.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Requests that one caller waits for, as a context manager: what has not finished when it is left is dropped, all at once,
@@ -18,12 +19,12 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct Call {
     inner: Exclusive<Option<nanovllm_service::Call>>,
-    home: Home,
+    door: Arc<Door>,
 }
 
 impl Call {
-    pub(crate) fn new(inner: nanovllm_service::Call, home: Home) -> Self {
-        Self { inner: Exclusive::new("the call", Some(inner)), home }
+    pub(crate) fn new(inner: nanovllm_service::Call, door: Arc<Door>) -> Self {
+        Self { inner: Exclusive::new("the call", Some(inner)), door }
     }
 }
 
@@ -44,7 +45,7 @@ impl Call {
         let result = self.inner.with(py, |call| {
             call.as_mut().map(|call| call.advance(until, &mut || signals.interrupted())).transpose()
         })?;
-        self.home.release_ended();
+        self.door.release_ended();
         let progress = result.map_err(|error| step_error(&error, &mut signals))?.unwrap_or_default();
         Ok((finished(progress.events)?, progress.prefill_speed, progress.decode_speed))
     }

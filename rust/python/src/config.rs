@@ -1,4 +1,4 @@
-//! What a config object of Python's says, in the engine's terms.
+//! From a config object of Python's to a model that is ready to run.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -42,7 +42,7 @@ impl Checkpoint {
 }
 
 impl Checkpoint {
-    /// The files, for the first who asks for those at this path.
+    /// The files, for the first caller that asks for those at this path.
     fn take(&self, path: &Path) -> Option<nanovllm_model::Checkpoint> {
         if self.path != path {
             return None;
@@ -77,10 +77,10 @@ fn with_defaults(config: &ModelConfig) -> Value {
     values
 }
 
-/// An engine's options.
+/// What a config object says.
 pub(crate) struct Setup {
     path: PathBuf,
-    /// What the engine itself is told; the end-of-sequence ids are the tokenizer's.
+    /// The engine's own options, but for the end-of-sequence ids, which the tokenizer knows.
     pub(crate) engine: EngineConfig,
     device: String,
     options: Options,

@@ -1,4 +1,5 @@
-//! The devices that layers bound to Python run on: one backend a process for each name, made when first asked for.
+//! Devices by name: what this machine has, and the backends that modules by hand run on. There is one backend in a process for
+//! each name, made when it is first asked for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

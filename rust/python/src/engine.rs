@@ -3,73 +3,26 @@
 
 use std::sync::Arc;
 
-use nanovllm_engine::{EngineError, FinishedOutput, LlmEngine};
-use nanovllm_model::StepError;
-use nanovllm_service::{Event, Request, Service, ServiceError, Watch};
+use nanovllm_engine::LlmEngine;
+use nanovllm_service::{Request, Service, Watch};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arguments::{Params, token_ids, unsigned};
+use crate::by_hand::model_runner::ModelRunner;
 use crate::call::Call;
 use crate::config::{Checkpoint, Loaded, Setup};
-use crate::errors::{engine_error, service_error};
+use crate::door::Door;
+use crate::errors::{closed, engine_error, service_error};
 use crate::guarded::Turns;
-use crate::home::{Home, Shared, closed};
-use crate::model_runner::ModelRunner;
+use crate::outcome::{finished, step_error};
 use crate::signals::Signals;
 use crate::tokenizer::Tokenizer;
-
-/// A finished sequence.
-#[pyclass(frozen, get_all, module = "nanovllm._core")]
-pub(crate) struct FinishedSequence {
-    seq_id: u64,
-    token_ids: Vec<u32>,
-    finish_reason: &'static str,
-    num_prompt_tokens: usize,
-    num_cached_tokens: usize,
-}
-
-impl From<FinishedOutput> for FinishedSequence {
-    fn from(output: FinishedOutput) -> Self {
-        Self {
-            seq_id: output.seq_id,
-            token_ids: output.token_ids,
-            finish_reason: output.finish_reason.as_str(),
-            num_prompt_tokens: output.num_prompt_tokens,
-            num_cached_tokens: output.num_cached_tokens,
-        }
-    }
-}
-
-/// The sequences that have finished, and the error of the first that failed.
-pub(crate) fn finished(events: Vec<Event>) -> PyResult<Vec<FinishedSequence>> {
-    let mut finished = Vec::new();
-    for event in events {
-        match event {
-            Event::Finished { output, .. } => finished.push(output.into()),
-            Event::Failed { error, .. } => return Err(service_error(&error)),
-            Event::Tokens { .. } => {}
-        }
-    }
-    Ok(finished)
-}
-
-/// The exception that a step ended with: what a signal handler raised, where that interrupted it.
-pub(crate) fn step_error(error: &ServiceError, signals: &mut Signals) -> PyErr {
-    let interrupted = matches!(
-        error,
-        ServiceError::Engine(error) if matches!(**error, EngineError::Step(StepError::Interrupted))
-    );
-    let raised = if interrupted { signals.take() } else { None };
-    raised.unwrap_or_else(|| service_error(error))
-}
 
 /// A loaded model with its scheduler and KV cache. Any thread may call any method.
 #[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct Engine {
-    service: Arc<Service>,
-    /// The way to its scheduler, for those who look into it.
-    home: Home,
+    door: Arc<Door>,
     tokenizer: Py<Tokenizer>,
     description: String,
     notes: Vec<String>,
@@ -87,18 +40,8 @@ impl Engine {
         let engine = py.detach(|| LlmEngine::new(model, setup.engine, memory)).map_err(engine_error)?;
         let tokenizer = Arc::new(tokenizer);
         let service = Service::new(engine, Some(Arc::clone(&tokenizer)));
-        let home = Shared::new(service.engine().clone());
-        let back = Arc::downgrade(&home);
-        service.engine().peek(py, |driver| {
-            if let Some(driver) = driver {
-                driver.set_sink(Box::new(move |seq| {
-                    if let Some(home) = back.upgrade() {
-                        home.give_back(seq);
-                    }
-                }));
-            }
-        })?;
-        Ok(Self { service, home, tokenizer: Py::new(py, Tokenizer::new(tokenizer))?, description, notes })
+        let door = Door::new(service);
+        Ok(Self { door, tokenizer: Py::new(py, Tokenizer::new(tokenizer))?, description, notes })
     }
 
     /// The model's tokenizer.
@@ -122,7 +65,7 @@ impl Engine {
     /// The model runner, for steps by hand.
     #[getter]
     fn model_runner(&self, py: Python<'_>) -> PyResult<ModelRunner> {
-        ModelRunner::of(py, &self.service, &self.home)
+        ModelRunner::of(py, &self.door)
     }
 
     /// Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued sequence has: all, or none. Their
@@ -133,9 +76,9 @@ impl Engine {
             let (seq_id, token_ids, params): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params) = request?.extract()?;
             read.push(self::request(&seq_id, &token_ids, params)?);
         }
-        let call = py.detach(|| self.service.submit(read)).map_err(|error| service_error(&error));
-        self.home.release_ended();
-        Ok(Call::new(call?, self.home.clone()))
+        let call = py.detach(|| self.service().submit(read)).map_err(|error| service_error(&error));
+        self.door.release_ended();
+        Ok(Call::new(call?, Arc::clone(&self.door)))
     }
 
     /// Queues a prompt under an id that no queued sequence has; `step` hands out its answer.
@@ -147,8 +90,8 @@ impl Engine {
         sampling_params: Params,
     ) -> PyResult<()> {
         let request = self::request(seq_id, token_ids, sampling_params)?;
-        let result = py.detach(|| self.service.add(request)).map_err(|error| service_error(&error));
-        self.home.release_ended();
+        let result = py.detach(|| self.service().add(request)).map_err(|error| service_error(&error));
+        self.door.release_ended();
         result
     }
 
@@ -158,45 +101,45 @@ impl Engine {
     /// Python's signal handlers run between slices; what they raise ends the step, which is rolled back.
     fn step(&self, py: Python<'_>, finished: &Bound<'_, PyDict>) -> PyResult<i64> {
         let mut signals = Signals::default();
-        let result = py.detach(|| self.service.step(&mut || signals.interrupted()));
+        let result = py.detach(|| self.service().step(&mut || signals.interrupted()));
         let (events, num_tokens) = result.map_err(|error| step_error(&error, &mut signals))?;
         for sequence in self::finished(events)? {
             finished.set_item(sequence.seq_id, sequence)?;
         }
-        self.home.release_ended();
+        self.door.release_ended();
         Ok(num_tokens)
     }
 
     /// Whether no sequence waits, runs, or is finished without having been handed out to whoever added it.
     fn is_finished(&self, py: Python<'_>) -> PyResult<bool> {
-        let result = py.detach(|| self.service.is_finished()).map_err(|error| service_error(&error));
-        self.home.release_ended();
+        let result = py.detach(|| self.service().is_finished()).map_err(|error| service_error(&error));
+        self.door.release_ended();
         result
     }
 
     /// Drops a sequence and frees its cache; False when there is none of that id.
     fn abort(&self, py: Python<'_>, seq_id: u64) -> PyResult<bool> {
-        let result = py.detach(|| self.service.abort(seq_id)).map_err(|error| service_error(&error));
-        self.home.release_ended();
+        let result = py.detach(|| self.service().abort(seq_id)).map_err(|error| service_error(&error));
+        self.door.release_ended();
         result
     }
 
     /// Frees the model and its cache; every later call is refused. Sequences that are queued go back to their handles.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let engine = py.detach(|| self.service.close()).map_err(|error| service_error(&error))?;
+        let engine = py.detach(|| self.service().close()).map_err(|error| service_error(&error))?;
         py.detach(|| {
-            if let Some(mut engine) = engine {
-                self.home.give_all_back(engine.scheduler_mut());
+            if let (Some(mut engine), Some(home)) = (engine, self.door.home()) {
+                home.give_all_back(engine.scheduler_mut());
             }
         });
-        self.home.release_ended();
+        self.door.release_ended();
         Ok(())
     }
 
     /// Counters since the engine was made, and the state of queues and KV cache.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = self.service.engine().with(py, |driver| driver.as_mut().map(|d| d.engine().stats()))?;
-        self.home.release_ended();
+        let stats = self.service().engine().with(py, |driver| driver.as_mut().map(|d| d.engine().stats()))?;
+        self.door.release_ended();
         let stats = stats.ok_or_else(closed)?;
         let dict = PyDict::new(py);
         dict.set_item("num_requests", stats.requests)?;
@@ -214,13 +157,17 @@ impl Engine {
 }
 
 impl Engine {
-    /// The engine's scheduler, for those who look into it.
-    pub(crate) fn home(&self) -> Home {
-        self.home.clone()
+    /// The way to its scheduler, for programs that step by hand.
+    pub(crate) fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    fn service(&self) -> &Arc<Service> {
+        self.door.service()
     }
 }
 
-/// A request of Python's.
+/// Reads one request.
 fn request(seq_id: &Bound<'_, PyAny>, token_ids: &Bound<'_, PyAny>, params: Params) -> PyResult<Request> {
     let Params(params) = params;
     Ok(Request {

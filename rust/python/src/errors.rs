@@ -25,6 +25,11 @@ pub(crate) fn precondition(text: &'static str) -> PyErr {
     PreconditionError::new_err(text)
 }
 
+/// The exception for a call of an engine that comes too late.
+pub(crate) fn closed() -> PyErr {
+    PyRuntimeError::new_err(ServiceError::Closed.to_string())
+}
+
 /// The exception for an error of the engine.
 #[allow(clippy::needless_pass_by_value)] // what `map_err` calls
 pub(crate) fn engine_error(error: EngineError) -> PyErr {

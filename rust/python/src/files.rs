@@ -262,8 +262,8 @@ fn python_list<'py>(py: Python<'py>, array: &Array) -> PyResult<Bound<'py, PyLis
     }
 }
 
-/// The numpy type of a safetensors type; that of its bits where only ml_dtypes has it and is not installed; none where
-/// elements are less than a byte.
+/// The numpy type of a safetensors type. A type that only ml_dtypes has is read as its bits where that is not installed; one
+/// whose elements are less than a byte has none.
 fn numpy_dtype<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
     let (ml_dtype, plain) = match name {
         "BOOL" => ("", "?"),

@@ -1,4 +1,4 @@
-//! Turns with a value that threads share, taken from Python: never holding the GIL while they wait.
+//! How Python's threads take turns with a value that they share: a thread that waits for its turn never holds the GIL.
 
 use nanovllm_service::{Exclusive, Refusal};
 use pyo3::exceptions::PyRuntimeError;

@@ -4,35 +4,28 @@
 //! other crates with the GIL released. `python/nanovllm/_core.pyi` is its face; `stubtest` holds the two together.
 
 mod arguments;
-mod arrays;
-mod block_manager;
+mod by_hand;
 mod call;
 mod cli;
 mod config;
 mod device;
+mod door;
+mod ended;
 mod engine;
 mod errors;
 mod files;
 mod guarded;
-mod home;
-mod layers;
-mod model_inputs;
-mod model_runner;
-mod models;
+mod outcome;
 mod quant;
-mod scheduler;
-mod sequence;
 mod signals;
-mod step_arrays;
 mod tokenizer;
 
 /// The engine behind the package `nanovllm`.
 #[pyo3::pymodule]
 mod _core {
+    // The engine, its files and its devices.
     #[pymodule_export]
     use crate::arguments::{check_sampling_params, sampling_defaults};
-    #[pymodule_export]
-    use crate::block_manager::{PyBlock, PyBlockManager};
     #[pymodule_export]
     use crate::call::Call;
     #[pymodule_export]
@@ -42,41 +35,49 @@ mod _core {
     #[pymodule_export]
     use crate::device::{device_names, memory};
     #[pymodule_export]
-    use crate::engine::{Engine, FinishedSequence};
+    use crate::engine::Engine;
     #[pymodule_export]
     use crate::files::{GgufFile, SafeTensors, TensorInfo};
     #[pymodule_export]
-    use crate::layers::activation::SiluAndMul;
-    #[pymodule_export]
-    use crate::layers::attention::{Attention, store_kvcache};
-    #[pymodule_export]
-    use crate::layers::embed_head::VocabParallel;
-    #[pymodule_export]
-    use crate::layers::layernorm::RMSNorm;
-    #[pymodule_export]
-    use crate::layers::linear::Linear;
-    #[pymodule_export]
-    use crate::layers::parameter::{Parameter, divide};
-    #[pymodule_export]
-    use crate::layers::rotary_embedding::{RotaryEmbedding, apply_rotary_emb};
-    #[pymodule_export]
-    use crate::layers::sampler::{exponential_noise, sample};
-    #[pymodule_export]
-    use crate::model_inputs::{
-        graph_batch_size, graph_batch_sizes, prepare_block_tables, prepare_decode, prepare_prefill, prepare_sample,
-    };
-    #[pymodule_export]
-    use crate::model_runner::ModelRunner;
-    #[pymodule_export]
-    use crate::models::qwen3::Qwen3;
+    use crate::outcome::FinishedSequence;
     #[pymodule_export]
     use crate::quant::{dequantize, ggml_types, quantize};
     #[pymodule_export]
-    use crate::scheduler::PyScheduler;
-    #[pymodule_export]
-    use crate::sequence::PySequence;
-    #[pymodule_export]
     use crate::tokenizer::Tokenizer;
+
+    // Stepping by hand.
+    #[pymodule_export]
+    use crate::by_hand::block::PyBlock;
+    #[pymodule_export]
+    use crate::by_hand::block_manager::PyBlockManager;
+    #[pymodule_export]
+    use crate::by_hand::handle::PySequence;
+    #[pymodule_export]
+    use crate::by_hand::layers::activation::SiluAndMul;
+    #[pymodule_export]
+    use crate::by_hand::layers::attention::{Attention, store_kvcache};
+    #[pymodule_export]
+    use crate::by_hand::layers::embed_head::VocabParallel;
+    #[pymodule_export]
+    use crate::by_hand::layers::layernorm::RMSNorm;
+    #[pymodule_export]
+    use crate::by_hand::layers::linear::Linear;
+    #[pymodule_export]
+    use crate::by_hand::layers::parameter::{Parameter, divide};
+    #[pymodule_export]
+    use crate::by_hand::layers::rotary_embedding::{RotaryEmbedding, apply_rotary_emb};
+    #[pymodule_export]
+    use crate::by_hand::layers::sampler::{exponential_noise, sample};
+    #[pymodule_export]
+    use crate::by_hand::model_inputs::{
+        graph_batch_size, graph_batch_sizes, prepare_block_tables, prepare_decode, prepare_prefill, prepare_sample,
+    };
+    #[pymodule_export]
+    use crate::by_hand::model_runner::ModelRunner;
+    #[pymodule_export]
+    use crate::by_hand::models::qwen3::Qwen3;
+    #[pymodule_export]
+    use crate::by_hand::scheduler::PyScheduler;
 
     /// The version of the package.
     #[pymodule_export]

@@ -1,4 +1,4 @@
-//! The block formats' scalar codec, for tools and for tests against other implementations.
+//! Tensors of GGUF files to float32 and back, for tools and for tests against other implementations.
 
 use nanovllm_gguf::{Error, GgmlType};
 use numpy::{Element, IntoPyArray, PyArray1, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};

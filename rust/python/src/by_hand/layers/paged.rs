@@ -1,4 +1,5 @@
-//! Attention and stores over plain arrays: the paged cache a device works on is made for one call, as large as the call needs.
+//! Attention and stores over plain arrays. A device works on a paged cache, so one is made for each call, as large as the call
+//! needs.
 
 use nanovllm_backend::{
     Backend, Context, DType, Error, HeadLayout, HeadNorms, KvCacheSpec, KvHeads, LayerCache, Result,
@@ -7,14 +8,14 @@ use nanovllm_model::layers::attention::Attention;
 
 use crate::device::download;
 
-/// Tokens a block of the caches filled here: nano-vLLM's default.
+/// Tokens in a block of the caches that are made here: nano-vLLM's default.
 const BLOCK_SIZE: usize = 256;
 
 /// Which blocks of a cache hold the tokens of a batch's sequences.
 pub(crate) struct Tables {
-    /// Blocks there are.
+    /// Blocks in the cache.
     pub(crate) num_blocks: usize,
-    /// Tokens a block.
+    /// Tokens in a block.
     pub(crate) block_size: usize,
     /// A row of blocks for each sequence, in order, padded with -1.
     pub(crate) entries: Vec<i32>,
@@ -34,7 +35,7 @@ impl Tables {
         Self { num_blocks, block_size, entries: rows.iter().flat_map(padded).collect(), stride }
     }
 
-    /// One sequence after the other, each from a block of its own. None where slots would not fit i32.
+    /// Tables of sequences that lie one after the other, each in blocks of its own. None where slots would not fit i32.
     pub(crate) fn consecutive(context_lens: &[u32]) -> Option<Self> {
         let blocks = |tokens: u32| tokens.div_ceil(BLOCK_SIZE as u32) as i32;
         let mut rows = Vec::with_capacity(context_lens.len());
@@ -55,7 +56,7 @@ impl Tables {
     }
 }
 
-/// The part of a ragged batch that sees anything.
+/// The part of a ragged batch that attends to anything.
 pub(crate) struct Batch {
     /// Its rows among the caller's.
     rows: Vec<usize>,
@@ -84,7 +85,7 @@ impl Batch {
         batch
     }
 
-    /// Rows that see something.
+    /// Number of rows that see something.
     pub(crate) fn num_rows(&self) -> usize {
         self.rows.len()
     }

@@ -11,15 +11,15 @@ use nanovllm_model::models::qwen3::{Qwen3Attention, Qwen3DecoderLayer, Qwen3Mlp,
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::step::CacheFace;
-use crate::layers::attention::check_heads;
-use crate::layers::linear::LinearFace;
-use crate::layers::parameter::Parameter;
-use crate::layers::rotary_embedding::RotaryEmbedding;
+use crate::by_hand::layers::attention::check_heads;
+use crate::by_hand::layers::linear::LinearFace;
+use crate::by_hand::layers::parameter::Parameter;
+use crate::by_hand::layers::rotary_embedding::RotaryEmbedding;
+use crate::by_hand::models::forward_pass::CacheFace;
 
 type OnDevice<T> = Result<T, ParameterError>;
 
-/// An `RMSNorm`.
+/// What is read of an `RMSNorm`.
 #[derive(FromPyObject)]
 pub(super) struct NormFace {
     weight: Py<Parameter>,
@@ -43,14 +43,14 @@ impl NormFace {
     }
 }
 
-/// A `RotaryEmbedding`.
+/// What is read of a `RotaryEmbedding`.
 #[derive(FromPyObject)]
 struct RotaryFace {
     #[pyo3(attribute("_core"))]
     core: Py<RotaryEmbedding>,
 }
 
-/// A `Qwen3Attention`.
+/// What is read of a `Qwen3Attention`.
 #[derive(FromPyObject)]
 pub(super) struct AttentionFace {
     num_heads: usize,
@@ -69,7 +69,7 @@ impl AttentionFace {
         HeadLayout { num_heads: self.num_heads, num_kv_heads: self.num_kv_heads, head_dim: self.head_dim }
     }
 
-    /// Positions there are cosines and sines for.
+    /// Number of positions that there are cosines and sines for.
     pub(super) fn max_position(&self) -> usize {
         self.rotary_emb.core.get().max_position()
     }
@@ -114,7 +114,7 @@ impl AttentionFace {
     }
 }
 
-/// A `Qwen3MLP`.
+/// What is read of a `Qwen3MLP`.
 #[derive(FromPyObject)]
 pub(super) struct MlpFace {
     gate_up_proj: LinearFace,
@@ -126,7 +126,7 @@ impl MlpFace {
         self.gate_up_proj.size().0 / 2
     }
 
-    /// As [`AttentionFace::check`].
+    /// Refuses parts that do not fit each other or a residual stream of this width.
     pub(super) fn check(&self, hidden_size: usize) -> PyResult<()> {
         let intermediate = self.intermediate_size();
         self.gate_up_proj.require("gate_up_proj", hidden_size, 2 * intermediate)?;
@@ -138,7 +138,7 @@ impl MlpFace {
     }
 }
 
-/// A `Qwen3DecoderLayer`.
+/// What is read of a `Qwen3DecoderLayer`.
 #[derive(FromPyObject)]
 pub(super) struct LayerFace {
     pub(super) self_attn: AttentionFace,
@@ -148,7 +148,7 @@ pub(super) struct LayerFace {
 }
 
 impl LayerFace {
-    /// As [`AttentionFace::check`].
+    /// Refuses parts that do not fit each other or a residual stream of this width.
     pub(super) fn check(&self, hidden_size: usize) -> PyResult<()> {
         self.input_layernorm.require("input_layernorm", hidden_size)?;
         self.self_attn.check(hidden_size)?;
@@ -166,13 +166,13 @@ impl LayerFace {
     }
 }
 
-/// A `VocabParallelEmbedding` of a whole vocabulary.
+/// What is read of a `VocabParallelEmbedding`, which has the whole vocabulary.
 #[derive(FromPyObject)]
 struct EmbeddingFace {
     weight: Py<Parameter>,
 }
 
-/// A `Qwen3Model`.
+/// What is read of a `Qwen3Model`.
 #[derive(FromPyObject)]
 pub(super) struct ModelFace {
     embed_tokens: EmbeddingFace,
@@ -191,7 +191,7 @@ impl ModelFace {
         self.layers.first().ok_or_else(|| PyValueError::new_err("the model has no layers"))
     }
 
-    /// As [`AttentionFace::check`].
+    /// Refuses parts that do not fit each other.
     pub(super) fn check(&self) -> PyResult<()> {
         let hidden_size = self.embedding().size().1;
         let first = self.first()?;

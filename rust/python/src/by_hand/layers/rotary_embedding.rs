@@ -1,4 +1,4 @@
-//! Rotary position embedding for Python.
+//! `RotaryEmbedding`: the rotary position embedding, with its table on a device.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use serde_json::{Value, json};
 
 use crate::arguments::count;
-use crate::arrays::{Array, Integers};
+use crate::by_hand::arrays::{Array, Integers};
 use crate::device::{self, on_device};
 use crate::errors::{backend_error, load_error};
 use crate::guarded::Turns;

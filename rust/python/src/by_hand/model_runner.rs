@@ -1,30 +1,30 @@
-//! `ModelRunner`: a model and its paged cache, of its own or a running engine's, for whoever puts steps together or wants
-//! logits: tests, perplexity.
+//! `ModelRunner`: a model and its paged cache, of its own or a running engine's, for programs that put steps together or want
+//! logits, as tests and perplexity do.
 
 use std::sync::Arc;
 
 use nanovllm_engine::EngineError;
 use nanovllm_model::ModelInput;
-use nanovllm_service::{Exclusive, Service};
+use nanovllm_service::Exclusive;
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arguments::token_ids;
+use crate::by_hand::model_inputs::copies;
+use crate::by_hand::step_arrays::StepArrays;
 use crate::config::{Checkpoint, Loaded, Setup};
-use crate::errors::engine_error;
+use crate::door::Door;
+use crate::errors::{closed, engine_error};
 use crate::guarded::Turns;
-use crate::home::{Home, closed};
-use crate::model_inputs::copies;
 use crate::signals::Signals;
-use crate::step_arrays::StepArrays;
 
 /// Whose model.
 enum Runner {
     /// Loaded by hand; None once it was closed.
     Own(Box<Exclusive<Option<nanovllm_engine::ModelRunner>>>),
-    /// A running engine's, whose handles live as long.
-    Of(Arc<Service>, Home),
+    /// A running engine's.
+    Of(Arc<Door>),
 }
 
 /// A loaded model with its KV cache.
@@ -137,12 +137,13 @@ impl ModelRunner {
 
 impl ModelRunner {
     /// A running engine's model.
-    pub(crate) fn of(py: Python<'_>, service: &Arc<Service>, home: &Home) -> PyResult<Self> {
-        let num_kvcache_blocks = service
+    pub(crate) fn of(py: Python<'_>, door: &Arc<Door>) -> PyResult<Self> {
+        let num_kvcache_blocks = door
+            .service()
             .engine()
             .with(py, |driver| driver.as_mut().map(|d| d.engine().model_runner().kv_cache_spec().num_blocks))?
             .ok_or_else(closed)?;
-        Ok(Self { runner: Runner::Of(Arc::clone(service), home.clone()), num_kvcache_blocks })
+        Ok(Self { runner: Runner::Of(Arc::clone(door)), num_kvcache_blocks })
     }
 
     fn with<R: Send>(
@@ -152,17 +153,17 @@ impl ModelRunner {
     ) -> PyResult<R> {
         let done = match &self.runner {
             Runner::Own(runner) => runner.with(py, |runner| runner.as_mut().map(work))?,
-            Runner::Of(service, home) => {
-                let done =
-                    service.engine().with(py, |driver| driver.as_mut().map(|d| work(d.engine().model_runner_mut())));
-                home.release_ended(); // of requests that had been dropped
+            Runner::Of(door) => {
+                let engine = door.service().engine();
+                let done = engine.with(py, |driver| driver.as_mut().map(|d| work(d.engine().model_runner_mut())));
+                door.release_ended(); // requests that had been dropped have left the engine
                 done?
             }
         };
         done.ok_or_else(closed)
     }
 
-    /// As [`with`](Self::with); Python's signal handlers run between slices, and what they raise ends the step.
+    /// Runs `work` as [`with`](Self::with) does. Python's signal handlers run between slices, and what they raise ends the step.
     fn interruptible<R: Send>(
         &self,
         py: Python<'_>,
@@ -173,7 +174,7 @@ impl ModelRunner {
         result.map_err(|error| signals.take().unwrap_or_else(|| engine_error(error)))
     }
 
-    /// What the engine checks when a request is added.
+    /// Checks what an engine checks when a request is added.
     fn check(runner: &nanovllm_engine::ModelRunner, ids: &[u32]) -> PyResult<()> {
         let vocab_size = runner.model().vocab_size();
         if let Some((position, &token_id)) = ids.iter().enumerate().find(|&(_, &id)| id as usize >= vocab_size) {
@@ -201,7 +202,7 @@ fn scattered_blocks(needed: usize, total: usize) -> Vec<i32> {
     (1..=needed).map(|i| (i * stride % total) as i32).collect()
 }
 
-/// The positions `range` of one sequence as a step.
+/// A step that computes the positions `range` of one sequence.
 fn chunk_input(ids: &[u32], range: std::ops::Range<usize>, blocks: &[i32], block_size: usize) -> ModelInput {
     let slot = |position: usize| blocks[position / block_size] * block_size as i32 + (position % block_size) as i32;
     ModelInput {

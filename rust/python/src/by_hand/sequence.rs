@@ -1,37 +1,15 @@
-//! `Sequence`: a handle on nanovllm_engine's, which it owns until a scheduler does (see [`crate::home`]).
-
-mod access;
-mod pickle;
-
-use std::sync::{Arc, OnceLock};
+//! `Sequence`: nanovllm_engine's, looked at and set through a handle (see [`crate::by_hand::home`]).
 
 use nanovllm_engine::{EngineError, SamplingParams, SequenceStatus};
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PySlice};
 
-use crate::arguments::{Params, block_ids, boolean, count, number, token_ids, unsigned, unsigned_below};
+use crate::arguments::{Params, boolean, count, number, token_ids, unsigned, unsigned_below};
+use crate::by_hand::handle::{PySequence, block_size, read_blocks};
+use crate::by_hand::home::Place;
+use crate::by_hand::pickle::{self, block_ids};
 use crate::errors::engine_error;
-use crate::home::{Cell, Place};
-use access::{block_size, read_blocks};
-
-pub(crate) use access::sync_block_size;
-
-/// The base of `nanovllm.engine.sequence.Sequence`.
-#[pyclass(frozen, subclass, weakref, module = "nanovllm._core", name = "Sequence")]
-pub(crate) struct PySequence {
-    cell: OnceLock<Arc<Cell>>,
-    /// It came through pickle, which carries neither id nor status nor sampling parameters.
-    partial: OnceLock<()>,
-}
-
-/// A new Python object for a sequence that a scheduler holds.
-pub(crate) fn wrap(py: Python<'_>, cell: Arc<Cell>) -> PyResult<Py<PyAny>> {
-    let class = py.import("nanovllm.engine.sequence")?.getattr("Sequence")?;
-    let object = class.call_method1("__new__", (&class,))?;
-    object.cast::<PySequence>()?.get().bind(cell)?;
-    Ok(object.unbind())
-}
 
 #[pymethods]
 impl PySequence {
@@ -39,7 +17,7 @@ impl PySequence {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyAny>, _kwargs: Option<&Bound<'_, PyAny>>) -> Self {
-        Self { cell: OnceLock::new(), partial: OnceLock::new() }
+        Self::default()
     }
 
     /// Makes the sequence.
@@ -56,7 +34,7 @@ impl PySequence {
         let Params(params) = sampling_params;
         let block_size = count(block_size, "Sequence.block_size")?;
         let seq = nanovllm_engine::Sequence::new(seq_id, token_ids, params, block_size).map_err(engine_error)?;
-        self.bind(Cell::new(Place::Owned(Box::new(seq))))
+        self.bind_own(seq)
     }
 
     /// Number in the order of making; what `step` returns.
@@ -275,10 +253,7 @@ impl PySequence {
     }
 
     fn __setstate__(slf: &Bound<'_, Self>, state: pickle::State<'_>) -> PyResult<()> {
-        let seq = pickle::set(state, block_size(slf)?)?;
-        slf.get().bind(Cell::new(Place::Owned(Box::new(seq))))?;
-        slf.get().partial.get_or_init(|| ());
-        Ok(())
+        slf.get().bind_pickled(pickle::set(state, block_size(slf)?)?)
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
@@ -301,9 +276,9 @@ impl PySequence {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let name = slf.get_type().name()?;
-        let Some(cell) = slf.get().cell.get() else { return Ok(format!("<{name}, not initialised>")) };
-        let held = matches!(*cell.lock(), Place::Held(..));
-        let place = if held { "in a scheduler" } else { "on its own" };
+        let Ok(whereabouts) = slf.get().whereabouts() else { return Ok(format!("<{name}, not initialised>")) };
+        let in_home = matches!(*whereabouts.lock(), Place::Home(..));
+        let place = if in_home { "in a scheduler" } else { "on its own" };
         let text = slf.get().read(slf.py(), |seq| {
             format!("{} {:?}, {} tokens ({} prompt)", seq.seq_id, seq.status, seq.num_tokens(), seq.num_prompt_tokens())
         })?;

@@ -1,4 +1,4 @@
-//! One rank's part of the token embedding and of the output projection for Python.
+//! `VocabParallel`: one rank's part of the token embedding and of the output projection.
 
 use nanovllm_backend::{Backend, DType};
 use nanovllm_model::ParameterError;
@@ -6,8 +6,8 @@ use nanovllm_model::layers::embed_head::{ParallelLmHead, VocabParallelEmbedding}
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::parameter::{Parameter, floats, parameter_error};
-use crate::arrays::{Array, Integers, is_tensor};
+use crate::by_hand::arrays::{Array, Integers, is_tensor};
+use crate::by_hand::layers::parameter::{Parameter, floats, parameter_error};
 use crate::device::{self, Device, on_device};
 use crate::guarded::Turns;
 
@@ -56,7 +56,7 @@ impl VocabParallel {
 
     /// Logits of the rank's tokens, `[rows, width] -> [rows, tokens]`, of the last row of each sequence where `cu_seqlens_q`, the
     /// offsets of their rows, is given.
-    #[allow(clippy::needless_pass_by_value)] // as above
+    #[allow(clippy::needless_pass_by_value)] // pyo3 hands references to its own classes over by value
     fn logits<'py>(
         &self,
         py: Python<'py>,

@@ -7,13 +7,13 @@ use nanovllm_model::{ParameterError, Slice};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::faces::{AttentionFace, LayerFace, MlpFace, ModelFace};
-use super::step::{CacheFace, Step, Stored, Stores};
-use crate::arrays::{Array, Integers, is_tensor};
+use crate::by_hand::arrays::{Array, Integers, is_tensor};
+use crate::by_hand::layers::embed_head::{answer, token_ids};
+use crate::by_hand::layers::parameter::parameter_error;
+use crate::by_hand::models::faces::{AttentionFace, LayerFace, MlpFace, ModelFace};
+use crate::by_hand::models::forward_pass::{CacheContents, CacheFace, ForwardPass, Stores};
 use crate::device::{self, Device, on_device};
 use crate::guarded::Turns;
-use crate::layers::embed_head::{answer, token_ids};
-use crate::layers::parameter::parameter_error;
 
 /// Runs Qwen3's modules on a device.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -43,9 +43,10 @@ impl Qwen3 {
         face.check(x.width())?;
         let positions = read_positions(positions, x.rows(), face.max_position())?;
         let layers = [&face.attn];
-        let (step, stores) = Step::new(py, &context.extract()?, &layers, face.heads(), x.rows(), activations(&x))?;
+        let (pass, stores) =
+            ForwardPass::new(py, &context.extract()?, &layers, face.heads(), x.rows(), activations(&x))?;
         let run = on_device!(&self.device, device => {
-            device.with(py, |backend| attention(backend, &face, &step, &stores, &positions, &x))?
+            device.with(py, |backend| attention(backend, &face, &pass, &stores, &positions, &x))?
         });
         let (out, stored) = run.map_err(|e| parameter_error(&e))?;
         stores.write(py, &layers, stored, face.heads())?;
@@ -87,9 +88,10 @@ impl Qwen3 {
         let attn = &face.self_attn;
         let positions = read_positions(positions, x.rows(), attn.max_position())?;
         let layers = [&attn.attn];
-        let (step, stores) = Step::new(py, &context.extract()?, &layers, attn.heads(), x.rows(), activations(&x))?;
+        let (pass, stores) =
+            ForwardPass::new(py, &context.extract()?, &layers, attn.heads(), x.rows(), activations(&x))?;
         let run = on_device!(&self.device, device => device.with(py, |backend| {
-            decoder_layer(backend, &face, &step, &stores, &positions, &x, residual.as_ref())
+            decoder_layer(backend, &face, &pass, &stores, &positions, &x, residual.as_ref())
         })?);
         let ([hidden, residual], stored) = run.map_err(|e| parameter_error(&e))?;
         stores.write(py, &layers, stored, attn.heads())?;
@@ -115,9 +117,9 @@ impl Qwen3 {
         let positions = read_positions(positions, rows, attn.max_position())?;
         let layers: Vec<&CacheFace> = face.layers.iter().map(|layer| &layer.self_attn.attn).collect();
         let kept = if dtype == DType::Bf16 { DType::Bf16 } else { DType::F32 };
-        let (step, stores) = Step::new(py, &context.extract()?, &layers, attn.heads(), rows, kept)?;
+        let (pass, stores) = ForwardPass::new(py, &context.extract()?, &layers, attn.heads(), rows, kept)?;
         let run = on_device!(&self.device, device => {
-            device.with(py, |backend| model(backend, &face, &step, &stores, &input_ids, &positions))?
+            device.with(py, |backend| model(backend, &face, &pass, &stores, &input_ids, &positions))?
         });
         let (out, stored) = run.map_err(|e| parameter_error(&e))?;
         stores.write(py, &layers, stored, attn.heads())?;
@@ -153,18 +155,18 @@ fn read_positions(value: &Bound<'_, PyAny>, rows: usize, max_position: usize) ->
 fn attention<B: Inspect>(
     backend: &B,
     face: &AttentionFace,
-    step: &Step,
+    pass: &ForwardPass,
     stores: &Stores,
     positions: &[u32],
     x: &Array,
-) -> Result<(Vec<f32>, Stored), ParameterError> {
-    let (layer, mut cache) = (face.bind(backend, 0)?, step.cache(backend)?);
+) -> Result<(Vec<f32>, CacheContents), ParameterError> {
+    let (layer, mut cache) = (face.bind(backend, 0)?, pass.cache(backend)?);
     let mut buffers = AttentionBuffers::new(backend, &face.heads(), x.rows())?;
     let mut out = backend.tensor(x.rows(), x.width())?;
-    let slice = Slice { input_ids: &[], positions, context: step.context() };
+    let slice = Slice { input_ids: &[], positions, context: pass.context() };
     let x = backend.upload(&x.values, x.rows(), x.width())?;
     layer.forward(backend, &x, std::slice::from_ref(face.rotary()?), &slice, &mut cache, &mut buffers, &mut out);
-    Ok((backend.download(&out), step.stored(backend, &cache, stores)))
+    Ok((backend.download(&out), pass.stored(backend, &cache, stores)))
 }
 
 fn mlp<B: Backend>(backend: &B, face: &MlpFace, x: &Array) -> Result<Vec<f32>, ParameterError> {
@@ -178,13 +180,13 @@ fn mlp<B: Backend>(backend: &B, face: &MlpFace, x: &Array) -> Result<Vec<f32>, P
 fn decoder_layer<B: Inspect>(
     backend: &B,
     face: &LayerFace,
-    step: &Step,
+    pass: &ForwardPass,
     stores: &Stores,
     positions: &[u32],
     x: &Array,
     residual: Option<&Array>,
-) -> Result<([Vec<f32>; 2], Stored), ParameterError> {
-    let (layer, mut cache) = (face.bind(backend, 0)?, step.cache(backend)?);
+) -> Result<([Vec<f32>; 2], CacheContents), ParameterError> {
+    let (layer, mut cache) = (face.bind(backend, 0)?, pass.cache(backend)?);
     let (rows, width) = (x.rows(), x.width());
     let heads = face.self_attn.heads();
     let mut buffers = Buffers::new(backend, width, face.mlp.intermediate_size(), &heads, rows)?;
@@ -196,29 +198,29 @@ fn decoder_layer<B: Inspect>(
         }
         None => buffers.residual = x,
     }
-    let slice = Slice { input_ids: &[], positions, context: step.context() };
+    let slice = Slice { input_ids: &[], positions, context: pass.context() };
     let rotary = std::slice::from_ref(face.self_attn.rotary()?);
     layer.forward(backend, residual.is_none(), rotary, &slice, &mut cache, &mut buffers);
     let out = [backend.download(&buffers.hidden), backend.download(&buffers.residual)];
-    Ok((out, step.stored(backend, &cache, stores)))
+    Ok((out, pass.stored(backend, &cache, stores)))
 }
 
 fn model<B: Inspect>(
     backend: &B,
     face: &ModelFace,
-    step: &Step,
+    pass: &ForwardPass,
     stores: &Stores,
     input_ids: &[u32],
     positions: &[u32],
-) -> Result<(Vec<f32>, Stored), ParameterError> {
-    let (model, mut cache) = (face.bind(backend)?, step.cache(backend)?);
+) -> Result<(Vec<f32>, CacheContents), ParameterError> {
+    let (model, mut cache) = (face.bind(backend)?, pass.cache(backend)?);
     let (rows, hidden_size) = (input_ids.len(), face.embedding().size().1);
     let Some(first) = face.layers.first() else { return Ok((Vec::new(), Vec::new())) };
     let heads = first.self_attn.heads();
     let mut buffers = Buffers::new(backend, hidden_size, first.mlp.intermediate_size(), &heads, rows)?;
-    let slice = Slice { input_ids, positions, context: step.context() };
+    let slice = Slice { input_ids, positions, context: pass.context() };
     model.forward(backend, std::slice::from_ref(first.self_attn.rotary()?), &slice, &mut cache, &mut buffers);
     let mut out = backend.tensor(rows, hidden_size)?;
     model.norm.add_forward(backend, &buffers.hidden, &mut buffers.residual, &mut out);
-    Ok((backend.download(&out), step.stored(backend, &cache, stores)))
+    Ok((backend.download(&out), pass.stored(backend, &cache, stores)))
 }

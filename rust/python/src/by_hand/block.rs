@@ -1,18 +1,18 @@
-//! `Block`: a view of one block of a pool, or one made by hand, which no pool knows.
+//! `Block`: a view of one block of a pool, or a block that a program has made and no pool knows.
 
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
-use super::Pool;
 use crate::arguments::{count, token_ids, unsigned};
+use crate::by_hand::pool::Pool;
 use crate::errors::precondition;
 
 /// Where the block is.
 enum Source {
     /// In a pool, which alone changes it.
     Pool(Pool),
-    /// On its own.
+    /// In the object itself.
     Own(Mutex<nanovllm_engine::Block>),
 }
 
@@ -71,7 +71,7 @@ impl PyBlock {
 
 impl PyBlock {
     /// A block of a pool.
-    pub(super) fn of(block_id: usize, pool: Pool) -> Self {
+    pub(crate) fn of(block_id: usize, pool: Pool) -> Self {
         Self { block_id, source: Source::Pool(pool) }
     }
 

@@ -1,11 +1,11 @@
-//! The gated activation for Python.
+//! `SiluAndMul`: the gated activation of an MLP.
 
 use nanovllm_backend::Backend;
 use nanovllm_model::layers::activation;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::arrays::Array;
+use crate::by_hand::arrays::Array;
 use crate::device::{self, Device, download, on_device};
 use crate::errors::backend_error;
 use crate::guarded::Turns;

@@ -1,59 +1,19 @@
-//! `BlockManager` and `Block`: the KV pool's books, of their own or a scheduler's.
-
-mod block;
+//! `BlockManager`: the books of a KV pool, of its own or a scheduler's.
 
 use std::sync::Arc;
 
-use nanovllm_engine::{BlockManager, EngineError, Sequence, hash_tokens};
+use nanovllm_engine::{BlockManager, Sequence, hash_tokens};
 use nanovllm_service::Exclusive;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySet, PyType};
 
-use crate::arguments::{count, unsigned};
+use crate::arguments::{count, token_error, unsigned};
+use crate::by_hand::block::PyBlock;
+use crate::by_hand::handle::{PySequence, sync_block_size};
+use crate::by_hand::home::{Home, Place};
+use crate::by_hand::pool::Pool;
 use crate::errors::engine_error;
-use crate::guarded::Turns;
-use crate::home::{Home, Place};
-use crate::sequence::{PySequence, sync_block_size};
-
-pub(crate) use block::PyBlock;
-
-/// Whose books.
-#[derive(Clone)]
-pub(crate) enum Pool {
-    /// Made by hand.
-    Own(Arc<Exclusive<BlockManager>>),
-    /// A scheduler's.
-    Of(Home),
-}
-
-impl Pool {
-    fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut BlockManager) -> R + Send) -> PyResult<R> {
-        match self {
-            Self::Own(pool) => pool.peek(py, work),
-            Self::Of(home) => home.scheduler(py, |scheduler| work(scheduler.block_manager_mut())),
-        }
-    }
-
-    /// Runs `work` on the books and a sequence that no scheduler holds.
-    fn with_own<R: Send>(
-        &self,
-        seq: &Bound<'_, PySequence>,
-        method: &'static str,
-        work: impl FnOnce(&mut BlockManager, &mut Sequence) -> Result<R, EngineError> + Send,
-    ) -> PyResult<R> {
-        sync_block_size(seq)?;
-        let cell = seq.get().cell()?;
-        let result = self.with(seq.py(), |pool| match &mut *cell.lock() {
-            Place::Owned(seq) => work(pool, seq),
-            Place::Held(..) => {
-                let got = "one whose blocks a scheduler manages".to_owned();
-                Err(EngineError::Precondition { method, needs: "a sequence of the caller's", got })
-            }
-        })?;
-        result.map_err(engine_error)
-    }
-}
 
 /// Allocates blocks to sequences, sharing those whose prefix is already computed.
 ///
@@ -69,7 +29,7 @@ pub(crate) struct PyBlockManager {
 
 impl PyBlockManager {
     /// The books of a scheduler.
-    pub(crate) fn of(py: Python<'_>, home: &Home) -> PyResult<Self> {
+    pub(crate) fn of(py: Python<'_>, home: &Arc<Home>) -> PyResult<Self> {
         let (block_size, num_blocks) = home.scheduler(py, |scheduler| {
             (scheduler.block_manager().block_size(), scheduler.block_manager().num_blocks())
         })?;
@@ -115,7 +75,7 @@ impl PyBlockManager {
         for (at, item) in token_ids.try_iter()?.enumerate() {
             let item = item?;
             let id: PyResult<i64> = item.extract();
-            ids.push(id.map_err(|e| crate::arguments::token_error(&item, e, at))?);
+            ids.push(id.map_err(|e| token_error(&item, e, at))?);
         }
         Ok(hash_tokens(ids, prefix))
     }
@@ -123,10 +83,10 @@ impl PyBlockManager {
     /// How many leading blocks the prefix cache has, or -1 if the pool cannot take the sequence now.
     fn can_allocate(&self, seq: &Bound<'_, PySequence>) -> PyResult<i64> {
         sync_block_size(seq)?;
-        let cell = seq.get().cell()?;
-        let known = self.pool.with(seq.py(), |pool| match &mut *cell.lock() {
-            Place::Owned(seq) => pool.can_allocate_checked(seq).map(Some),
-            Place::Held(..) => Ok(None),
+        let whereabouts = seq.get().whereabouts()?;
+        let known = self.pool.with(seq.py(), |pool| match &mut *whereabouts.lock() {
+            Place::Handle(seq) => pool.can_allocate_checked(seq).map(Some),
+            Place::Home(..) => Ok(None),
         })?;
         let num_cached_blocks = if let Some(known) = known.map_err(engine_error)? {
             known

@@ -1,4 +1,4 @@
-//! Sampling for Python.
+//! `sample`: one token from each row of logits, and the noise that it draws by.
 
 use nanovllm_backend::{Backend, NoiseStream, SampleRow};
 use numpy::PyArray1;
@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::arguments::{count, unsigned};
-use crate::arrays::{Array, reserved};
+use crate::by_hand::arrays::{Array, reserved};
 use crate::device::{self, on_device};
 use crate::errors::backend_error;
 use crate::guarded::Turns;
@@ -32,16 +32,16 @@ pub(crate) fn sample<'py>(
     }
     let temperatures = Array::read(temperatures, "temperatures")?;
     temperatures.expect_shape("temperatures", &[Some(rows)])?;
-    let mut plan = reserved(rows)?;
+    let mut sample_rows = reserved(rows)?;
     for (i, &temperature) in temperatures.values.iter().enumerate() {
         if !(temperature.is_finite() && temperature >= 0.0) {
             let text = format!("temperatures[{i}] must be finite and not negative, got {temperature}");
             return Err(PyValueError::new_err(text));
         }
-        plan.push(SampleRow::drawn(temperature, key, position.wrapping_add(i as u64)));
+        sample_rows.push(SampleRow::drawn(temperature, key, position.wrapping_add(i as u64)));
     }
     let tokens = on_device!(device::named(device)?, device => {
-        device.with(py, |backend| choose(backend, &logits.values, vocab, &plan))?
+        device.with(py, |backend| choose(backend, &logits.values, vocab, &sample_rows))?
     });
     let tokens = tokens.map_err(|error| backend_error(&error))?;
     logits.kind.integers(py, tokens.into_iter().map(i64::from).collect(), &[rows])
@@ -51,11 +51,11 @@ fn choose<B: Backend>(
     backend: &B,
     logits: &[f32],
     vocab: usize,
-    plan: &[SampleRow<'_>],
+    sample_rows: &[SampleRow<'_>],
 ) -> nanovllm_backend::Result<Vec<u32>> {
-    let mut logits = backend.upload(logits, plan.len(), vocab)?;
-    let mut tokens = vec![0; plan.len()];
-    backend.sample(&mut logits, plan, &mut tokens);
+    let mut logits = backend.upload(logits, sample_rows.len(), vocab)?;
+    let mut tokens = vec![0; sample_rows.len()];
+    backend.sample(&mut logits, sample_rows, &mut tokens);
     backend.synchronize()?;
     Ok(tokens)
 }

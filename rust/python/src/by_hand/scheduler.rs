@@ -3,23 +3,33 @@
 use std::sync::{Arc, OnceLock};
 
 use nanovllm_engine::{EngineConfig, Scheduler, SchedulingPolicy};
-use nanovllm_service::Exclusive;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
 use crate::arguments::{count, token_ids};
-use crate::block_manager::PyBlockManager;
+use crate::by_hand::block_manager::PyBlockManager;
+use crate::by_hand::handle::PySequence;
+use crate::by_hand::home::{Home, Resident};
+use crate::by_hand::objects::objects;
+use crate::door::Door;
 use crate::engine::Engine;
-use crate::errors::{engine_error, precondition};
-use crate::home::{self, Home, Shared, members, objects};
-use crate::sequence::PySequence;
+use crate::errors::{closed, engine_error, precondition};
+use crate::guarded::Turns;
+
+/// Whose scheduler.
+enum Source {
+    /// One that a program has made.
+    Own(Arc<Home>),
+    /// A running engine's.
+    Engine(Arc<Door>),
+}
 
 /// Decides which sequences the next step computes. It owns the sequences that are added until they finish; the objects that
 /// were added stay the handles to them.
 #[pyclass(frozen, subclass, module = "nanovllm.engine.scheduler", name = "Scheduler")]
 pub(crate) struct PyScheduler {
-    home: Home,
+    source: Source,
     block_manager: OnceLock<Py<PyBlockManager>>,
     #[pyo3(get)]
     block_size: usize,
@@ -29,12 +39,18 @@ pub(crate) struct PyScheduler {
 impl PyScheduler {
     #[new]
     fn new(config: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let home = match config.cast::<Engine>() {
-            Ok(engine) => engine.get().home(),
-            Err(_) => Shared::new(Arc::new(Exclusive::new("the scheduler", scheduler(config)?))),
+        let (source, block_size) = if let Ok(engine) = config.cast::<Engine>() {
+            let door = engine.get().door();
+            let block_size = door.service().engine().peek(config.py(), |driver| {
+                driver.as_mut().map(|driver| driver.engine().scheduler().block_manager().block_size())
+            })?;
+            (Source::Engine(Arc::clone(door)), block_size.ok_or_else(closed)?)
+        } else {
+            let scheduler = scheduler(config)?;
+            let block_size = scheduler.block_manager().block_size();
+            (Source::Own(Home::of_scheduler(scheduler)), block_size)
         };
-        let block_size = home.scheduler(config.py(), |scheduler| scheduler.block_manager().block_size())?;
-        Ok(Self { home, block_manager: OnceLock::new(), block_size })
+        Ok(Self { source, block_manager: OnceLock::new(), block_size })
     }
 
     /// For subclasses to call: the scheduler is made by `__new__`.
@@ -45,42 +61,42 @@ impl PyScheduler {
 
     /// Whether no sequence waits or runs.
     fn is_finished(&self, py: Python<'_>) -> PyResult<bool> {
-        self.home.scheduler(py, |scheduler| scheduler.is_finished())
+        self.home(py)?.scheduler(py, |scheduler| scheduler.is_finished())
     }
 
     /// Queues a sequence, which is the scheduler's until it finishes.
     fn add(&self, seq: &Bound<'_, PySequence>) -> PyResult<()> {
         let pickled = "a pickled sequence has no sampling parameters, so it cannot be scheduled";
         seq.get().whole("sampling parameters").map_err(|_| precondition(pickled))?;
-        home::add(seq.py(), &self.home, seq.get().cell()?, seq.clone().into_any().unbind())
+        self.home(seq.py())?.add(seq.py(), seq.get().whereabouts()?, seq.clone().into_any().unbind())
     }
 
     /// Decides the next step: its sequences, and whether it is a prefill. A step that was not answered with `postprocess` is
     /// taken back first. Empty when nothing is left to do.
     fn schedule(&self, py: Python<'_>) -> PyResult<(Vec<Py<PyAny>>, bool)> {
-        let home = &self.home;
-        let (members, is_prefill) = home.scheduler_ending(py, |scheduler| {
+        let home = self.home(py)?;
+        let (residents, is_prefill) = home.scheduler_ending(py, |scheduler| {
             let schedule = scheduler.schedule();
-            (members(home, scheduler.scheduled().map(|seq| seq.seq_id)), schedule.is_prefill)
+            (home.residents(scheduler.scheduled().map(|seq| seq.seq_id)), schedule.is_prefill)
         })?;
-        Ok((objects(py, home, members)?, is_prefill))
+        Ok((objects(py, home, residents)?, is_prefill))
     }
 
     /// Books the step's tokens: the sequences that `schedule` returned, and one token for each. That of a sequence whose prompt
     /// is not finished is ignored.
     fn postprocess(&self, seqs: &Bound<'_, PyAny>, token_ids: &Bound<'_, PyAny>, is_prefill: bool) -> PyResult<()> {
         let py = seqs.py();
-        let mut cells = Vec::new();
+        let mut handles = Vec::new();
         for seq in seqs.try_iter()? {
-            cells.push(seq?.cast::<PySequence>()?.get().cell()?.clone());
+            handles.push(seq?.cast::<PySequence>()?.get().whereabouts()?.clone());
         }
         let token_ids = self::token_ids(token_ids)?;
-        let home = &self.home;
-        home.books(py, |books| books.check_tokens(&token_ids))?.map_err(engine_error)?;
+        let home = self.home(py)?;
+        home.keeper(py, |keeper| keeper.check_tokens(&token_ids))?.map_err(engine_error)?;
         let result = home.scheduler_ending(py, |scheduler| {
-            let step = members(home, scheduler.scheduled().map(|seq| seq.seq_id));
-            let same = step.len() == cells.len()
-                && step.iter().zip(&cells).all(|((_, known), given)| Arc::ptr_eq(known, given));
+            let step = home.residents(scheduler.scheduled().map(|seq| seq.seq_id));
+            let same = step.len() == handles.len()
+                && step.iter().zip(&handles).all(|((_, known), given)| Arc::ptr_eq(known, given));
             if !same || (!step.is_empty() && scheduler.current().is_prefill != is_prefill) {
                 return None;
             }
@@ -94,23 +110,24 @@ impl PyScheduler {
 
     /// Takes a sequence's blocks and puts it at the head of the waiting queue.
     fn preempt(&self, seq: &Bound<'_, PySequence>) -> PyResult<()> {
-        let seq_id = home::held_by(&self.home, seq.get().cell()?)?;
-        let result = self.home.scheduler(seq.py(), |scheduler| scheduler.preempt_by_id(seq_id))?;
+        let home = self.home(seq.py())?;
+        let seq_id = home.id_of(seq.get().whereabouts()?)?;
+        let result = home.scheduler(seq.py(), |scheduler| scheduler.preempt_by_id(seq_id))?;
         result.map_err(engine_error)
     }
 
     /// The waiting queue: a copy, of the sequences themselves.
     #[getter]
     fn waiting<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let home = &self.home;
-        self.queue(py, home.scheduler(py, |scheduler| members(home, scheduler.waiting().map(|seq| seq.seq_id)))?)
+        let home = self.home(py)?;
+        queue(py, home, home.scheduler(py, |scheduler| home.residents(scheduler.waiting().map(|seq| seq.seq_id)))?)
     }
 
     /// The running queue: a copy, of the sequences themselves.
     #[getter]
     fn running<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let home = &self.home;
-        self.queue(py, home.scheduler(py, |scheduler| members(home, scheduler.running().map(|seq| seq.seq_id)))?)
+        let home = self.home(py)?;
+        queue(py, home, home.scheduler(py, |scheduler| home.residents(scheduler.running().map(|seq| seq.seq_id)))?)
     }
 
     /// The KV pool's books.
@@ -119,14 +136,14 @@ impl PyScheduler {
         if let Some(known) = self.block_manager.get() {
             return Ok(known.clone_ref(py));
         }
-        let made = Py::new(py, PyBlockManager::of(py, &self.home)?)?;
+        let made = Py::new(py, PyBlockManager::of(py, self.home(py)?)?)?;
         Ok(self.block_manager.get_or_init(|| made).clone_ref(py))
     }
 
     /// The id that ends a sequence, -1 for none; a list where there are several.
     #[getter]
     fn eos<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let eos = self.home.scheduler(py, |scheduler| scheduler.eos().to_vec())?;
+        let eos = self.home(py)?.scheduler(py, |scheduler| scheduler.eos().to_vec())?;
         Ok(match eos[..] {
             [] => (-1i32).into_pyobject(py)?.into_any(),
             [id] => id.into_pyobject(py)?.into_any(),
@@ -137,41 +154,50 @@ impl PyScheduler {
     #[setter]
     fn set_eos(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let eos = eos_ids(value)?;
-        self.home.scheduler(value.py(), |scheduler| scheduler.set_eos(eos))
+        self.home(value.py())?.scheduler(value.py(), |scheduler| scheduler.set_eos(eos))
     }
 
     /// Sequences of one step at most.
     #[getter]
     fn max_num_seqs(&self, py: Python<'_>) -> PyResult<usize> {
-        self.home.scheduler(py, |scheduler| scheduler.max_num_seqs())
+        self.home(py)?.scheduler(py, |scheduler| scheduler.max_num_seqs())
     }
 
     #[setter]
     fn set_max_num_seqs(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let n = count(value, "max_num_seqs")?;
         let set = |scheduler: &mut Scheduler| scheduler.set_limits(scheduler.max_num_batched_tokens(), n);
-        self.home.scheduler(value.py(), set)?.map_err(engine_error)
+        self.home(value.py())?.scheduler(value.py(), set)?.map_err(engine_error)
     }
 
     /// Tokens of one prefill step at most.
     #[getter]
     fn max_num_batched_tokens(&self, py: Python<'_>) -> PyResult<usize> {
-        self.home.scheduler(py, |scheduler| scheduler.max_num_batched_tokens())
+        self.home(py)?.scheduler(py, |scheduler| scheduler.max_num_batched_tokens())
     }
 
     #[setter]
     fn set_max_num_batched_tokens(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let n = count(value, "max_num_batched_tokens")?;
         let set = |scheduler: &mut Scheduler| scheduler.set_limits(n, scheduler.max_num_seqs());
-        self.home.scheduler(value.py(), set)?.map_err(engine_error)
+        self.home(value.py())?.scheduler(value.py(), set)?.map_err(engine_error)
     }
 }
 
 impl PyScheduler {
-    fn queue<'py>(&self, py: Python<'py>, members: Vec<home::Member>) -> PyResult<Bound<'py, PyAny>> {
-        let seqs = objects(py, &self.home, members)?;
-        py.import("nanovllm.engine.scheduler")?.getattr("QueueSnapshot")?.call1((seqs,))
+    /// The home of its sequences.
+    fn home(&self, py: Python<'_>) -> PyResult<&Arc<Home>> {
+        match &self.source {
+            Source::Own(home) => Ok(home),
+            Source::Engine(door) => door.open(py),
+        }
     }
+}
+
+/// A queue as Python has it.
+fn queue<'py>(py: Python<'py>, home: &Home, residents: Vec<Resident>) -> PyResult<Bound<'py, PyAny>> {
+    let seqs = objects(py, home, residents)?;
+    py.import("nanovllm.engine.scheduler")?.getattr("QueueSnapshot")?.call1((seqs,))
 }
 
 /// A scheduler with the settings that an object has as attributes: nano-vLLM's five, and `max_model_len` and

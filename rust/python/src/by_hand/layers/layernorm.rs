@@ -1,4 +1,4 @@
-//! Root-mean-square norm for Python.
+//! `RMSNorm`: the root-mean-square norm.
 
 use nanovllm_backend::Backend;
 use nanovllm_model::ParameterError;
@@ -6,8 +6,8 @@ use nanovllm_model::layers::layernorm::RmsNorm;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::parameter::{Parameter, parameter_error};
-use crate::arrays::Array;
+use crate::by_hand::arrays::Array;
+use crate::by_hand::layers::parameter::{Parameter, parameter_error};
 use crate::device::{self, Device, download, on_device};
 use crate::guarded::Turns;
 

@@ -1,4 +1,4 @@
-//! One rank's linear layer for Python.
+//! `Linear`: one rank's part of a linear layer.
 
 use nanovllm_backend::Backend;
 use nanovllm_model::ParameterError;
@@ -6,8 +6,8 @@ use nanovllm_model::layers::linear;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::parameter::{Parameter, parameter_error};
-use crate::arrays::Array;
+use crate::by_hand::arrays::Array;
+use crate::by_hand::layers::parameter::{Parameter, parameter_error};
 use crate::device::{self, Device, on_device};
 use crate::guarded::Turns;
 
@@ -62,7 +62,7 @@ pub(crate) struct LinearFace {
 }
 
 impl LinearFace {
-    /// Outputs and inputs.
+    /// Numbers of outputs and of inputs.
     pub(crate) fn size(&self) -> (usize, usize) {
         self.weight.get().size()
     }

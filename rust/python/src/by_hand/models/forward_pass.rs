@@ -1,5 +1,5 @@
-//! One forward over the caller's paged caches: the blocks it refers to are copied into a cache of the device, made for the call,
-//! and the rows it stores are copied back.
+//! One forward pass over the caller's paged caches, which are plain arrays. The blocks that the pass refers to are copied into
+//! a cache of the device, made for this pass alone, and the rows that it stores are copied back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,11 @@ use nanovllm_backend::{Context, DType, HeadLayout, Inspect, KvCacheSpec, KvHeads
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::arrays::{Array, Integers, Kind, scatter};
-use crate::layers::attention::{cache_blocks, cache_dtype, consecutive, offsets, places, renumbered, same_len};
-use crate::layers::paged::{Batch, Tables};
+use crate::by_hand::arrays::{Array, Integers, Kind, scatter};
+use crate::by_hand::layers::attention::{
+    cache_blocks, cache_dtype, consecutive, offsets, places, renumbered, same_len,
+};
+use crate::by_hand::layers::paged::{Batch, Tables};
 
 /// The `Context` of `nanovllm.utils.context`.
 #[derive(FromPyObject)]
@@ -23,7 +25,7 @@ pub(crate) struct ContextFace<'py> {
 }
 
 impl ContextFace<'_> {
-    /// The sequences of a step of `rows` rows, each of which sees something, and how many the caller has with empty ones.
+    /// The sequences of a pass over `rows` rows, each of which sees something, and how many the caller has with empty ones.
     fn batch(&self, rows: usize) -> PyResult<(Batch, usize)> {
         let (cu_seqlens_q, context_lens) = if self.is_prefill {
             let cu_seqlens_q = offsets(given(self.cu_seqlens_q.as_ref(), "cu_seqlens_q")?, "cu_seqlens_q", rows)?;
@@ -67,30 +69,30 @@ impl CacheFace {
     }
 }
 
-/// What the step of one forward is to a device.
-pub(super) struct Step {
+/// One forward pass as the device sees it, whose cache has only the blocks that the pass refers to.
+pub(super) struct ForwardPass {
     batch: Batch,
     tables: Tables,
     /// Where each row's key and value go in the device's cache.
     slots: Vec<i32>,
     spec: KvCacheSpec,
-    /// Keys and values of the blocks of each layer, before the step; none where the step sees its own rows alone.
-    before: Vec<(Vec<f32>, Vec<f32>)>,
+    /// What the blocks hold before the pass; empty where the pass sees its own rows alone.
+    before: CacheContents,
 }
 
 /// What goes back to the caller's caches.
 pub(super) struct Stores {
-    /// Rows of the step.
+    /// The rows of the pass that the caller wants stored.
     rows: Vec<usize>,
-    /// The blocks and the offsets in them where they go.
+    /// The blocks, and the offsets in them, where these rows go.
     places: [Vec<i64>; 2],
 }
 
-/// Keys and values of each layer, a row for each row of the step.
-pub(super) type Stored = Vec<(Vec<f32>, Vec<f32>)>;
+/// Keys and values of each layer, each `[tokens, num_kv_heads * head_dim]`.
+pub(super) type CacheContents = Vec<(Vec<f32>, Vec<f32>)>;
 
-impl Step {
-    /// The step of `rows` rows that `context` describes, over one cache a layer; `dtype` is the activations'.
+impl ForwardPass {
+    /// The pass over `rows` rows that `context` describes, with one cache a layer; `dtype` is the activations'.
     ///
     /// # Errors
     /// ValueError for a context that lacks something, contradicts itself, or refers to what the caches do not have.
@@ -109,8 +111,8 @@ impl Step {
         }
         if empty.contains(&true) {
             let (tables, slots) = own_rows(context, &batch)?;
-            let step = Self::over(batch, tables, slots, heads, layers.len(), dtype, Vec::new());
-            return Ok((step, Stores { rows: Vec::new(), places: [Vec::new(), Vec::new()] }));
+            let pass = Self::over(batch, tables, slots, heads, layers.len(), dtype, Vec::new());
+            return Ok((pass, Stores { rows: Vec::new(), places: [Vec::new(), Vec::new()] }));
         }
         let (num_blocks, block_size) = common_blocks(py, layers, heads)?;
         let slot_mapping = given(context.slot_mapping.as_ref(), "slot_mapping")?;
@@ -120,11 +122,11 @@ impl Step {
         let stored = (0..rows).filter(|&row| slot_mapping[row] != -1).collect();
         let dtypes = layers.iter().map(|layer| layer.dtype(py)).collect::<PyResult<Vec<_>>>()?;
         let dtype = if dtypes.contains(&DType::F32) { DType::F32 } else { DType::Bf16 };
-        let step = if let Some(entries) = &context.block_tables {
+        let pass = if let Some(entries) = &context.block_tables {
             let entries = Integers::<i64>::read(entries, "block_tables", 2, "numbers of blocks")?;
             same_len(("block_tables", entries.shape[0]), ("the number of sequences", num_seqs))?;
             let (mut blocks, mut tables) = renumbered(&batch, &entries, num_blocks, block_size)?;
-            // A row may be stored in a block that no sequence of the step has.
+            // A row may be stored in a block that no sequence of the pass has.
             blocks.extend(places[0].iter().filter(|block| !blocks.contains(block)).collect::<BTreeSet<_>>());
             tables.num_blocks = blocks.len();
             let slots = renumbered_slots(&slot_mapping, &blocks, block_size)?;
@@ -138,7 +140,7 @@ impl Step {
             let (tables, slots) = own_rows(context, &batch)?;
             Self::over(batch, tables, slots, heads, layers.len(), dtype, Vec::new())
         };
-        Ok((step, Stores { rows: stored, places }))
+        Ok((pass, Stores { rows: stored, places }))
     }
 
     fn over(
@@ -148,7 +150,7 @@ impl Step {
         heads: HeadLayout,
         num_layers: usize,
         dtype: DType,
-        before: Vec<(Vec<f32>, Vec<f32>)>,
+        before: CacheContents,
     ) -> Self {
         let HeadLayout { num_kv_heads, head_dim, .. } = heads;
         let Tables { num_blocks, block_size, .. } = tables;
@@ -157,7 +159,7 @@ impl Step {
         Self { batch, tables, slots, spec, before }
     }
 
-    /// What the device is told of it.
+    /// The pass in the terms of the device's operations.
     pub(super) fn context(&self) -> Context<'_> {
         Context {
             cu_seqlens_q: &self.batch.cu_seqlens_q,
@@ -168,7 +170,7 @@ impl Step {
         }
     }
 
-    /// The device's cache as the step finds it.
+    /// The device's cache as the pass finds it.
     pub(super) fn cache<B: Inspect>(&self, backend: &B) -> Result<B::KvCache> {
         let mut cache = backend.kv_cache(&self.spec)?;
         for (layer, (keys, values)) in self.before.iter().enumerate() {
@@ -177,8 +179,8 @@ impl Step {
         Ok(cache)
     }
 
-    /// What the step has stored of the rows that go back to the caller.
-    pub(super) fn stored<B: Inspect>(&self, backend: &B, cache: &B::KvCache, stores: &Stores) -> Stored {
+    /// What the pass has stored of the rows that go back to the caller.
+    pub(super) fn stored<B: Inspect>(&self, backend: &B, cache: &B::KvCache, stores: &Stores) -> CacheContents {
         let width = self.spec.heads(0).map_or(0, |heads| heads.size());
         let gather = |values: &[f32]| -> Vec<f32> {
             let slots = stores.rows.iter().filter_map(|&row| usize::try_from(self.slots[row]).ok());
@@ -194,12 +196,12 @@ impl Step {
 }
 
 impl Stores {
-    /// Writes what a step stored into the caller's caches.
+    /// Writes what the pass stored into the caller's caches.
     pub(super) fn write(
         &self,
         py: Python<'_>,
         layers: &[&CacheFace],
-        stored: Stored,
+        stored: CacheContents,
         heads: HeadLayout,
     ) -> PyResult<()> {
         let shape = [heads.num_kv_heads, heads.head_dim];
@@ -215,7 +217,7 @@ fn given<'a, 'py>(value: Option<&'a Bound<'py, PyAny>>, name: &str) -> PyResult<
     value.ok_or_else(|| PyValueError::new_err(format!("the context has no {name} (see nanovllm.utils.context)")))
 }
 
-/// Tables and slots of a step whose sequences have no tokens but its rows.
+/// Tables and slots of a pass whose sequences have no tokens but its rows.
 fn own_rows(context: &ContextFace<'_>, batch: &Batch) -> PyResult<(Tables, Vec<i32>)> {
     if !context.is_prefill || context.block_tables.is_some() {
         return Err(PyValueError::new_err(if context.block_tables.is_some() {

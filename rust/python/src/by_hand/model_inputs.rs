@@ -1,11 +1,11 @@
-//! nano-vLLM's `prepare_*` over any sequences: the engine's own layouts, as numpy arrays of nano-vLLM's types.
+//! nano-vLLM's `prepare_*` for any sequences: the engine's own layouts of a step, as numpy arrays of nano-vLLM's types.
 
 use nanovllm_engine::{Sequence, StepInputs};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 
+use crate::by_hand::handle::{PySequence, sync_block_size};
 use crate::errors::{engine_error, precondition};
-use crate::sequence::{PySequence, sync_block_size};
 
 type Ids<'py> = Bound<'py, PyArray1<i64>>;
 type Offsets<'py> = Bound<'py, PyArray1<i32>>;

@@ -1,4 +1,4 @@
-//! `Parameter`: what a layer bound to Python learns from, kept as it was loaded and packed for the device once.
+//! `Parameter`: a weight or bias of a module, kept as it was loaded and packed for the device when it is first used.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::arguments::count;
-use crate::arrays::Array;
+use crate::by_hand::arrays::Array;
 use crate::errors::backend_error;
 
 /// One rank's parameter: a matrix `[outputs, inputs]` or a vector `[outputs]`, made of one or more stored tensors.
@@ -112,12 +112,12 @@ impl Parameter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The element type of what layers give that only look values up in it.
+    /// The element type it was loaded in, which is also that of rows looked up in it.
     pub(crate) fn dtype(&self) -> DType {
         self.state().stored.dtype().unwrap_or(DType::F32)
     }
 
-    /// Outputs and inputs of the rank; a vector has one input.
+    /// Numbers of outputs and of inputs of the rank; a vector has one input.
     pub(crate) fn size(&self) -> (usize, usize) {
         let state = self.state();
         let layout = state.stored.layout();
@@ -129,7 +129,7 @@ impl Parameter {
         self.cached(backend.describe(), |stored| stored.pack(backend))
     }
 
-    /// As [`packed`](Self::packed), the vector.
+    /// The vector as the device's tensor, uploaded if it changed since it was last used or was used elsewhere.
     pub(crate) fn uploaded<B: Backend>(&self, backend: &B) -> Result<Arc<B::Tensor>, ParameterError> {
         self.cached(backend.describe(), |stored| stored.upload(backend))
     }

@@ -1,4 +1,4 @@
-//! Attention over plain arrays and paged caches for Python.
+//! `Attention` and `store_kvcache`: attention over plain arrays, or over paged caches that are arrays of the caller's.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,9 +6,9 @@ use nanovllm_backend::{DType, HeadLayout, Inspect};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::paged::{self, Batch, Tables};
 use crate::arguments::count;
-use crate::arrays::{Array, Integers, Kind, scatter, shape_of};
+use crate::by_hand::arrays::{Array, Integers, Kind, scatter, shape_of};
+use crate::by_hand::layers::paged::{self, Batch, Tables};
 use crate::device::{self, Device, on_device};
 use crate::errors::backend_error;
 use crate::guarded::Turns;

@@ -1,4 +1,4 @@
-//! A step as nano-vLLM's context describes it, in the engine's terms.
+//! From a step as nano-vLLM's context describes it to the engine's form of it.
 
 use nanovllm_model::ModelInput;
 use pyo3::PyResult;
@@ -7,21 +7,20 @@ use crate::errors::precondition;
 
 /// The context's arrays.
 pub(crate) struct StepArrays {
-    /// Row offsets of a prefill.
+    /// Where the rows of each sequence of a prefill begin, and where the last end.
     pub(crate) cu_seqlens_q: Option<Vec<u32>>,
-    /// Key offsets of a prefill.
+    /// The same for its keys.
     pub(crate) cu_seqlens_k: Option<Vec<u32>>,
-    /// Slot of each row.
+    /// The slot that each row is stored in.
     pub(crate) slot_mapping: Vec<i32>,
-    /// Lengths of a decode.
+    /// Tokens that each sequence of a decode step has in the cache.
     pub(crate) context_lens: Option<Vec<u32>>,
-    /// Blocks of each sequence; a prefill without cached keys has none.
+    /// Blocks of each sequence; None in a prefill without cached keys.
     pub(crate) block_tables: Option<Vec<Vec<i32>>>,
 }
 
 impl StepArrays {
-    /// The engine's form of the step. What does not fit together is left to the engine's own check, but for what cannot be laid
-    /// out at all.
+    /// The engine's form of the step. Only what cannot be laid out at all is refused here; the engine checks the rest.
     pub(crate) fn input(
         self,
         input_ids: Vec<u32>,

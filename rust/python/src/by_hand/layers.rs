@@ -1,4 +1,5 @@
-//! nano-vLLM's layers for Python: arrays in and out, the work done by [`nanovllm_model::layers`] on a [`crate::device`].
+//! nano-vLLM's layers for Python. They take and give arrays; the work is done by [`nanovllm_model::layers`] on a
+//! [`crate::device`].
 
 pub(crate) mod activation;
 pub(crate) mod attention;
