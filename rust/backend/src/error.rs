@@ -4,7 +4,6 @@ use crate::DType;
 
 /// An error of a device.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The device has no kernel for this element type.
     #[error("{device} has no kernel for {what} of type {dtype}")]

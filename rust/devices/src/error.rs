@@ -2,7 +2,6 @@
 
 /// Why a device cannot be had as asked.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// No device of this name in this build.
     #[error("device must be {expected}, got {got:?}")]

@@ -43,7 +43,6 @@ impl ModelInput {
 
 /// Why a step did not finish.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum StepError {
     /// The interrupt callback asked to stop between two slices.
     #[error("interrupted")]

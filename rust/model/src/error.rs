@@ -9,7 +9,6 @@ use crate::sharding::ShardError;
 
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum LoadError {
     /// A file could not be opened or read.
     #[error("{}: {source}", path.display())]

@@ -46,7 +46,7 @@ fn engine_error_ref(error: &EngineError) -> PyErr {
         | EngineError::DuplicateSeqId(_)
         | EngineError::UnknownSeqId(_)
         | EngineError::TokenCount { .. } => PreconditionError::new_err(text),
-        EngineError::Step(_) => PyInterruptedError::new_err(text),
+        EngineError::Step(StepError::Interrupted) => PyInterruptedError::new_err(text),
         EngineError::Config { .. }
         | EngineError::SequenceState { .. }
         | EngineError::SamplingParams(_)
@@ -54,7 +54,7 @@ fn engine_error_ref(error: &EngineError) -> PyErr {
         | EngineError::TokenOutOfRange { .. }
         | EngineError::PromptTooLong { .. }
         | EngineError::PromptNeverFits { .. } => PyValueError::new_err(text),
-        _ => PyRuntimeError::new_err(text),
+        EngineError::MemoryUnknown | EngineError::BadToken { .. } => PyRuntimeError::new_err(text),
     }
 }
 
@@ -62,15 +62,18 @@ fn engine_error_ref(error: &EngineError) -> PyErr {
 pub(crate) fn service_error(error: &ServiceError) -> PyErr {
     match error {
         ServiceError::Engine(error) => engine_error_ref(error),
-        error => PyRuntimeError::new_err(error.to_string()),
+        ServiceError::Refused(_) | ServiceError::Closed | ServiceError::Panicked(_) | ServiceError::Aborted => {
+            PyRuntimeError::new_err(error.to_string())
+        }
     }
 }
 
 /// The exception for a device that cannot be had as asked.
 pub(crate) fn device_error(error: &nanovllm_devices::Error) -> PyErr {
+    use nanovllm_devices::Error;
     match error {
-        nanovllm_devices::Error::Backend(error) => backend_error(error),
-        error => PyValueError::new_err(error.to_string()),
+        Error::Backend(error) => backend_error(error),
+        Error::UnknownDevice { .. } | Error::Option { .. } => PyValueError::new_err(error.to_string()),
     }
 }
 
@@ -80,15 +83,21 @@ pub(crate) fn load_error(error: &LoadError) -> PyErr {
     match error {
         LoadError::Io { source, .. } => io_error(source, text),
         LoadError::Gguf(error) => gguf_error(error, text),
-        LoadError::UnsupportedArchitecture { .. }
-        | LoadError::Unsupported(_)
-        | LoadError::UnsupportedDType { .. }
-        | LoadError::Tensor { error: nanovllm_backend::Error::UnsupportedDType { .. }, .. } => {
+        LoadError::UnsupportedArchitecture { .. } | LoadError::Unsupported(_) | LoadError::UnsupportedDType { .. } => {
             UnsupportedModelError::new_err(text)
         }
         LoadError::Backend(error) => backend_error(error),
         LoadError::Tensor { error: nanovllm_backend::Error::OutOfMemory { .. }, .. } => PyMemoryError::new_err(text),
-        _ => ModelFormatError::new_err(text),
+        LoadError::NotAModel { .. }
+        | LoadError::Config(_)
+        | LoadError::SafeTensors { .. }
+        | LoadError::MissingTensors { .. }
+        | LoadError::UnknownTensors { .. }
+        | LoadError::DuplicateTensor { .. }
+        | LoadError::Shape { .. }
+        | LoadError::Tensor { .. }
+        | LoadError::Parameter { .. }
+        | LoadError::Shard(_) => ModelFormatError::new_err(text),
     }
 }
 
@@ -106,7 +115,7 @@ pub(crate) fn tokenizer_error(error: &nanovllm_tokenizer::Error) -> PyErr {
         | Error::Template { .. } => ChatTemplateError::new_err(text),
         Error::Messages { .. } | Error::ReservedVariable { .. } | Error::TokenId { .. } => PyValueError::new_err(text),
         Error::Tokenizer(_) => PyRuntimeError::new_err(text),
-        _ => ModelFormatError::new_err(text),
+        _ => ModelFormatError::new_err(text), // the many ways in which a file can be wrong
     }
 }
 
@@ -118,7 +127,7 @@ pub(crate) fn backend_error(error: &nanovllm_backend::Error) -> PyErr {
         Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
         Error::UnsupportedDType { .. } => UnsupportedModelError::new_err(text),
         Error::Option(_) => PyValueError::new_err(text),
-        _ => PyRuntimeError::new_err(text),
+        Error::Shape { .. } | Error::Device { .. } => PyRuntimeError::new_err(text),
     }
 }
 
@@ -130,7 +139,7 @@ pub(crate) fn gguf_error(error: &nanovllm_gguf::Error, text: String) -> PyErr {
         Error::MissingShard { .. } => ModelNotFoundError::new_err(text),
         Error::UnsupportedType { .. } => UnsupportedModelError::new_err(text),
         Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
-        _ => ModelFormatError::new_err(text),
+        _ => ModelFormatError::new_err(text), // the many ways in which a file can be wrong
     }
 }
 
