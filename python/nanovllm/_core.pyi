@@ -45,6 +45,7 @@ __all__ = [
     "ggml_types",
     "graph_batch_size",
     "graph_batch_sizes",
+    "instruction_sets",
     "memory",
     "prepare_block_tables",
     "prepare_decode",
@@ -86,6 +87,9 @@ def exponential_noise(key: SupportsIndex, position: SupportsIndex, n: SupportsIn
 
 def ggml_types() -> dict[str, tuple[int, int, int, bool]]:
     """Tensor types by ggml's name: its number, elements a block, bytes a block, and whether `quantize` writes it."""
+
+def instruction_sets() -> dict[str, bool]:
+    """The instruction sets that the CPU device has kernels for, the best last, and whether this machine has each."""
 
 def memory(*, device: str) -> tuple[int, int, int]:
     """Memory of the device in bytes: all there is, what is taken, and what can still be had.

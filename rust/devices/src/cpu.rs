@@ -1,6 +1,6 @@
 //! The options of the CPU device.
 
-use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions};
+use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions, Isa};
 
 use crate::{AnyBackend, Error, Given, OptionSpec, Options, Owned};
 
@@ -24,4 +24,9 @@ pub(crate) fn open(options: &Options) -> Result<AnyBackend<Owned>, Error> {
         }
     };
     Ok(AnyBackend::Cpu(CpuBackend::new(CpuOptions { num_threads, isa, activation_bits })?))
+}
+
+/// The instruction sets that there are kernels for, the best last, and whether this machine has each.
+pub fn instruction_sets() -> impl Iterator<Item = (&'static str, bool)> {
+    Isa::ALL.into_iter().map(|isa| (isa.name(), isa.is_available()))
 }

@@ -15,6 +15,7 @@ mod options;
 mod registry;
 
 pub use any::{AnyBackend, Holder, Owned};
+pub use cpu::instruction_sets;
 pub use error::Error;
 pub use host_memory::host_memory;
 #[cfg(feature = "candle")]

@@ -10,6 +10,7 @@ use nanovllm_devices::{AnyBackend, Holder, Options, host_memory, map_backend};
 use nanovllm_service::Exclusive;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::errors::device_error;
 use crate::guarded::Turns;
@@ -50,6 +51,16 @@ pub(crate) fn named(name: &str) -> PyResult<Device> {
 #[pyfunction]
 pub(crate) fn device_names() -> Vec<&'static str> {
     nanovllm_devices::names().collect()
+}
+
+/// The instruction sets that the CPU device has kernels for, the best last, and whether this machine has each.
+#[pyfunction]
+pub(crate) fn instruction_sets(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let sets = PyDict::new(py);
+    for (name, is_available) in nanovllm_devices::instruction_sets() {
+        sets.set_item(name, is_available)?;
+    }
+    Ok(sets)
 }
 
 /// Copies a matrix out once the operations that make it are done.

@@ -33,7 +33,7 @@ mod _core {
     #[pymodule_export]
     use crate::config::Checkpoint;
     #[pymodule_export]
-    use crate::device::{device_names, memory};
+    use crate::device::{device_names, instruction_sets, memory};
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
