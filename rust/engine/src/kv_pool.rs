@@ -4,13 +4,13 @@ use crate::config::EngineConfig;
 use crate::errors::EngineError;
 use nanovllm_backend::Memory;
 
-/// The number of blocks: `config.num_kvcache_blocks` when that is given; else the smallest of what `max_num_seqs` sequences of
-/// `max_model_len` tokens fill, `gpu_memory_utilization` of the memory not yet used, and half of that memory. A block takes
-/// `block_bytes` bytes over all layers.
+/// The number of blocks: `config.num_kvcache_blocks` when that is given; else the smallest of what `max_num_seqs` sequences
+/// of `max_model_len` tokens fill, `gpu_memory_utilization` of the memory not yet used, and half of that memory. A block
+/// takes `block_bytes` bytes over all layers.
 ///
 /// # Errors
-/// [`EngineError::MemoryUnknown`] when the number is to be found and `memory` is not given; [`EngineError::NoRoomForKvCache`]
-/// when not even one block fits.
+/// [`EngineError::MemoryUnknown`] when the number is to be found and `memory` is not given;
+/// [`EngineError::NoRoomForKvCache`] when not even one block fits.
 pub fn num_kvcache_blocks(
     config: &EngineConfig,
     block_bytes: usize,

@@ -5,8 +5,8 @@
 //! step by step, for every program nano-vLLM survives; where it dies there is a typed [`EngineError`] or a sequence
 //! finished with [`FinishReason::Length`].
 //!
-//! The engine does not know tensors, devices, files or text. It sees a model as [`nanovllm_model::CausalLm`]: one virtual call
-//! a step.
+//! The engine does not know tensors, devices, files or text. It sees a model as [`nanovllm_model::CausalLm`]: one virtual
+//! call a step.
 //!
 //! ```
 //! # use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};

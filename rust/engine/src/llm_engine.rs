@@ -152,13 +152,14 @@ impl LlmEngine {
         }
     }
 
-    /// Decides and computes one step, and takes its results in. On an idle engine it does nothing and returns an empty output.
+    /// Decides and computes one step, and takes its results in. On an idle engine it does nothing and returns an empty
+    /// output.
     ///
     /// `interrupted` is asked between slices of the step.
     ///
     /// # Errors
-    /// [`EngineError::Step`], [`EngineError::TokenCount`], [`EngineError::BadToken`]. The step has then been rolled back: the
-    /// same requests are queued, and the next call tries again.
+    /// [`EngineError::Step`], [`EngineError::TokenCount`], [`EngineError::BadToken`]. The step has then been rolled back:
+    /// the same requests are queued, and the next call tries again.
     pub fn step(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<StepOutput, EngineError> {
         self.step_with(interrupted, &mut drop)
     }

@@ -21,8 +21,8 @@ impl ModelRunner {
     /// Takes the model and allocates its KV cache: `config.num_kvcache_blocks` blocks, or as many as `memory` allows.
     ///
     /// # Errors
-    /// [`EngineError::Config`] for a field out of range; those of [`num_kvcache_blocks`]; [`EngineError::Backend`] when the device
-    /// cannot allocate the cache.
+    /// [`EngineError::Config`] for a field out of range; those of [`num_kvcache_blocks`]; [`EngineError::Backend`] when the
+    /// device cannot allocate the cache.
     pub fn new(
         mut model: Box<dyn CausalLm>,
         config: &EngineConfig,
@@ -59,7 +59,8 @@ impl ModelRunner {
         self.compute(interrupted)
     }
 
-    /// Computes the step that was laid out, and checks that the model chose a token of its vocabulary for each row that samples.
+    /// Computes the step that was laid out, and checks that the model chose a token of its vocabulary for each row that
+    /// samples.
     pub(crate) fn compute(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, EngineError> {
         let StepInputs { input, rows, sample_rows } = &self.inputs;
         let token_ids = self.model.step(input, rows, sample_rows, interrupted)?;

@@ -1,11 +1,11 @@
 //! Which sequences the next step computes: continuous batching, chunked prefill, preemption.
 //!
 //! Why every sequence ends: at most one sequence is partly prefilled. It is the head of the waiting queue, and while it
-//! exists every step is a prefill, which it leads; so a decode step never waits for blocks that a waiting sequence holds. If
-//! neither prefill nor decode can schedule anything then nothing runs, all blocks are free, and the head of the waiting queue
-//! is larger than the pool: nano-vLLM dies there, here that sequence finishes with [`FinishReason::Length`]. Otherwise a step
-//! prefills a chunk or appends tokens, and a completed prefill appends one too, so sequences cannot preempt each other for
-//! ever.
+//! exists every step is a prefill, which it leads; so a decode step never waits for blocks that a waiting sequence holds.
+//! If neither prefill nor decode can schedule anything then nothing runs, all blocks are free, and the head of the waiting
+//! queue is larger than the pool: nano-vLLM dies there, here that sequence finishes with [`FinishReason::Length`].
+//! Otherwise a step prefills a chunk or appends tokens, and a completed prefill appends one too, so sequences cannot
+//! preempt each other for ever.
 
 use crate::block_manager::BlockManager;
 use crate::config::{EngineConfig, SchedulingPolicy};
@@ -56,7 +56,8 @@ impl Scheduler {
     /// An empty scheduler over a pool of `num_blocks` blocks.
     ///
     /// # Errors
-    /// [`EngineError::Config`] for a field out of range; [`EngineError::BlockTablesTooLarge`] when the books do not fit in memory.
+    /// [`EngineError::Config`] for a field out of range; [`EngineError::BlockTablesTooLarge`] when the books do not fit in
+    /// memory.
     pub fn new(config: &EngineConfig, num_blocks: usize) -> Result<Self, EngineError> {
         config.validate()?;
         Ok(Self {
@@ -78,8 +79,8 @@ impl Scheduler {
         })
     }
 
-    /// Queues a new sequence, which was made for the pool's block size: nano-vLLM's `add`. One that the pool can never hold is
-    /// accepted and finishes with [`FinishReason::Length`]; [`RequestLimits::check`](crate::RequestLimits::check) tells
+    /// Queues a new sequence, which was made for the pool's block size: nano-vLLM's `add`. One that the pool can never hold
+    /// is accepted and finishes with [`FinishReason::Length`]; [`RequestLimits::check`](crate::RequestLimits::check) tells
     /// beforehand.
     ///
     /// # Errors
@@ -108,7 +109,8 @@ impl Scheduler {
             if !self.batch.is_empty() {
                 break;
             }
-            // nano-vLLM's `assert scheduled_seqs` fails here: the head is larger than the pool, as said at the head of this file.
+            // nano-vLLM's `assert scheduled_seqs` fails here: the head is larger than the pool, as said at the head of this
+            // file.
             let Some(key) = self.waiting.pop_front() else { break };
             self.finish(key, FinishReason::Length);
         }
@@ -252,9 +254,10 @@ impl Scheduler {
     }
 
     /// Undoes [`schedule`](Self::schedule) for a step that was not computed: the sequences of a decode step give back the
-    /// block they had just been given and stay at the head of the running queue; those of a prefill step return to the head of
-    /// the waiting queue in their order, without blocks, but a prefill begun in an earlier step keeps what it has computed.
-    /// What the cache holds in the rows of the failed step does not matter: they are computed again before they are read.
+    /// block they had just been given and stay at the head of the running queue; those of a prefill step return to the head
+    /// of the waiting queue in their order, without blocks, but a prefill begun in an earlier step keeps what it has
+    /// computed. What the cache holds in the rows of the failed step does not matter: they are computed again before they
+    /// are read.
     pub fn rollback(&mut self) {
         let batch = std::mem::take(&mut self.batch);
         for (i, &key) in batch.iter().enumerate().rev() {

@@ -51,7 +51,8 @@ pub struct Sequence {
     pub block_table: Vec<u32>,
     /// How it samples.
     pub params: SamplingParams,
-    /// Names its random stream. An engine changes it when it takes the request; see [`SampleRow::key`](nanovllm_backend::SampleRow::key).
+    /// Names its random stream. An engine changes it when it takes the request; see
+    /// [`SampleRow::key`](nanovllm_backend::SampleRow::key).
     pub noise_key: u64,
     /// Why it finished, once it has.
     pub finish_reason: Option<FinishReason>,

@@ -162,8 +162,8 @@ impl FieldSource for Defaults<'_> {
     }
 }
 
-/// The exception for an argument that cannot be read: a ValueError where it is out of range, a TypeError where it has another
-/// type, both with its name. Anything else was raised by its `__index__` or `__float__`, and is raised again.
+/// The exception for an argument that cannot be read: a ValueError where it is out of range, a TypeError where it has
+/// another type, both with its name. Anything else was raised by its `__index__` or `__float__`, and is raised again.
 fn argument_error(value: &Bound<'_, PyAny>, error: PyErr, name: &str, kind: &str, range: &str) -> PyErr {
     let py = value.py();
     if error.is_instance_of::<PyOverflowError>(py) {

@@ -1,9 +1,9 @@
 //! Stepping by hand: nano-vLLM's objects for programs that call them one by one, as parity tests do, instead of
 //! [`Engine`](crate::engine::Engine).
 //!
-//! `Sequence`, `BlockManager`, `Scheduler` and `ModelRunner` take a step apart; [`home`] says where sequences live meanwhile.
-//! [`layers`] and [`models`] compute single modules on arrays of the caller's. A request that is added to an engine and
-//! answered by it goes through nothing in this folder.
+//! `Sequence`, `BlockManager`, `Scheduler` and `ModelRunner` take a step apart; [`home`] says where sequences live
+//! meanwhile. [`layers`] and [`models`] compute single modules on arrays of the caller's. A request that is added to an
+//! engine and answered by it goes through nothing in this folder.
 
 mod arrays;
 pub(crate) mod block;

@@ -36,9 +36,9 @@ impl Call {
         self.inner.peek(py, |call| call.as_ref().map_or(0, nanovllm_service::Call::pending))
     }
 
-    /// Waits until some of the requests have finished, but no longer than a tenth of a second and the step under way, and takes
-    /// steps meanwhile unless another caller does. Returns the sequences that have finished, and the tokens a second of the
-    /// last prefill and the last decode step that were taken.
+    /// Waits until some of the requests have finished, but no longer than a tenth of a second and the step under way, and
+    /// takes steps meanwhile unless another caller does. Returns the sequences that have finished, and the tokens a second
+    /// of the last prefill and the last decode step that were taken.
     fn advance(&self, py: Python<'_>) -> PyResult<(Vec<FinishedSequence>, Option<f64>, Option<f64>)> {
         let mut signals = Signals::default();
         let until = Instant::now() + INTERVAL;

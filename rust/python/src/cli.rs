@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 
 use crate::signals::check_signals;
 
-/// Runs the command `nanovllm` with `args`, the program's name first, and returns the exit code. `resolve` turns what the user
-/// calls a model into a path; the command reports an exception it raises. Only what is no `Exception` (KeyboardInterrupt)
-/// is raised again, once the command has cleaned up.
+/// Runs the command `nanovllm` with `args`, the program's name first, and returns the exit code. `resolve` turns what the
+/// user calls a model into a path; the command reports an exception it raises. Only what is no `Exception`
+/// (KeyboardInterrupt) is raised again, once the command has cleaned up.
 #[pyfunction]
 #[allow(clippy::needless_pass_by_value)] // pyo3 extracts lists by value
 pub(crate) fn run_command(py: Python<'_>, args: Vec<OsString>, resolve: Bound<'_, PyAny>) -> PyResult<u8> {

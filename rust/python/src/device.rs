@@ -1,5 +1,5 @@
-//! Devices by name: what this machine has, and the backends that modules by hand run on. There is one backend in a process for
-//! each name, made when it is first asked for.
+//! Devices by name: what this machine has, and the backends that modules by hand run on. There is one backend in a process
+//! for each name, made when it is first asked for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

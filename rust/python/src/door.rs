@@ -1,5 +1,5 @@
 //! The door between a running engine and programs that step it by hand ([`crate::by_hand`]). It stays shut until a program
-//! looks at the engine's scheduler; until then nothing of that folder runs.
+//! looks at the engine's scheduler; until then the engine calls nothing in that folder.
 
 use std::sync::{Arc, OnceLock};
 

@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
-/// Python objects of sequences that have ended. To drop one may run any Python code, which may call the engine again, so they
-/// are kept until the GIL is held and nothing else is.
+/// Python objects of sequences that have ended. To drop one may run any Python code, which may call the engine again, so
+/// they are kept until the GIL is held and nothing else is.
 #[derive(Default)]
 pub(crate) struct Ended(Mutex<Vec<Py<PyAny>>>);
 

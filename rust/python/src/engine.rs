@@ -68,8 +68,8 @@ impl Engine {
         ModelRunner::of(py, &self.door)
     }
 
-    /// Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued sequence has: all, or none. Their
-    /// answers are the call's, and what is left of them is dropped with it.
+    /// Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued sequence has: all, or none.
+    /// Their answers are the call's, and what is left of them is dropped with it.
     fn submit(&self, py: Python<'_>, requests: &Bound<'_, PyAny>) -> PyResult<Call> {
         let mut read = Vec::with_capacity(requests.len().unwrap_or(0).min(1 << 16));
         for request in requests.try_iter()? {
@@ -95,10 +95,10 @@ impl Engine {
         result
     }
 
-    /// Puts the sequences that have finished and that no call waits for into `finished` by id, before Python's signal handlers can
-    /// run again; where there are none, after one step. Returns the number of prompt tokens computed, or minus the number of
-    /// tokens decoded.
-    /// Python's signal handlers run between slices; what they raise ends the step, which is rolled back.
+    /// Puts the sequences that have finished and that no call waits for into `finished` by id, before Python's signal
+    /// handlers can run again; where there are none, after one step. Returns the number of prompt tokens computed, or minus
+    /// the number of tokens decoded. Python's signal handlers run between slices; what they raise ends the step, which is
+    /// rolled back.
     fn step(&self, py: Python<'_>, finished: &Bound<'_, PyDict>) -> PyResult<i64> {
         let mut signals = Signals::default();
         let result = py.detach(|| self.service().step(&mut || signals.interrupted()));

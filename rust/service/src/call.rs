@@ -20,8 +20,8 @@ impl Service {
     /// Takes requests in: all, or none. They are the [`Call`]'s, and are dropped with it.
     ///
     /// # Errors
-    /// Says what is wrong with a request; this is checked while the engine computes. Only an id that a sequence added by hand has
-    /// may be found out later: it is then refused by an event.
+    /// Says what is wrong with a request; this is checked while the engine computes. Only an id that a sequence added by
+    /// hand has may be found out later: it is then refused by an event.
     pub fn submit(self: &Arc<Self>, requests: Vec<Request>) -> Result<Call, ServiceError> {
         self.check(&requests)?;
         let seq_ids: Vec<u64> = requests.iter().map(|request| request.seq_id).collect();

@@ -38,8 +38,8 @@ impl Refusal {
 
 /// A value that threads take turns with, in the order they ask: who takes turn after turn starves nobody.
 ///
-/// Two ways to wait forever are refusals instead: a signal handler that comes back to the value in the middle of a call of its
-/// own thread, and a forked process, in which the thread that has the turn does not exist.
+/// Two ways to wait forever are refusals instead: a signal handler that comes back to the value in the middle of a call of
+/// its own thread, and a forked process, in which the thread that has the turn does not exist.
 pub struct Exclusive<T: ?Sized> {
     queue: Mutex<Queue>,
     /// Rung when a turn ends.

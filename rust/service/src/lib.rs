@@ -1,8 +1,8 @@
 //! The service: one loop for all callers of an engine.
 //!
-//! Callers hand requests in and drop them from any thread. After each step its events are posted into the mailboxes of those
-//! who asked. A caller that waits for mail drives the engine meanwhile if nobody else does, or sleeps until its bell rings; a
-//! thread of its own can drive too ([`Service::drive`]).
+//! Callers hand requests in and drop them from any thread. After each step its events are posted into the mailboxes of
+//! those who asked. A caller that waits for mail drives the engine meanwhile if nobody else does, or sleeps until its bell
+//! rings; a thread of its own can drive too ([`Service::drive`]).
 //!
 //! Locks are taken in one order: the engine's turn, then the post, under which nothing waits and no foreign code runs.
 //!

@@ -99,8 +99,8 @@ impl Post {
     /// Takes requests in for `owner`, all or none. They have been checked against the engine's limits.
     ///
     /// # Errors
-    /// [`EngineError::DuplicateSeqId`] for an id that another request has; what [`failure`](Self::failure) says, where it says
-    /// something.
+    /// [`EngineError::DuplicateSeqId`] for an id that another request has; what [`failure`](Self::failure) says, where it
+    /// says something.
     pub(crate) fn submit(&mut self, owner: Owner, requests: Vec<Request>) -> Result<(), ServiceError> {
         self.check_failure()?;
         let mut seq_ids = HashSet::new();
@@ -127,7 +127,8 @@ impl Post {
         true
     }
 
-    /// Closes an owner's box and drops all its requests, under one lock: nothing of it is left whatever interrupts the caller.
+    /// Closes an owner's box and drops all its requests, under one lock: nothing of it is left whatever interrupts the
+    /// caller.
     pub(crate) fn close_box(&mut self, owner: Owner) {
         self.boxes.remove(&owner);
         let seq_ids: HashSet<u64> =
@@ -173,8 +174,8 @@ impl Post {
         }
     }
 
-    /// Ends the requests that the engine has no more, though no step has said so: somebody has stepped or dropped them by hand.
-    /// Callers that wait are told.
+    /// Ends the requests that the engine has no more, though no step has said so: somebody has stepped or dropped them by
+    /// hand. Callers that wait are told.
     pub(crate) fn end_orphans(&mut self, is_alive: impl Fn(u64) -> bool) {
         let waiting: HashSet<u64> = self.adds.iter().map(|request| request.seq_id).collect();
         let gone = |&(&seq_id, _): &(&u64, &Owner)| !waiting.contains(&seq_id) && !is_alive(seq_id);

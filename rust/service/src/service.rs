@@ -103,11 +103,12 @@ impl Service {
         }
     }
 
-    /// Drops a request of any caller, who is told, or a sequence that was added by hand. Waits for the step under way to end. False
-    /// where there is none of that id.
+    /// Drops a request of any caller, who is told, or a sequence that was added by hand. Waits for the step under way to
+    /// end. False where there is none of that id.
     ///
     /// # Errors
-    /// [`ServiceError::Refused`] when the engine's turn cannot be had, [`ServiceError::Closed`] after [`close`](Self::close).
+    /// [`ServiceError::Refused`] when the engine's turn cannot be had, [`ServiceError::Closed`] after
+    /// [`close`](Self::close).
     pub fn abort(&self, seq_id: u64) -> Result<bool, ServiceError> {
         let mut turn = self.turn()?;
         let driver = turn.as_mut().ok_or(ServiceError::Closed)?;
@@ -124,8 +125,8 @@ impl Service {
         Ok(is_queued || by_hand || mailbox.events.len() < before)
     }
 
-    /// Hands out the events that nobody waits for; where there are none, takes one step. Returns them with the step's number of
-    /// tokens, 0 where none was taken.
+    /// Hands out the events that nobody waits for; where there are none, takes one step. Returns them with the step's
+    /// number of tokens, 0 where none was taken.
     ///
     /// # Errors
     /// Those of [`Driver::pump`], and why a request failed; the other events are then handed out by the next call.
@@ -234,8 +235,8 @@ impl Service {
         }
     }
 
-    /// Drives the engine on this thread until [`end`](Self::end): callers then only wait. Sleeps while there is nothing to do. A
-    /// step that fails ends the requests of every caller with its error.
+    /// Drives the engine on this thread until [`end`](Self::end): callers then only wait. Sleeps while there is nothing to
+    /// do. A step that fails ends the requests of every caller with its error.
     ///
     /// # Errors
     /// What ends it other than [`end`](Self::end): [`ServiceError::Refused`], [`ServiceError::Closed`] or
@@ -286,8 +287,8 @@ impl Service {
         }
     }
 
-    /// Has the thread in [`drive`](Self::drive), or the next one to call it, return; callers then drive the engine themselves
-    /// again.
+    /// Has the thread in [`drive`](Self::drive), or the next one to call it, return; callers then drive the engine
+    /// themselves again.
     ///
     /// # Errors
     /// [`ServiceError::Refused`] in a forked process.

@@ -1,5 +1,5 @@
-//! The block manager's methods for sequences that a program looks after itself. A sequence in the wrong state is an error and
-//! changes nothing, where nano-vLLM asserts or goes on with broken books.
+//! The block manager's methods for sequences that a program looks after itself. A sequence in the wrong state is an error
+//! and changes nothing, where nano-vLLM asserts or goes on with broken books.
 
 use crate::block_manager::BlockManager;
 use crate::errors::EngineError;
@@ -18,8 +18,8 @@ impl BlockManager {
     /// [`allocate`](Self::allocate) for any sequence.
     ///
     /// # Errors
-    /// Those of [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when the sequence holds blocks
-    /// already or the pool cannot give it this many.
+    /// Those of [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when the sequence holds
+    /// blocks already or the pool cannot give it this many.
     pub fn allocate_checked(&mut self, seq: &mut Sequence, num_cached_blocks: usize) -> Result<(), EngineError> {
         let method = "allocate";
         self.check_tokens(method, seq)?;
@@ -73,8 +73,8 @@ impl BlockManager {
     /// [`hash_blocks`](Self::hash_blocks) for any sequence.
     ///
     /// # Errors
-    /// Those of [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when cached and scheduled tokens
-    /// are more than the sequence has, or its block table does not cover them.
+    /// Those of [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when cached and
+    /// scheduled tokens are more than the sequence has, or its block table does not cover them.
     pub fn hash_blocks_checked(&mut self, seq: &Sequence) -> Result<(), EngineError> {
         let method = "hash_blocks";
         self.check_tokens(method, seq)?;

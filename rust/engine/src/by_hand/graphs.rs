@@ -1,5 +1,5 @@
-//! nano-vLLM's CUDA graphs come in a few batch sizes, and a decode step runs on the smallest that holds it. The CPU needs no graphs;
-//! a device whose steps are captured takes its sizes from here.
+//! nano-vLLM's CUDA graphs come in a few batch sizes, and a decode step runs on the smallest that holds it. The CPU needs
+//! no graphs; a device whose steps are captured takes its sizes from here.
 
 /// The most sequences of a step that nano-vLLM captures.
 const MAX_GRAPH_BATCH: usize = 512;
@@ -9,8 +9,8 @@ pub fn graph_batch_sizes(max_num_seqs: usize) -> Vec<usize> {
     [1, 2, 4, 8].into_iter().chain((16..=max_num_seqs.min(MAX_GRAPH_BATCH)).step_by(16)).collect()
 }
 
-/// The smallest of the ascending `sizes` that holds a decode step of `num_seqs` sequences; `None` when it is not captured and
-/// runs as it is. nano-vLLM fails there when `max_num_seqs` is no multiple of 16.
+/// The smallest of the ascending `sizes` that holds a decode step of `num_seqs` sequences; `None` when it is not captured
+/// and runs as it is. nano-vLLM fails there when `max_num_seqs` is no multiple of 16.
 pub fn graph_batch_size(sizes: &[usize], num_seqs: usize) -> Option<usize> {
     sizes.get(sizes.partition_point(|&size| size < num_seqs)).copied()
 }

@@ -8,8 +8,8 @@ use nanovllm_backend::KvCacheSpec;
 use nanovllm_model::{CausalLm, ModelInput};
 
 impl ModelRunner {
-    /// Computes a step of these sequences and returns a token for each, as nano-vLLM's `run` does. That of one whose prompt is
-    /// not finished means nothing.
+    /// Computes a step of these sequences and returns a token for each, as nano-vLLM's `run` does. That of one whose prompt
+    /// is not finished means nothing.
     ///
     /// # Errors
     /// Those of [`StepInputs::prepare_checked`], of [`check_input`](Self::check_input) and of
@@ -50,8 +50,8 @@ impl ModelRunner {
         Ok(logits)
     }
 
-    /// Checks whether the device can be given this input: each row is at its position and in its slot (or in none, -1), token
-    /// ids, blocks and lengths are within the model's, and slots are distinct.
+    /// Checks whether the device can be given this input: each row is at its position and in its slot (or in none, -1),
+    /// token ids, blocks and lengths are within the model's, and slots are distinct.
     ///
     /// # Errors
     /// [`EngineError::TokenOutOfRange`], or [`EngineError::Precondition`] for anything else that is wrong.

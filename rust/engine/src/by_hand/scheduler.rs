@@ -22,8 +22,8 @@ impl Scheduler {
     /// Checks whether [`add`](Self::add) would take the sequence.
     ///
     /// # Errors
-    /// [`EngineError::DuplicateSeqId`] and [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] for one that holds
-    /// blocks, is finished, or does not know its tokens.
+    /// [`EngineError::DuplicateSeqId`] and [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] for one that
+    /// holds blocks, is finished, or does not know its tokens.
     pub fn check_add(&self, seq: &Sequence) -> Result<(), EngineError> {
         self.block_manager.check_block_size(seq)?;
         if self.get(seq.seq_id).is_some() {

@@ -34,8 +34,11 @@ pub struct SequenceState {
 impl Sequence {
     /// What a model runner in another process needs: everything for a prefill, the newest token for decoding.
     pub fn state(&self) -> SequenceState {
-        let tokens =
-            if self.is_prefill { StateTokens::All(self.token_ids.clone()) } else { StateTokens::Last(self.last_token) };
+        let tokens = if self.is_prefill {
+            StateTokens::All(self.token_ids().to_vec())
+        } else {
+            StateTokens::Last(self.last_token())
+        };
         SequenceState {
             num_tokens: self.num_tokens,
             num_prompt_tokens: self.num_prompt_tokens,
@@ -46,8 +49,8 @@ impl Sequence {
         }
     }
 
-    /// The sequence a state describes, with id 0 and default sampling parameters. Of one made for decoding the earlier tokens
-    /// are not known: [`token_ids`](Self::token_ids) is empty.
+    /// The sequence a state describes, with id 0 and default sampling parameters. Of one made for decoding the earlier
+    /// tokens are not known: [`token_ids`](Self::token_ids) is empty.
     ///
     /// # Errors
     /// [`EngineError::EmptyPrompt`] without tokens; [`EngineError::Config`] for a block size below 2;

@@ -1,8 +1,8 @@
 //! Arrays across the boundary: numpy arrays and torch tensors of three floating-point types, to f32 and back.
 //!
 //! Everything is computed in f32. A result is rounded once, to the type of the argument it answers, and comes from the same
-//! library. The libraries themselves convert: float16 and bfloat16 (numpy's through `ml_dtypes`) widen to float32 exactly, so
-//! nothing here knows their bits. torch is imported only where an argument already is one of its tensors.
+//! library. The libraries themselves convert: float16 and bfloat16 (numpy's through `ml_dtypes`) widen to float32 exactly,
+//! so nothing here knows their bits. torch is imported only where an argument already is one of its tensors.
 
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
@@ -29,8 +29,8 @@ impl Array {
     /// Copies an array or tensor in, whatever its strides. Errors call it `name`.
     ///
     /// # Errors
-    /// TypeError unless it is a numpy array or a torch tensor of float32, float16 or bfloat16; ValueError unless it has 1 to 4
-    /// dimensions; MemoryError.
+    /// TypeError unless it is a numpy array or a torch tensor of float32, float16 or bfloat16; ValueError unless it has 1
+    /// to 4 dimensions; MemoryError.
     pub(crate) fn read(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
         let kind = Kind::of(value, name)?;
         let numpy = to_numpy(value, kind.is_torch)?;
@@ -62,8 +62,8 @@ impl Array {
         self.shape[..self.shape.len().saturating_sub(1)].iter().product()
     }
 
-    /// The values repeated to `shape` by numpy's rule: dimensions are matched from the last, and one of size 1 repeats. Errors
-    /// call the array `name`.
+    /// The values repeated to `shape` by numpy's rule: dimensions are matched from the last, and one of size 1 repeats.
+    /// Errors call the array `name`.
     ///
     /// # Errors
     /// ValueError where they do not match; MemoryError.

@@ -1,4 +1,5 @@
-//! A handle: Python's `Sequence` object, and the way from it to its sequence, wherever that is (see [`crate::by_hand::home`]).
+//! A handle: Python's `Sequence` object, and the way from it to its sequence, wherever that is (see
+//! [`crate::by_hand::home`]).
 
 use std::sync::{Arc, OnceLock};
 

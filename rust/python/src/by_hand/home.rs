@@ -9,12 +9,13 @@
 //! 3. When the sequence has finished or is dropped, or the home goes away, it moves back into the handle.
 //!
 //! A home holds its handles, Python objects included, so that it hands out the object that was added, and not another of
-//! the same content. A handle refers to its home weakly: a program that forgets about a queued sequence does not keep a
-//! model in memory. Homes are kept by the Python objects that look into a scheduler (`Scheduler`, `BlockManager`, `Block`)
-//! and by a running engine's [`Door`](crate::door::Door).
+//! the same content. A handle refers to its home weakly, so that a `Sequence` that a program keeps does not keep a model in
+//! memory. What does keep a home are the Python objects that look into its scheduler (`Scheduler`, `BlockManager`, `Block`)
+//! and a running engine's [`Door`](crate::door::Door).
 //!
-//! The lock of the home's keeper is taken first. Its handles and a handle's whereabouts have locks of their own, so that they
-//! can be read while the engine computes; only under the keeper's lock are both held at once, and no Python runs under them.
+//! The lock of the home's keeper is taken first. Its handles and a handle's whereabouts have locks of their own, so that
+//! they can be read while the engine computes; only under the keeper's lock are both held at once, and no Python runs under
+//! them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -35,8 +36,8 @@ pub(crate) enum Place {
     Home(Weak<Home>, u64),
 }
 
-/// The part of a handle that Python does not see. A home shares it, so that it can move the sequence whether or not there is a
-/// Python object.
+/// The part of a handle that Python does not see. A home shares it, so that it can move the sequence whether or not there
+/// is a Python object.
 pub(crate) struct Whereabouts(Mutex<Place>);
 
 impl Whereabouts {
@@ -49,7 +50,8 @@ impl Whereabouts {
     }
 }
 
-/// What owns a home's scheduler, and so decides what may be added to it: nothing but the scheduler itself, or a running engine.
+/// What owns a home's scheduler, and so decides what may be added to it: nothing but the scheduler itself, or a running
+/// engine.
 pub(crate) trait Keeper: Send {
     /// The scheduler, with everything that callers have handed in; `None` once the engine was closed. The other methods are
     /// called after it, under the same lock.
@@ -214,7 +216,8 @@ impl Home {
                 let got = "one that a scheduler holds".to_owned();
                 return Some(Err(EngineError::Precondition { method: "add", needs: "a new sequence", got }));
             };
-            // Class and pool may differ in block size where a process has several engines; without blocks it does not matter.
+            // Class and pool may differ in block size where a process has several engines; without blocks it does not
+            // matter.
             let sized = if seq.block_table.is_empty() { seq.set_block_size(block_size) } else { Ok(()) };
             if let Err(error) = sized.and_then(|()| keeper.check_add(seq)) {
                 return Some(Err(error));

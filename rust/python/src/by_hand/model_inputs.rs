@@ -22,8 +22,8 @@ pub(crate) fn copies(seqs: &Bound<'_, PyAny>, is_prefill: bool) -> PyResult<Vec<
     seqs.try_iter()?.map(copy).collect()
 }
 
-/// `(input_ids, positions, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, slot_mapping, block_tables)` of a prefill step
-/// of these sequences; block tables only where some keys are in the cache already.
+/// `(input_ids, positions, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, slot_mapping, block_tables)` of a
+/// prefill step of these sequences; block tables only where some keys are in the cache already.
 #[pyfunction]
 #[allow(clippy::type_complexity)] // nano-vLLM's context
 pub(crate) fn prepare_prefill<'py>(

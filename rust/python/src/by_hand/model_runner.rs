@@ -1,5 +1,5 @@
-//! `ModelRunner`: a model and its paged cache, of its own or a running engine's, for programs that put steps together or want
-//! logits, as tests and perplexity do.
+//! `ModelRunner`: a model and its paged cache, of its own or a running engine's, for programs that put steps together or
+//! want logits, as tests and perplexity do.
 
 use std::sync::Arc;
 
@@ -163,7 +163,8 @@ impl ModelRunner {
         done.ok_or_else(closed)
     }
 
-    /// Runs `work` as [`with`](Self::with) does. Python's signal handlers run between slices, and what they raise ends the step.
+    /// Runs `work` as [`with`](Self::with) does. Python's signal handlers run between slices, and what they raise ends the
+    /// step.
     fn interruptible<R: Send>(
         &self,
         py: Python<'_>,

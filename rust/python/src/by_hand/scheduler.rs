@@ -82,8 +82,8 @@ impl PyScheduler {
         Ok((objects(py, home, residents)?, is_prefill))
     }
 
-    /// Books the step's tokens: the sequences that `schedule` returned, and one token for each. That of a sequence whose prompt
-    /// is not finished is ignored.
+    /// Books the step's tokens: the sequences that `schedule` returned, and one token for each. That of a sequence whose
+    /// prompt is not finished is ignored.
     fn postprocess(&self, seqs: &Bound<'_, PyAny>, token_ids: &Bound<'_, PyAny>, is_prefill: bool) -> PyResult<()> {
         let py = seqs.py();
         let mut handles = Vec::new();

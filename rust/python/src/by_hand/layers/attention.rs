@@ -75,8 +75,8 @@ impl Attention {
         self.attend(py, &q, &batch, &tables, &k, &v, Some(&slots))
     }
 
-    /// As `varlen`, keys and values lying in paged caches, `[num_blocks, block_size, num_kv_heads, head_dim]`: sequence `s` has
-    /// `context_lens[s]` tokens, in the blocks that row `s` of `block_tables` names in order.
+    /// As `varlen`, keys and values lying in paged caches, `[num_blocks, block_size, num_kv_heads, head_dim]`: sequence `s`
+    /// has `context_lens[s]` tokens, in the blocks that row `s` of `block_tables` names in order.
     fn paged<'py>(
         &self,
         py: Python<'py>,
@@ -146,7 +146,8 @@ impl Attention {
 }
 
 /// Stores rows of keys and values, `[n, num_kv_heads, head_dim]`, into the caller's paged caches, `[num_blocks, block_size,
-/// num_kv_heads, head_dim]`: row `i` at slot `slot_mapping[i]`, which is `block * block_size + offset`, or nowhere if it is -1.
+/// num_kv_heads, head_dim]`: row `i` at slot `slot_mapping[i]`, which is `block * block_size + offset`, or nowhere if it is
+/// -1.
 #[pyfunction]
 #[pyo3(signature = (key, value, k_cache, v_cache, slot_mapping, *, device))]
 pub(crate) fn store_kvcache(

@@ -25,8 +25,8 @@ impl VocabParallel {
         Ok(Self { device: device::named(device)? })
     }
 
-    /// Rows of the tokens `ids`, `[n] -> [n, width]`, of a vocabulary of `vocab_size`; the rank's own start at token `start`, and
-    /// those of other ranks are zero.
+    /// Rows of the tokens `ids`, `[n] -> [n, width]`, of a vocabulary of `vocab_size`; the rank's own start at token
+    /// `start`, and those of other ranks are zero.
     #[allow(clippy::needless_pass_by_value)] // pyo3 hands references to its own classes over by value
     fn embed<'py>(
         &self,
@@ -54,8 +54,8 @@ impl VocabParallel {
         answer(py, out, &[ids.len(), width], weight.dtype(), is_torch)
     }
 
-    /// Logits of the rank's tokens, `[rows, width] -> [rows, tokens]`, of the last row of each sequence where `cu_seqlens_q`, the
-    /// offsets of their rows, is given.
+    /// Logits of the rank's tokens, `[rows, width] -> [rows, tokens]`, of the last row of each sequence where
+    /// `cu_seqlens_q`, the offsets of their rows, is given.
     #[allow(clippy::needless_pass_by_value)] // pyo3 hands references to its own classes over by value
     fn logits<'py>(
         &self,

@@ -1,5 +1,5 @@
-//! Attention and stores over plain arrays. A device works on a paged cache, so one is made for each call, as large as the call
-//! needs.
+//! Attention and stores over plain arrays. A device works on a paged cache, so one is made for each call, as large as the
+//! call needs.
 
 use nanovllm_backend::{
     Backend, Context, DType, Error, HeadLayout, HeadNorms, KvCacheSpec, KvHeads, LayerCache, Result,
@@ -69,8 +69,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Row `cu_seqlens_q[s]` is the first of sequence `s`, which has `context_lens[s]` tokens in the cache. The last row sits at
-    /// the last token, so the first rows of a sequence with more rows than tokens see nothing.
+    /// Row `cu_seqlens_q[s]` is the first of sequence `s`, which has `context_lens[s]` tokens in the cache. The last row
+    /// sits at the last token, so the first rows of a sequence with more rows than tokens see nothing.
     pub(crate) fn new(cu_seqlens_q: &[u32], context_lens: &[u32]) -> Self {
         let mut batch = Self { rows: Vec::new(), seqs: Vec::new(), cu_seqlens_q: vec![0], context_lens: Vec::new() };
         for (s, (offsets, &tokens)) in cu_seqlens_q.windows(2).zip(context_lens).enumerate() {
@@ -95,8 +95,8 @@ impl Batch {
         self.rows.is_empty()
     }
 
-    /// Attends from the rows of `q`, `[caller's rows, num_heads * head_dim]`; rows that see nothing give zeros. `tables` has a row
-    /// for each of the batch's sequences.
+    /// Attends from the rows of `q`, `[caller's rows, num_heads * head_dim]`; rows that see nothing give zeros. `tables`
+    /// has a row for each of the batch's sequences.
     pub(crate) fn attend<B: Backend>(
         &self,
         backend: &B,

@@ -82,8 +82,8 @@ impl Parameter {
         self.state().stored.unloaded().collect()
     }
 
-    /// A read-only copy of all elements, in the type they were loaded in (float32 where types differ); zeros where nothing was
-    /// loaded. bfloat16 is ml_dtypes', and float32 where that is not installed.
+    /// A read-only copy of all elements, in the type they were loaded in (float32 where types differ); zeros where nothing
+    /// was loaded. bfloat16 is ml_dtypes', and float32 where that is not installed.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let (values, shape, dtype) = py

@@ -1,5 +1,5 @@
-//! Qwen3's modules as Python holds them: the attributes that a forward reads, their sizes checked against each other, and the
-//! Rust modules they make on a device.
+//! Qwen3's modules as Python holds them: the attributes that a forward reads, their sizes checked against each other, and
+//! the Rust modules they make on a device.
 
 use nanovllm_backend::{Backend, Error, HeadLayout};
 use nanovllm_model::ParameterError;

@@ -1,5 +1,5 @@
-//! One forward pass over the caller's paged caches, which are plain arrays. The blocks that the pass refers to are copied into
-//! a cache of the device, made for this pass alone, and the rows that it stores are copied back.
+//! One forward pass over the caller's paged caches, which are plain arrays. The blocks that the pass refers to are copied
+//! into a cache of the device, made for this pass alone, and the rows that it stores are copied back.
 
 use std::collections::{BTreeMap, BTreeSet};
 

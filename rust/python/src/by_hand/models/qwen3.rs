@@ -1,5 +1,5 @@
-//! Qwen3's modules for Python. A module's parts are read off its attributes at each call, so that whatever is put in their place
-//! is used; parameters stay packed from call to call.
+//! Qwen3's modules for Python. A module's parts are read off its attributes at each call, so that whatever is put in their
+//! place is used; parameters stay packed from call to call.
 
 use nanovllm_backend::{Backend, DType, Inspect};
 use nanovllm_model::decoder::{AttentionBuffers, Buffers, MlpBuffers};
@@ -67,7 +67,8 @@ impl Qwen3 {
         x.kind.floats(py, run.map_err(|e| parameter_error(&e))?, &x.shape)
     }
 
-    /// A `Qwen3DecoderLayer`: what its MLP gives and the residual stream, each `[rows, hidden]`. The first layer has no residual.
+    /// A `Qwen3DecoderLayer`: what its MLP gives and the residual stream, each `[rows, hidden]`. The first layer has no
+    /// residual.
     #[pyo3(signature = (module, positions, hidden_states, residual, context))]
     fn decoder_layer<'py>(
         &self,
