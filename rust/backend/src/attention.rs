@@ -1,5 +1,33 @@
 //! What layers may differ in between the projection of queries, keys and values and the projection of the result.
 
+/// The attention heads of one layer on one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLayout {
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key/value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of a head; even.
+    pub head_dim: usize,
+}
+
+impl HeadLayout {
+    /// Width of the query part of a qkv row.
+    pub fn q_size(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    /// Width of the key part of a qkv row, and of the value part.
+    pub fn kv_size(&self) -> usize {
+        self.num_kv_heads * self.head_dim
+    }
+
+    /// Width of a qkv row.
+    pub fn qkv_size(&self) -> usize {
+        self.q_size() + 2 * self.kv_size()
+    }
+}
+
 /// A root-mean-square norm of every head of a row: `x / sqrt(mean(x^2) + eps) * weight`.
 #[derive(Debug)]
 pub struct HeadNorm<'a, T> {

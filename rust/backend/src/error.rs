@@ -1,6 +1,6 @@
 //! What can go wrong on a device.
 
-use crate::DType;
+use crate::weight::DType;
 
 /// An error of a device.
 #[derive(Debug, thiserror::Error)]

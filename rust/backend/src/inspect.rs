@@ -1,6 +1,7 @@
 //! What tests and programs that step by hand look at, and the engine never needs.
 
-use crate::{Backend, Result};
+use crate::backend::Backend;
+use crate::error::Result;
 
 /// A device whose weights and caches can be looked into.
 pub trait Inspect: Backend {

@@ -1,6 +1,7 @@
 //! What a paged cache is made of: one entry a layer.
 
-use crate::{DType, Error, Result};
+use crate::error::{Error, Result};
+use crate::weight::DType;
 
 /// The key/value heads a layer of the cache holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Sampling as plain data: options live in the engine, the backend executes.
 
-use crate::NoiseStream;
+use crate::noise::NoiseStream;
 
 /// How to choose the next token from one row of logits.
 ///
