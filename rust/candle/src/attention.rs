@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use nanovllm_backend::{AttentionOptions, Context, HeadLayout};
 
 use crate::kv_cache::KvCache;
+use crate::matrix::Matrix;
 use crate::rows::softmax;
 
 /// Scores held at once, over all heads: long prompts attend in runs of rows.
@@ -13,7 +14,7 @@ const SCORES: usize = 4 << 20;
 pub(crate) fn attention(
     qkv: &Tensor,
     heads: &HeadLayout,
-    options: &AttentionOptions<'_, crate::Tensor>,
+    options: &AttentionOptions<'_, Matrix>,
     cache: &KvCache,
     layer: usize,
     context: &Context<'_>,
@@ -55,7 +56,7 @@ fn attend(
     keys: &Tensor,
     values: &Tensor,
     heads: &HeadLayout,
-    options: &AttentionOptions<'_, crate::Tensor>,
+    options: &AttentionOptions<'_, Matrix>,
 ) -> Result<Tensor> {
     let HeadLayout { num_heads, num_kv_heads, head_dim } = *heads;
     let (n, len, group) = (queries.dim(0)?, keys.dim(0)?, num_heads / num_kv_heads);

@@ -2,17 +2,18 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use nanovllm_backend::{
     AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result, Rope,
     SampleRow, WeightPart,
 };
 
+use crate::error::device_error;
 use crate::kv_cache::KvCache;
+use crate::matrix::Matrix;
 use crate::memory::{probe, tensor, zeroed_vec, zeros};
-use crate::tensor::Tensor;
 use crate::weight::{self, Weight};
-use crate::{attention, device_error, rows, store};
+use crate::{attention, rows, store};
 
 /// How to set up the device.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,18 +50,18 @@ impl CandleBackend {
     }
 
     /// Sets `out` to the `rows` rows that `f` computes.
-    fn compute(&self, rows: usize, out: &mut Tensor, f: impl FnOnce() -> candle_core::Result<candle_core::Tensor>) {
+    fn compute(&self, rows: usize, out: &mut Matrix, f: impl FnOnce() -> candle_core::Result<Tensor>) {
         // Several of candle's operations refuse empty tensors.
         self.attempt(|| if rows == 0 { out.clear(&self.device) } else { out.set(&f()?) });
     }
 
-    fn indices(&self, indices: &[u32]) -> candle_core::Result<candle_core::Tensor> {
-        candle_core::Tensor::new(indices, &self.device)
+    fn indices(&self, indices: &[u32]) -> candle_core::Result<Tensor> {
+        Tensor::new(indices, &self.device)
     }
 }
 
 impl Backend for CandleBackend {
-    type Tensor = Tensor;
+    type Tensor = Matrix;
     type Weight = Weight;
     type KvCache = KvCache;
 
@@ -73,22 +74,22 @@ impl Backend for CandleBackend {
         format!("candle ({device}{})", if self.oracle { ", f32 weights" } else { "" })
     }
 
-    fn tensor(&self, rows: usize, cols: usize) -> Result<Tensor> {
+    fn tensor(&self, rows: usize, cols: usize) -> Result<Matrix> {
         let data = zeros::<f32>(&self.device, &[rows, cols], "an activation buffer")?;
-        Tensor::new(data).map_err(|e| device_error(&e))
+        Matrix::new(data).map_err(|e| device_error(&e))
     }
 
-    fn upload(&self, data: &[f32], rows: usize, cols: usize) -> Result<Tensor> {
+    fn upload(&self, data: &[f32], rows: usize, cols: usize) -> Result<Matrix> {
         let expected = rows.saturating_mul(cols);
         if data.len() != expected {
             return Err(Error::Shape { what: "values of a matrix", expected, got: data.len() });
         }
         let mut values = zeroed_vec::<f32>(data.len(), "an activation buffer")?;
         values.copy_from_slice(data);
-        Tensor::new(tensor(&self.device, values, (rows, cols))?).map_err(|e| device_error(&e))
+        Matrix::new(tensor(&self.device, values, (rows, cols))?).map_err(|e| device_error(&e))
     }
 
-    fn download(&self, x: &Tensor) -> Vec<f32> {
+    fn download(&self, x: &Matrix) -> Vec<f32> {
         let values = self.attempt(|| x.data().flatten_all()?.to_vec1());
         values.unwrap_or_else(|| vec![0.0; x.rows() * x.cols()])
     }
@@ -109,22 +110,22 @@ impl Backend for CandleBackend {
         KvCache::new(&self.device, spec)
     }
 
-    fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {
+    fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Matrix) {
         self.compute(ids.len(), out, || weight.embedding(&self.device, ids));
     }
 
-    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
+    fn rms_norm(&self, x: &Matrix, weight: &Matrix, eps: f32, out: &mut Matrix) {
         self.compute(x.rows(), out, || rows::rms_norm(x.data(), Some(weight.data()), eps));
     }
 
-    fn add_rms_norm(&self, x: &Tensor, residual: &mut Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
+    fn add_rms_norm(&self, x: &Matrix, residual: &mut Matrix, weight: &Matrix, eps: f32, out: &mut Matrix) {
         self.compute(x.rows(), out, || {
             residual.set(&(residual.data() + x.data())?)?;
             rows::rms_norm(residual.data(), Some(weight.data()), eps)
         });
     }
 
-    fn linear(&self, x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: &mut Tensor) {
+    fn linear(&self, x: &Matrix, weight: &Weight, bias: Option<&Matrix>, out: &mut Matrix) {
         self.compute(x.rows(), out, || {
             let product = weight.forward(x.data())?;
             if let Some(bias) = bias { product.broadcast_add(bias.data()) } else { Ok(product) }
@@ -133,10 +134,10 @@ impl Backend for CandleBackend {
 
     fn norm_rope_store(
         &self,
-        qkv: &mut Tensor,
+        qkv: &mut Matrix,
         heads: &HeadLayout,
-        norms: &HeadNorms<'_, Tensor>,
-        rope: Option<Rope<'_, Tensor>>,
+        norms: &HeadNorms<'_, Matrix>,
+        rope: Option<Rope<'_, Matrix>>,
         cache: &mut KvCache,
         layer: usize,
         context: &Context<'_>,
@@ -145,7 +146,7 @@ impl Backend for CandleBackend {
             return;
         }
         self.attempt(|| {
-            let rows_of = |rope: Rope<'_, Tensor>| rope.table.data().index_select(&self.indices(rope.positions)?, 0);
+            let rows_of = |rope: Rope<'_, Matrix>| rope.table.data().index_select(&self.indices(rope.positions)?, 0);
             let rope = rope.map(rows_of).transpose()?;
             let slots = context.slot_mapping;
             qkv.set(&store::norm_rope_store(qkv.data(), heads, norms, rope.as_ref(), cache, layer, slots)?)
@@ -154,26 +155,26 @@ impl Backend for CandleBackend {
 
     fn attention(
         &self,
-        qkv: &Tensor,
+        qkv: &Matrix,
         heads: &HeadLayout,
-        options: &AttentionOptions<'_, Tensor>,
+        options: &AttentionOptions<'_, Matrix>,
         cache: &KvCache,
         layer: usize,
         context: &Context<'_>,
-        out: &mut Tensor,
+        out: &mut Matrix,
     ) {
         self.compute(qkv.rows(), out, || attention::attention(qkv.data(), heads, options, cache, layer, context));
     }
 
-    fn silu_and_mul(&self, x: &Tensor, out: &mut Tensor) {
+    fn silu_and_mul(&self, x: &Matrix, out: &mut Matrix) {
         self.compute(x.rows(), out, || rows::silu_and_mul(x.data()));
     }
 
-    fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) {
+    fn gather_rows(&self, x: &Matrix, rows: &[u32], out: &mut Matrix) {
         self.compute(rows.len(), out, || x.data().index_select(&self.indices(rows)?, 0));
     }
 
-    fn sample(&self, logits: &mut Tensor, plan: &[SampleRow<'_>], out: &mut [u32]) {
+    fn sample(&self, logits: &mut Matrix, plan: &[SampleRow<'_>], out: &mut [u32]) {
         let cols = logits.cols();
         let mut values = self.download(logits);
         for ((token, row), logits) in out.iter_mut().zip(plan).zip(values.chunks_mut(cols.max(1))) {

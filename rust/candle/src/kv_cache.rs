@@ -5,8 +5,8 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, Result};
 
+use crate::error::{NAME, device_error};
 use crate::memory::{out_of_memory, zeros};
-use crate::{NAME, device_error};
 
 /// The keys and values of all layers.
 pub struct KvCache {

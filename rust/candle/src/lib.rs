@@ -13,22 +13,15 @@
 
 mod attention;
 mod backend;
+mod error;
 mod kv_cache;
+mod matrix;
 mod memory;
 mod rows;
 mod store;
-mod tensor;
 mod weight;
 
 pub use backend::{CandleBackend, CandleOptions};
 pub use kv_cache::KvCache;
-pub use tensor::Tensor;
+pub use matrix::Matrix;
 pub use weight::Weight;
-
-/// The device's name in messages.
-const NAME: &str = "candle";
-
-/// What candle says of a failure.
-fn device_error(error: &candle_core::Error) -> nanovllm_backend::Error {
-    nanovllm_backend::Error::Device { device: NAME, reason: error.to_string() }
-}

@@ -4,7 +4,7 @@ use bytemuck::Zeroable;
 use candle_core::{Device, Shape, Tensor, WithDType};
 use nanovllm_backend::{Error, Result};
 
-use crate::device_error;
+use crate::error::device_error;
 
 /// A zeroed tensor.
 ///

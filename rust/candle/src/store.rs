@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor};
 use nanovllm_backend::{HeadLayout, HeadNorm, HeadNorms, LayerCache};
 
 use crate::kv_cache::KvCache;
+use crate::matrix::Matrix;
 use crate::rows::{rms_norm, rotate};
 
 /// Norms and rotates the heads of `qkv` and stores its keys and values; returns `qkv` with the new queries. Of a layer that
@@ -13,7 +14,7 @@ use crate::rows::{rms_norm, rotate};
 pub(crate) fn norm_rope_store(
     qkv: &Tensor,
     heads: &HeadLayout,
-    norms: &HeadNorms<'_, crate::Tensor>,
+    norms: &HeadNorms<'_, Matrix>,
     rope: Option<&Tensor>,
     cache: &mut KvCache,
     layer: usize,
@@ -42,7 +43,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     /// The heads as the cache or attention takes them, `[rows, count * head_dim]`.
-    fn normed_and_rotated(&self, norm: Option<HeadNorm<'_, crate::Tensor>>, rope: Option<&Tensor>) -> Result<Tensor> {
+    fn normed_and_rotated(&self, norm: Option<HeadNorm<'_, Matrix>>, rope: Option<&Tensor>) -> Result<Tensor> {
         let (rows, width) = (self.qkv.dim(0)?, self.count * self.head_dim);
         let x = self.qkv.narrow(1, self.start, width)?;
         if norm.is_none() && rope.is_none() {
@@ -50,7 +51,7 @@ impl Part<'_> {
         }
         let mut x = x.reshape((rows, self.count, self.head_dim))?;
         if let Some(HeadNorm { weight, eps }) = norm {
-            x = rms_norm(&x, weight.map(crate::Tensor::data), eps)?;
+            x = rms_norm(&x, weight.map(Matrix::data), eps)?;
         }
         if let Some(rope) = rope {
             x = rotate(&x, rope)?;

@@ -9,8 +9,8 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use nanovllm_backend::{DType, Error, Result, WeightPart};
 
+use crate::error::{NAME, device_error};
 use crate::memory::{probe, tensor, zeroed_vec};
-use crate::{NAME, device_error};
 
 /// A weight matrix: one or more parts stacked by rows, possibly of different types.
 pub struct Weight {

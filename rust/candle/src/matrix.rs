@@ -1,19 +1,19 @@
 //! Activation matrices.
 
-use candle_core::{DType, Device, Result};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// A row-major f32 matrix with a fixed capacity of rows and a current number of rows.
 ///
 /// candle's operations make new tensors, so the capacity holds no memory: it is what an operation's result is checked against.
-pub struct Tensor {
+pub struct Matrix {
     /// `[rows, cols]`, contiguous.
-    data: candle_core::Tensor,
+    data: Tensor,
     capacity: usize,
 }
 
-impl Tensor {
+impl Matrix {
     /// Takes `data`, `[rows, cols]`; its rows are the capacity.
-    pub(crate) fn new(data: candle_core::Tensor) -> Result<Self> {
+    pub(crate) fn new(data: Tensor) -> Result<Self> {
         let (capacity, _) = data.dims2()?;
         Ok(Self { data, capacity })
     }
@@ -29,12 +29,12 @@ impl Tensor {
     }
 
     /// The current rows, `[rows, cols]`.
-    pub(crate) fn data(&self) -> &candle_core::Tensor {
+    pub(crate) fn data(&self) -> &Tensor {
         &self.data
     }
 
     /// Replaces the contents; the shape must fit.
-    pub(crate) fn set(&mut self, data: &candle_core::Tensor) -> Result<()> {
+    pub(crate) fn set(&mut self, data: &Tensor) -> Result<()> {
         let (rows, cols) = data.dims2()?;
         if rows > self.capacity || cols != self.cols() {
             candle_core::bail!("a result of {rows} x {cols} for a matrix of {} x {}", self.capacity, self.cols());
@@ -45,7 +45,7 @@ impl Tensor {
 
     /// Drops all rows.
     pub(crate) fn clear(&mut self, device: &Device) -> Result<()> {
-        self.data = candle_core::Tensor::zeros((0, self.cols()), DType::F32, device)?;
+        self.data = Tensor::zeros((0, self.cols()), DType::F32, device)?;
         Ok(())
     }
 }
