@@ -1,9 +1,11 @@
 //! A backend of whichever device.
 
 use nanovllm_backend::{Backend, Inspect, Memory};
+#[cfg(feature = "candle")]
+use nanovllm_candle::CandleBackend;
+use nanovllm_cpu::CpuBackend;
 use nanovllm_model::{CausalLm, Checkpoint, LoadError};
 
-use crate::CpuBackend;
 use crate::host_memory::host_memory;
 
 /// How a backend is held: as it is, or behind something that shares it.
@@ -26,7 +28,7 @@ pub enum AnyBackend<H: Holder> {
     Cpu(H::Of<CpuBackend>),
     /// candle, on whatever it was built for.
     #[cfg(feature = "candle")]
-    Candle(H::Of<crate::CandleBackend>),
+    Candle(H::Of<CandleBackend>),
 }
 
 /// Evaluates an expression with a name bound to what an [`AnyBackend`] holds, whatever its backend is. A crate that calls it has

@@ -2,7 +2,7 @@
 
 use nanovllm_candle::{CandleBackend, CandleOptions};
 
-use crate::{AnyBackend, Owned};
+use crate::any::{AnyBackend, Owned};
 
 /// candle with its own formats, or with every weight widened to f32 as the oracle of the other devices.
 pub(crate) fn open(oracle: bool) -> AnyBackend<Owned> {

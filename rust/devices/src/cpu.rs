@@ -2,7 +2,9 @@
 
 use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions, Isa};
 
-use crate::{AnyBackend, Error, Given, OptionSpec, Options, Owned};
+use crate::any::{AnyBackend, Owned};
+use crate::error::Error;
+use crate::options::{Given, OptionSpec, Options};
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
     // As many as the machine offers.

@@ -1,7 +1,7 @@
 //! The devices a model runs on, by name.
 //!
 //! A device is a crate that implements [`nanovllm_backend::Backend`], a variant of [`AnyBackend`], a file here that turns its
-//! options into the crate's own, and a [`Row`]. Whoever loads a model or binds layers goes through this crate and names none.
+//! options into the crate's own, and a [`DeviceRow`]. Whoever loads a model or binds layers goes through this crate and names none.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // tests
 
@@ -22,4 +22,4 @@ pub use host_memory::host_memory;
 pub use nanovllm_candle::CandleBackend;
 pub use nanovllm_cpu::CpuBackend;
 pub use options::{Given, OptionSpec, Options};
-pub use registry::{ROWS, Row, names, open, option_names};
+pub use registry::{DEVICES, DeviceRow, names, open, option_names};

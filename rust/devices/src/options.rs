@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::Error;
+use crate::error::Error;
 
 /// The value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,14 @@
 //! The devices by name: a row each.
 
-use crate::{AnyBackend, Error, OptionSpec, Options, Owned, cpu};
+use crate::any::{AnyBackend, Owned};
+#[cfg(feature = "candle")]
+use crate::candle;
+use crate::cpu;
+use crate::error::Error;
+use crate::options::{OptionSpec, Options};
 
 /// A device by name.
-pub struct Row {
+pub struct DeviceRow {
     /// What a user calls it.
     pub name: &'static str,
     /// The options it takes; those of the others are refused.
@@ -12,19 +17,19 @@ pub struct Row {
     open: fn(&Options) -> Result<AnyBackend<Owned>, Error>,
 }
 
-impl Row {
+impl DeviceRow {
     fn option(&self, name: &str) -> Option<&OptionSpec> {
         self.options.iter().find(|spec| spec.name == name)
     }
 }
 
 /// Every device of this build.
-pub static ROWS: &[Row] = &[
-    Row { name: "cpu", options: cpu::OPTIONS, open: cpu::open },
+pub static DEVICES: &[DeviceRow] = &[
+    DeviceRow { name: "cpu", options: cpu::OPTIONS, open: cpu::open },
     #[cfg(feature = "candle")]
-    Row { name: "candle", options: &[], open: |_| Ok(crate::candle::open(false)) },
+    DeviceRow { name: "candle", options: &[], open: |_| Ok(candle::open(false)) },
     #[cfg(feature = "candle")]
-    Row { name: "candle-f32", options: &[], open: |_| Ok(crate::candle::open(true)) },
+    DeviceRow { name: "candle-f32", options: &[], open: |_| Ok(candle::open(true)) },
 ];
 
 /// What an unknown name is told that this build could have and has not.
@@ -35,12 +40,12 @@ const LACKS: &str = " (this build lacks the feature \"candle\")";
 
 /// The names of all devices.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    ROWS.iter().map(|row| row.name)
+    DEVICES.iter().map(|row| row.name)
 }
 
 /// The names of the options that some device takes, each once.
 pub fn option_names() -> impl Iterator<Item = &'static str> {
-    let all: std::collections::BTreeSet<_> = ROWS.iter().flat_map(|row| row.options).map(|spec| spec.name).collect();
+    let all: std::collections::BTreeSet<_> = DEVICES.iter().flat_map(|row| row.options).map(|spec| spec.name).collect();
     all.into_iter()
 }
 
@@ -50,12 +55,12 @@ pub fn option_names() -> impl Iterator<Item = &'static str> {
 /// [`Error::UnknownDevice`]; [`Error::Option`] for an option out of range, or one of another device that is not left at its
 /// default; [`Error::Backend`] for what this machine cannot honour.
 pub fn open(name: &str, options: &Options) -> Result<AnyBackend<Owned>, Error> {
-    let row = ROWS.iter().find(|row| row.name == name).ok_or_else(|| {
+    let row = DEVICES.iter().find(|row| row.name == name).ok_or_else(|| {
         let known: Vec<String> = names().map(|name| format!("{name:?}")).collect();
         Error::UnknownDevice { expected: format!("{}{LACKS}", known.join(", ")), got: name.to_owned() }
     })?;
     for (field, given) in options.iter().filter(|(field, _)| row.option(field).is_none()) {
-        let other = ROWS.iter().find_map(|row| Some((row.name, &row.option(field)?.default)));
+        let other = DEVICES.iter().find_map(|row| Some((row.name, &row.option(field)?.default)));
         let expected = match other {
             Some((_, default)) if default == given => continue,
             Some((other, default)) => {

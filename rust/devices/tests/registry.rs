@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use nanovllm_devices::{Error, Given, Options, ROWS, names, open, option_names};
+use nanovllm_devices::{Error, Given, Options, DEVICES, names, open, option_names};
 use nanovllm_model::Checkpoint;
 
 fn describe(device: &str, options: &[(&'static str, Given)]) -> Result<String, Error> {
@@ -64,7 +64,7 @@ fn options_of_another_device_are_refused_unless_they_are_left_alone() {
         ("activation_bits", Given::Number(8)),
     ];
     let defaults = [("num_threads", Given::Nothing), ("isa", Given::Nothing), ("activation_bits", Given::Number(16))];
-    let cpu = ROWS.iter().find(|row| row.name == "cpu").unwrap();
+    let cpu = DEVICES.iter().find(|row| row.name == "cpu").unwrap();
     assert!(
         cpu.options
             .iter()
