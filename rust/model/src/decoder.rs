@@ -1,33 +1,14 @@
 //! What the model asks of a family's decoder, and the parts that plain decoders are put together from.
 
 mod buffers;
-mod mlp;
-mod pre_norm;
-mod self_attention;
-mod transformer;
+pub(crate) mod contract;
+pub(crate) mod mlp;
+pub(crate) mod pre_norm;
+pub(crate) mod self_attention;
+pub(crate) mod transformer;
 
-use nanovllm_backend::Backend;
-
-pub use buffers::{AttentionBuffers, Buffers, MlpBuffers};
-pub use mlp::GatedMlp;
-pub use pre_norm::PreNormLayer;
-pub use self_attention::SelfAttention;
-pub(crate) use transformer::PreNormDecoder;
-pub use transformer::Transformer;
-
-use crate::slices::Slice;
-
-/// Most rows whose logits are held at once.
-pub(crate) const HEAD_ROWS: usize = 64;
-
-/// A decoder on a device, with the rotary tables and the activation buffers it works in.
-///
-/// The model calls it through this trait once a slice, and once for each [`HEAD_ROWS`] rows that need logits; inside, layers are
-/// static.
-pub(crate) trait Decoder<B: Backend>: Send {
-    /// Runs the layers over a slice and keeps what they give for [`logits`](Self::logits).
-    fn forward(&mut self, backend: &B, slice: &Slice<'_>, cache: &mut B::KvCache);
-
-    /// Logits of some rows of the last slice, at most [`HEAD_ROWS`]: `[rows, vocab_size]`, for the caller to overwrite.
-    fn logits(&mut self, backend: &B, rows: &[u32]) -> &mut B::Tensor;
-}
+pub use self::buffers::{AttentionBuffers, Buffers, MlpBuffers};
+pub use self::mlp::GatedMlp;
+pub use self::pre_norm::PreNormLayer;
+pub use self::self_attention::SelfAttention;
+pub use self::transformer::Transformer;

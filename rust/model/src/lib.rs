@@ -1,5 +1,7 @@
 //! Layers, models, configuration and weight loading; generic over the backend.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))] // tests
+
 mod causal_lm;
 mod checkpoint;
 mod config;
@@ -7,22 +9,26 @@ pub mod decoder;
 mod error;
 pub mod layers;
 mod model;
+mod model_config;
 pub mod models;
 mod parameter;
 mod sharding;
 mod slices;
+mod stored_tensor;
 #[cfg(test)]
 mod testing;
 mod weights;
 
 pub use causal_lm::{CausalLm, ModelInput, StepError};
 pub use checkpoint::{
-    Checkpoint, ExportedTensor, GgufCheckpoint, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles, StoredTensor,
+    Checkpoint, ExportedTensor, GgufCheckpoint, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles,
 };
-pub use config::{BaseConfig, ModelConfig, RopeConfig, RopeScaling};
-pub use error::LoadError;
+pub use config::{BaseConfig, RopeConfig, RopeScaling};
+pub use error::{LoadError, ParameterError};
 pub use model::load;
-pub use models::registry::{Family, HuggingFaceName, ROWS as FAMILIES, Row as FamilyRow};
-pub use parameter::{Parameter, ParameterError};
+pub use model_config::ModelConfig;
+pub use models::registry::{FAMILIES, Family, FamilyRow, HuggingFaceName};
+pub use parameter::Parameter;
 pub use sharding::{Layout, Shard, ShardError, TpRank, divide};
 pub use slices::Slice;
+pub use stored_tensor::StoredTensor;

@@ -2,6 +2,8 @@
 
 #[macro_use]
 mod families;
+pub(crate) mod family_config;
 pub mod llama;
 pub mod qwen3;
 pub(crate) mod registry;
+pub(crate) mod tensor_table;

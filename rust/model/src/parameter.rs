@@ -7,59 +7,9 @@ use std::sync::Arc;
 
 use nanovllm_backend::{Backend, DType, WeightPart};
 
-use crate::checkpoint::StoredTensor;
-use crate::sharding::{Layout, Shard, ShardError};
-
-/// Why a parameter cannot take a tensor or be packed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ParameterError {
-    /// No such shard, or no such cut.
-    #[error(transparent)]
-    Shard(#[from] ShardError),
-    /// A tensor of another shape.
-    #[error("expected a tensor of shape {expected:?}, got {got:?}")]
-    Shape {
-        /// Outermost first.
-        expected: Vec<usize>,
-        /// Outermost first.
-        got: Vec<usize>,
-    },
-    /// Fewer or more bytes than the shape asks for.
-    #[error("a tensor of shape {shape:?} and type {dtype} with {bytes} bytes")]
-    Bytes {
-        /// Outermost first.
-        shape: Vec<usize>,
-        /// Element type.
-        dtype: DType,
-        /// Bytes found.
-        bytes: usize,
-    },
-    /// A cut through a block of a quantised type.
-    #[error("columns {start}..{end} cut through the blocks of {dtype}, which are of {} elements", dtype.block_size())]
-    Block {
-        /// First column.
-        start: usize,
-        /// One past the last column.
-        end: usize,
-        /// Element type.
-        dtype: DType,
-    },
-    /// Not all tensors were loaded.
-    #[error("the parameter is made of {count} tensors, and number {index} was not loaded")]
-    NotLoaded {
-        /// The first one missing.
-        index: usize,
-        /// The tensors it is made of.
-        count: usize,
-    },
-    /// Values cannot be widened to f32.
-    #[error(transparent)]
-    Gguf(#[from] nanovllm_gguf::Error),
-    /// The device failed.
-    #[error(transparent)]
-    Backend(#[from] nanovllm_backend::Error),
-}
+use crate::error::ParameterError;
+use crate::sharding::{Layout, Shard};
+use crate::stored_tensor::StoredTensor;
 
 /// One rank's part of a stored tensor, row-major.
 #[derive(Debug, Clone)]
@@ -238,7 +188,6 @@ fn cut<'a>(tensor: StoredTensor<'a>, shard: &Shard) -> Result<Cow<'a, [u8]>, Par
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // tests
 mod tests {
     use super::*;
     use crate::sharding::TpRank;

@@ -184,7 +184,6 @@ impl Layout {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // tests
 mod tests {
     use super::*;
 

@@ -1,6 +1,7 @@
 //! What the unit tests of this crate share.
 
-use crate::config::{BaseConfig, RopeConfig, RopeScaling};
+use crate::config::base::BaseConfig;
+use crate::config::rope::{RopeConfig, RopeScaling};
 
 /// A small decoder's hyperparameters.
 pub(crate) fn base_config() -> BaseConfig {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use nanovllm_backend::{Backend, DType};
 
-use crate::checkpoint::{Checkpoint, StoredTensor};
 use crate::error::{LoadError, Result};
 use crate::parameter::Parameter;
 use crate::sharding::Layout;
+use crate::stored_tensor::{StoredTensor, TensorSource};
 
 /// A checkpoint being loaded: every tensor is taken exactly once, or [`finish`](Self::finish) names it.
 pub(crate) struct Weights<'a, B: Backend> {
     pub(crate) backend: &'a B,
-    checkpoint: &'a Checkpoint,
+    checkpoint: &'a dyn TensorSource,
     /// Names nobody has taken.
     left: BTreeSet<String>,
     missing: Vec<String>,
@@ -24,7 +24,7 @@ pub(crate) struct Weights<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Weights<'a, B> {
-    pub(crate) fn new(backend: &'a B, checkpoint: &'a Checkpoint) -> Self {
+    pub(crate) fn new(backend: &'a B, checkpoint: &'a dyn TensorSource) -> Self {
         let left = checkpoint.names().into_iter().collect();
         Self { backend, checkpoint, left, missing: Vec::new(), is_f32: true, restored: BTreeMap::new() }
     }

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use nanovllm_backend::DType;
 
-use super::SafeTensorsCheckpoint;
-use crate::config::{ModelConfig, RopeConfig, RopeScaling};
+use crate::checkpoint::safetensors::SafeTensorsCheckpoint;
+use crate::config::rope::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
+use crate::model_config::ModelConfig;
 
 /// A tensor of a GGUF file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use nanovllm_gguf::GgufFile;
 
-use super::{StoredTensor, TensorTable};
-use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::model_config::ModelConfig;
+use crate::models::tensor_table::TensorTable;
+use crate::stored_tensor::StoredTensor;
 
 /// A GGUF file as a checkpoint.
 pub struct GgufCheckpoint {

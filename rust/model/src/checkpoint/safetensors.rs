@@ -6,9 +6,10 @@ use std::path::Path;
 use nanovllm_backend::DType;
 use safetensors::Dtype;
 
-use super::{SafeTensorsFiles, StoredTensor};
-use crate::config::ModelConfig;
+use crate::checkpoint::safetensors_files::SafeTensorsFiles;
 use crate::error::{LoadError, Result};
+use crate::model_config::ModelConfig;
+use crate::stored_tensor::StoredTensor;
 
 /// A Hugging Face directory.
 pub struct SafeTensorsCheckpoint {

@@ -1,63 +1,45 @@
 //! The same hyperparameters from GGUF metadata, and back.
 
 use nanovllm_gguf::{GgufFile, Metadata, Value};
-use serde_json::json;
 
-use super::{BaseConfig, ModelConfig, RopeConfig, RopeScaling};
+use crate::config::base::BaseConfig;
+use crate::config::rope::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
-use crate::models::registry;
 
-impl ModelConfig {
-    /// Reads the metadata of a GGUF file; what it does not say (tied embeddings, biases) follows from its tensors.
-    ///
-    /// # Errors
-    /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], [`LoadError::Config`], and
-    /// [`LoadError::Gguf`] naming the key.
-    pub fn from_gguf(file: &GgufFile) -> Result<Self> {
-        let name = file.metadata().str("general.architecture")?;
-        let row = registry::by_gguf_name(name)?;
-        let keys = Keys { file, metadata: file.metadata(), architecture: name };
-        let mut base = base(&keys)?;
-        let family = (row.from_gguf)(&keys, &mut base)?;
-        base.check()?;
-        let mut config = Self { base, family, raw: serde_json::Value::Null };
-        config.raw = config.to_json();
-        Ok(config)
+impl BaseConfig {
+    /// Reads what nearly every decoder's metadata say, and its tensors.
+    pub(crate) fn from_gguf(keys: &Keys<'_>) -> Result<Self> {
+        let hidden_size = keys.usize("embedding_length")?;
+        let num_attention_heads = keys.usize("attention.head_count")?;
+        let head_dim = keys.opt("attention.key_length")?.unwrap_or(hidden_size / num_attention_heads.max(1));
+        let embedding = keys.file.tensor("token_embd.weight");
+        let vocab_size = match keys.opt("vocab_size")? {
+            Some(n) => n,
+            None => embedding.and_then(|t| t.dims.get(1).copied()).unwrap_or(0),
+        };
+        Ok(Self {
+            hidden_size,
+            intermediate_size: keys.usize("feed_forward_length")?,
+            num_hidden_layers: keys.usize("block_count")?,
+            num_attention_heads,
+            num_key_value_heads: keys.opt("attention.head_count_kv")?.unwrap_or(num_attention_heads),
+            head_dim,
+            vocab_size,
+            max_position_embeddings: keys.usize("context_length")?,
+            rms_norm_eps: keys.metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?,
+            rope: keys.rope()?,
+            tie_word_embeddings: !keys.has("output.weight"),
+            qkv_bias: keys.has("blk.0.attn_q.bias"),
+            o_bias: keys.has("blk.0.attn_output.bias"),
+            mlp_bias: keys.has("blk.0.ffn_down.bias"),
+        })
     }
 
-    /// What config.json would say of this model, but for a rotary scaling.
-    pub fn to_json(&self) -> serde_json::Value {
-        let (row, base) = (self.family.row(), &self.base);
-        let mut json = json!({
-            "architectures": [row.hugging_face.class],
-            "model_type": row.hugging_face.model_type,
-            "hidden_size": base.hidden_size,
-            "intermediate_size": base.intermediate_size,
-            "num_hidden_layers": base.num_hidden_layers,
-            "num_attention_heads": base.num_attention_heads,
-            "num_key_value_heads": base.num_key_value_heads,
-            "head_dim": base.head_dim,
-            "vocab_size": base.vocab_size,
-            "max_position_embeddings": base.max_position_embeddings,
-            "rms_norm_eps": base.rms_norm_eps,
-            "rope_theta": base.rope.theta,
-            "tie_word_embeddings": base.tie_word_embeddings,
-            "attention_bias": base.qkv_bias,
-            "mlp_bias": base.mlp_bias,
-            "hidden_act": "silu",
-        });
-        for (key, value) in self.family.config().to_json() {
-            json[key] = value;
-        }
-        json
-    }
-
-    /// The metadata of a GGUF file of this model, but for its name, its tokenizer and how it is quantised.
+    /// The metadata of a GGUF file of it; `name` is the family's.
     ///
     /// # Errors
     /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32 bits.
-    pub fn to_gguf(&self) -> Result<Vec<(String, Value)>> {
-        let (name, base) = (self.family.row().gguf, &self.base);
+    pub(crate) fn to_gguf(&self, name: &str) -> Result<Vec<(String, Value)>> {
         let number = |key: &str, value: usize| match u32::try_from(value) {
             Ok(value) => Ok((format!("{name}.{key}"), Value::U32(value))),
             Err(_) => Err(LoadError::Config(format!("{key} of {value} does not fit in 32 bits"))),
@@ -65,21 +47,21 @@ impl ModelConfig {
         let float = |key: &str, value: f32| (format!("{name}.{key}"), Value::F32(value));
         let mut pairs = vec![
             ("general.architecture".to_owned(), Value::String(name.to_owned())),
-            number("block_count", base.num_hidden_layers)?,
-            number("context_length", base.max_position_embeddings)?,
-            number("embedding_length", base.hidden_size)?,
-            number("feed_forward_length", base.intermediate_size)?,
-            number("attention.head_count", base.num_attention_heads)?,
-            number("attention.head_count_kv", base.num_key_value_heads)?,
-            number("attention.key_length", base.head_dim)?,
-            number("attention.value_length", base.head_dim)?,
-            number("rope.dimension_count", base.head_dim)?,
-            number("vocab_size", base.vocab_size)?,
-            float("attention.layer_norm_rms_epsilon", base.rms_norm_eps),
-            float("rope.freq_base", base.rope.theta as f32),
+            number("block_count", self.num_hidden_layers)?,
+            number("context_length", self.max_position_embeddings)?,
+            number("embedding_length", self.hidden_size)?,
+            number("feed_forward_length", self.intermediate_size)?,
+            number("attention.head_count", self.num_attention_heads)?,
+            number("attention.head_count_kv", self.num_key_value_heads)?,
+            number("attention.key_length", self.head_dim)?,
+            number("attention.value_length", self.head_dim)?,
+            number("rope.dimension_count", self.head_dim)?,
+            number("vocab_size", self.vocab_size)?,
+            float("attention.layer_norm_rms_epsilon", self.rms_norm_eps),
+            float("rope.freq_base", self.rope.theta as f32),
         ];
         let kind = |kind: &str| (format!("{name}.rope.scaling.type"), Value::String(kind.to_owned()));
-        match &base.rope.scaling {
+        match &self.rope.scaling {
             // Llama 3's are a tensor.
             RopeScaling::None | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {}
             RopeScaling::Linear { factor } => {
@@ -97,42 +79,8 @@ impl ModelConfig {
                 ]);
             }
         }
-        for (key, value) in self.family.config().to_gguf(name) {
-            match pairs.iter_mut().find(|(known, _)| *known == key) {
-                Some(pair) => pair.1 = value,
-                None => pairs.push((key, value)),
-            }
-        }
         Ok(pairs)
     }
-}
-
-/// What nearly every decoder's metadata say.
-fn base(keys: &Keys<'_>) -> Result<BaseConfig> {
-    let hidden_size = keys.usize("embedding_length")?;
-    let num_attention_heads = keys.usize("attention.head_count")?;
-    let head_dim = keys.opt("attention.key_length")?.unwrap_or(hidden_size / num_attention_heads.max(1));
-    let embedding = keys.file.tensor("token_embd.weight");
-    let vocab_size = match keys.opt("vocab_size")? {
-        Some(n) => n,
-        None => embedding.and_then(|t| t.dims.get(1).copied()).unwrap_or(0),
-    };
-    Ok(BaseConfig {
-        hidden_size,
-        intermediate_size: keys.usize("feed_forward_length")?,
-        num_hidden_layers: keys.usize("block_count")?,
-        num_attention_heads,
-        num_key_value_heads: keys.opt("attention.head_count_kv")?.unwrap_or(num_attention_heads),
-        head_dim,
-        vocab_size,
-        max_position_embeddings: keys.usize("context_length")?,
-        rms_norm_eps: keys.metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?,
-        rope: keys.rope()?,
-        tie_word_embeddings: !keys.has("output.weight"),
-        qkv_bias: keys.has("blk.0.attn_q.bias"),
-        o_bias: keys.has("blk.0.attn_output.bias"),
-        mlp_bias: keys.has("blk.0.ffn_down.bias"),
-    })
 }
 
 /// Refuses what a plain decoder has no code for: experts, heads rotated in part, values of another width than keys.
@@ -151,7 +99,11 @@ pub(crate) struct Keys<'a> {
     architecture: &'a str,
 }
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
+    pub(crate) fn new(file: &'a GgufFile, architecture: &'a str) -> Self {
+        Self { file, metadata: file.metadata(), architecture }
+    }
+
     pub(crate) fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{BaseConfig, ModelConfig, RopeConfig, RopeScaling};
+use crate::config::base::BaseConfig;
+use crate::config::rope::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
-use crate::models::registry;
 
 /// A JSON object with typed look-ups; an error names the key.
 #[derive(Clone, Copy)]
@@ -46,22 +46,48 @@ fn missing(key: &str) -> LoadError {
     LoadError::Config(format!("{key} is missing"))
 }
 
-impl ModelConfig {
-    /// Reads the contents of config.json.
-    ///
-    /// # Errors
-    /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], and [`LoadError::Config`] naming the key.
-    pub fn from_json(raw: Value) -> Result<Self> {
-        let json = Object(&raw);
-        let row = registry::by_hugging_face_name(architecture(json)?)?;
-        if json.get("quantization_config").is_some() {
-            let text = "quantization_config: only unquantised safetensors can be read";
-            return Err(LoadError::Unsupported(text.to_owned()));
-        }
-        let mut base = base(json)?;
-        let family = (row.from_json)(json, &mut base)?;
-        base.check()?;
-        Ok(Self { base, family, raw })
+impl BaseConfig {
+    /// Reads what nearly every decoder's config.json says.
+    pub(crate) fn from_json(json: Object<'_>) -> Result<Self> {
+        let hidden_size = json.usize("hidden_size")?;
+        let num_attention_heads = json.usize("num_attention_heads")?;
+        let attention_bias = json.bool("attention_bias", false)?;
+        Ok(Self {
+            hidden_size,
+            intermediate_size: json.usize("intermediate_size")?,
+            num_hidden_layers: json.usize("num_hidden_layers")?,
+            num_attention_heads,
+            num_key_value_heads: json.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
+            head_dim: json.opt_usize("head_dim")?.unwrap_or(hidden_size / num_attention_heads.max(1)),
+            vocab_size: json.usize("vocab_size")?,
+            max_position_embeddings: json.usize("max_position_embeddings")?,
+            rms_norm_eps: json.f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+            rope: rope(json)?,
+            tie_word_embeddings: json.bool("tie_word_embeddings", false)?,
+            qkv_bias: attention_bias,
+            o_bias: attention_bias,
+            mlp_bias: json.bool("mlp_bias", false)?,
+        })
+    }
+
+    /// What config.json would say of it, but for a rotary scaling.
+    pub(crate) fn to_json(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("hidden_size", self.hidden_size.into()),
+            ("intermediate_size", self.intermediate_size.into()),
+            ("num_hidden_layers", self.num_hidden_layers.into()),
+            ("num_attention_heads", self.num_attention_heads.into()),
+            ("num_key_value_heads", self.num_key_value_heads.into()),
+            ("head_dim", self.head_dim.into()),
+            ("vocab_size", self.vocab_size.into()),
+            ("max_position_embeddings", self.max_position_embeddings.into()),
+            ("rms_norm_eps", self.rms_norm_eps.into()),
+            ("rope_theta", self.rope.theta.into()),
+            ("tie_word_embeddings", self.tie_word_embeddings.into()),
+            ("attention_bias", self.qkv_bias.into()),
+            ("mlp_bias", self.mlp_bias.into()),
+            ("hidden_act", "silu".into()),
+        ]
     }
 }
 
@@ -78,32 +104,9 @@ impl RopeConfig {
 }
 
 /// The class of the model, or its type where config.json names no class.
-fn architecture(json: Object<'_>) -> Result<&str> {
+pub(crate) fn architecture(json: Object<'_>) -> Result<&str> {
     let listed = json.get("architectures").and_then(|v| v.get(0)).and_then(Value::as_str);
     listed.or(json.str("model_type")?).ok_or_else(|| missing("architectures"))
-}
-
-/// What nearly every decoder's config.json says.
-fn base(json: Object<'_>) -> Result<BaseConfig> {
-    let hidden_size = json.usize("hidden_size")?;
-    let num_attention_heads = json.usize("num_attention_heads")?;
-    let attention_bias = json.bool("attention_bias", false)?;
-    Ok(BaseConfig {
-        hidden_size,
-        intermediate_size: json.usize("intermediate_size")?,
-        num_hidden_layers: json.usize("num_hidden_layers")?,
-        num_attention_heads,
-        num_key_value_heads: json.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
-        head_dim: json.opt_usize("head_dim")?.unwrap_or(hidden_size / num_attention_heads.max(1)),
-        vocab_size: json.usize("vocab_size")?,
-        max_position_embeddings: json.usize("max_position_embeddings")?,
-        rms_norm_eps: json.f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-        rope: rope(json)?,
-        tie_word_embeddings: json.bool("tie_word_embeddings", false)?,
-        qkv_bias: attention_bias,
-        o_bias: attention_bias,
-        mlp_bias: json.bool("mlp_bias", false)?,
-    })
 }
 
 /// What config.json says of rotary embeddings, if it is an object of its own.

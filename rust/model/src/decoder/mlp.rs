@@ -2,8 +2,8 @@
 
 use nanovllm_backend::Backend;
 
-use super::MlpBuffers;
-use crate::config::BaseConfig;
+use crate::config::base::BaseConfig;
+use crate::decoder::buffers::MlpBuffers;
 use crate::error::Result;
 use crate::layers::activation::SiluAndMul;
 use crate::layers::linear::{Linear, LinearLayouts};

@@ -2,8 +2,10 @@
 
 use nanovllm_backend::Backend;
 
-use super::{Buffers, GatedMlp, SelfAttention};
-use crate::config::BaseConfig;
+use crate::config::base::BaseConfig;
+use crate::decoder::buffers::Buffers;
+use crate::decoder::mlp::GatedMlp;
+use crate::decoder::self_attention::SelfAttention;
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;

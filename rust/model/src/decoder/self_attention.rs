@@ -2,8 +2,8 @@
 
 use nanovllm_backend::{Backend, HeadNorms};
 
-use super::AttentionBuffers;
-use crate::config::BaseConfig;
+use crate::config::base::BaseConfig;
+use crate::decoder::buffers::AttentionBuffers;
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;

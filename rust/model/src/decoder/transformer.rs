@@ -2,9 +2,11 @@
 
 use nanovllm_backend::Backend;
 
-use super::buffers::HeadBuffers;
-use super::{Buffers, Decoder, HEAD_ROWS, PreNormLayer};
-use crate::config::{BaseConfig, RopeConfig};
+use crate::config::base::BaseConfig;
+use crate::config::rope::RopeConfig;
+use crate::decoder::buffers::{Buffers, HeadBuffers};
+use crate::decoder::contract::{Decoder, HEAD_ROWS};
+use crate::decoder::pre_norm::PreNormLayer;
 use crate::error::Result;
 use crate::layers::embed_head::{ParallelLmHead, VocabParallelEmbedding};
 use crate::layers::layernorm::RmsNorm;

@@ -2,7 +2,7 @@
 
 use nanovllm_backend::{AttentionOptions, Backend, Context, HeadLayout, HeadNorms, default_scale};
 
-use super::rotary_embedding::RotaryEmbedding;
+use crate::layers::rotary_embedding::RotaryEmbedding;
 
 /// What one layer's attention is particular about.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 
 use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, HeadNorms, KvCacheSpec, KvHeads, LayerCache, Rope};
 
-use crate::config::RopeConfig;
+use crate::config::rope::RopeConfig;
 use crate::error::Result;
 
 /// `[max_position, width]`: cosines of the position times each inverse frequency, then sines.

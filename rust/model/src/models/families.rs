@@ -13,7 +13,7 @@ macro_rules! families {
         mod rows {
             use super::*;
 
-            $(pub(super) static $name: Row = Row {
+            $(pub(super) static $name: FamilyRow = FamilyRow {
                 name: stringify!($name),
                 hugging_face: HuggingFaceName { class: $class, model_type: $model_type },
                 gguf: $gguf,
@@ -23,11 +23,11 @@ macro_rules! families {
         }
 
         /// Every family.
-        pub static ROWS: &[&Row] = &[$(&rows::$name),*];
+        pub static FAMILIES: &[&FamilyRow] = &[$(&rows::$name),*];
 
         impl Family {
             /// The family's row.
-            pub fn row(&self) -> &'static Row {
+            pub fn row(&self) -> &'static FamilyRow {
                 match self { $(Self::$name(_) => &rows::$name,)* }
             }
 

@@ -2,14 +2,16 @@
 
 use nanovllm_backend::Backend;
 
-use super::registry::FamilyConfig;
-use crate::checkpoint::{TensorRule, TensorTable};
-use crate::config::BaseConfig;
+use crate::config::base::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
-use crate::decoder::{Decoder, PreNormDecoder, PreNormLayer};
+use crate::decoder::contract::Decoder;
+use crate::decoder::pre_norm::PreNormLayer;
+use crate::decoder::transformer::PreNormDecoder;
 use crate::error::Result;
 use crate::layers::attention::Attention;
+use crate::models::family_config::FamilyConfig;
+use crate::models::tensor_table::{TensorRule, TensorTable};
 use crate::weights::Weights;
 
 /// Nothing beyond what every decoder has.

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::StoredTensor;
-use crate::config::BaseConfig;
+use crate::config::base::BaseConfig;
+use crate::stored_tensor::StoredTensor;
 
 /// How the rows of a tensor lie in GGUF, compared with Hugging Face.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,6 @@ impl Arrangement {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // tests
 mod tests {
     use nanovllm_backend::DType;
 

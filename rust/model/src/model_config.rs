@@ -1,0 +1,95 @@
+//! A model's configuration as a whole: what every decoder has, and what its family adds.
+
+use nanovllm_backend::LayerCache;
+use nanovllm_gguf::{GgufFile, Value as GgufValue};
+use serde_json::{Value, json};
+
+use crate::config::base::BaseConfig;
+use crate::config::gguf::Keys;
+use crate::config::json::{self, Object};
+use crate::config::rope::RopeConfig;
+use crate::error::{LoadError, Result};
+use crate::models::registry::{self, Family};
+
+/// A model's configuration: what nearly every decoder has, and what its family alone knows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// The hyperparameters of nearly every decoder.
+    pub base: BaseConfig,
+    /// The family, with the hyperparameters of its own.
+    pub family: Family,
+    /// config.json as it is, or its equivalent made from GGUF metadata.
+    pub raw: Value,
+}
+
+impl ModelConfig {
+    /// Reads the contents of config.json.
+    ///
+    /// # Errors
+    /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], and [`LoadError::Config`] naming the key.
+    pub fn from_json(raw: Value) -> Result<Self> {
+        let json = Object(&raw);
+        let row = registry::by_hugging_face_name(json::architecture(json)?)?;
+        if json.get("quantization_config").is_some() {
+            let text = "quantization_config: only unquantised safetensors can be read";
+            return Err(LoadError::Unsupported(text.to_owned()));
+        }
+        let mut base = BaseConfig::from_json(json)?;
+        let family = (row.from_json)(json, &mut base)?;
+        base.check()?;
+        Ok(Self { base, family, raw })
+    }
+
+    /// Reads the metadata of a GGUF file; what it does not say (tied embeddings, biases) follows from its tensors.
+    ///
+    /// # Errors
+    /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], [`LoadError::Config`], and
+    /// [`LoadError::Gguf`] naming the key.
+    pub fn from_gguf(file: &GgufFile) -> Result<Self> {
+        let name = file.metadata().str("general.architecture")?;
+        let row = registry::by_gguf_name(name)?;
+        let keys = Keys::new(file, name);
+        let mut base = BaseConfig::from_gguf(&keys)?;
+        let family = (row.from_gguf)(&keys, &mut base)?;
+        base.check()?;
+        let mut config = Self { base, family, raw: Value::Null };
+        config.raw = config.to_json();
+        Ok(config)
+    }
+
+    /// What config.json would say of this model, but for a rotary scaling.
+    pub fn to_json(&self) -> Value {
+        let names = self.family.row().hugging_face;
+        let mut json = json!({ "architectures": [names.class], "model_type": names.model_type });
+        for (key, value) in self.base.to_json().into_iter().chain(self.family.config().to_json()) {
+            json[key] = value;
+        }
+        json
+    }
+
+    /// The metadata of a GGUF file of this model, but for its name, its tokenizer and how it is quantised.
+    ///
+    /// # Errors
+    /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32 bits.
+    pub fn to_gguf(&self) -> Result<Vec<(String, GgufValue)>> {
+        let name = self.family.row().gguf;
+        let mut pairs = self.base.to_gguf(name)?;
+        for (key, value) in self.family.config().to_gguf(name) {
+            match pairs.iter_mut().find(|(known, _)| *known == key) {
+                Some(pair) => pair.1 = value,
+                None => pairs.push((key, value)),
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// What each layer keeps of the tokens it has seen, in the layers' order.
+    pub fn cache_layers(&self) -> Vec<LayerCache> {
+        self.family.config().cache_layers(&self.base)
+    }
+
+    /// The kinds of rotary embedding the layers have, the most frequent first.
+    pub fn ropes(&self) -> Vec<&RopeConfig> {
+        self.family.config().ropes(&self.base)
+    }
+}

@@ -1,0 +1,59 @@
+//! Tensors as a checkpoint stores them, and where they are taken from.
+
+use std::borrow::Cow;
+
+use nanovllm_backend::DType;
+
+use crate::error::{LoadError, Result};
+
+/// A stored tensor, borrowed from the mapped file where it can be.
+#[derive(Debug, Clone)]
+pub struct StoredTensor<'a> {
+    /// The name in the file.
+    pub name: &'a str,
+    /// Element type.
+    pub dtype: DType,
+    /// Outermost first.
+    pub shape: Vec<usize>,
+    /// Elements as stored, row-major.
+    pub data: Cow<'a, [u8]>,
+}
+
+impl StoredTensor<'_> {
+    /// Refuses an element type that cannot be widened to f32.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        if nanovllm_gguf::is_supported(self.dtype) {
+            Ok(())
+        } else {
+            Err(LoadError::unsupported_dtype(self.name, self.dtype))
+        }
+    }
+
+    /// All elements as f32.
+    ///
+    /// # Errors
+    /// [`LoadError::UnsupportedDType`]; [`LoadError::Gguf`] when memory is short.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        self.check_readable()?;
+        let mut out = vec![0.0; self.shape.iter().product()];
+        nanovllm_gguf::dequantize(self.dtype, &self.data, &mut out)?;
+        Ok(out)
+    }
+}
+
+/// What tensors are taken from: a checkpoint, whichever files it is made of. Tensors go by their Hugging Face names; one that has
+/// none goes by its own.
+pub(crate) trait TensorSource {
+    /// The names of all tensors.
+    fn names(&self) -> Vec<String>;
+
+    /// The tensor called `name`; its data may be read.
+    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>>;
+
+    /// Checks that the file of the tensor called `name` is as long as when it was opened. To be called before
+    /// [`tensor`](Self::tensor): reading beyond the end of a mapped file would end the process.
+    fn check(&self, name: &str) -> Result<()>;
+
+    /// Tells the system that the pages of the tensor that its file calls `name` are not needed for now.
+    fn release(&self, name: &str);
+}
