@@ -29,6 +29,6 @@ pub use model::load;
 pub use model_config::ModelConfig;
 pub use models::registry::{FAMILIES, Family, FamilyRow, HuggingFaceName};
 pub use parameter::Parameter;
-pub use sharding::{Layout, Shard, ShardError, TpRank, divide};
+pub use sharding::{Shard, ShardError, Sharding, TpRank, divide};
 pub use slices::Slice;
 pub use stored_tensor::StoredTensor;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nanovllm_backend::{Backend, DType, WeightPart};
 
 use crate::error::ParameterError;
-use crate::sharding::{Layout, Shard};
+use crate::sharding::{Shard, Sharding};
 use crate::stored_tensor::StoredTensor;
 
 /// One rank's part of a stored tensor, row-major.
@@ -21,21 +21,21 @@ struct Piece<'a> {
 /// A parameter of a layer on one rank.
 #[derive(Debug, Clone)]
 pub struct Parameter<'a> {
-    layout: Layout,
-    /// One for each shard of the layout.
+    sharding: Sharding,
+    /// One for each shard.
     pieces: Vec<Option<Piece<'a>>>,
 }
 
 impl<'a> Parameter<'a> {
     /// A parameter with nothing loaded.
-    pub fn new(layout: Layout) -> Self {
-        let pieces = layout.shards().iter().map(|_| None).collect();
-        Self { layout, pieces }
+    pub fn new(sharding: Sharding) -> Self {
+        let pieces = sharding.shards().iter().map(|_| None).collect();
+        Self { sharding, pieces }
     }
 
     /// Its shape, and what it is made of.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
+    pub fn sharding(&self) -> &Sharding {
+        &self.sharding
     }
 
     /// The stored tensors that were not loaded.
@@ -57,7 +57,7 @@ impl<'a> Parameter<'a> {
     /// # Errors
     /// [`ParameterError::Shard`], [`ParameterError::Shape`], [`ParameterError::Bytes`], [`ParameterError::Block`].
     pub fn load(&mut self, index: usize, tensor: StoredTensor<'a>) -> Result<(), ParameterError> {
-        let shard = self.layout.shard(index)?;
+        let shard = self.sharding.shard(index)?;
         if tensor.shape != shard.stored {
             return Err(ParameterError::Shape { expected: shard.stored.clone(), got: tensor.shape });
         }
@@ -72,12 +72,12 @@ impl<'a> Parameter<'a> {
     /// # Errors
     /// [`ParameterError::Shape`], [`ParameterError::Bytes`].
     pub fn set(&mut self, tensor: &StoredTensor<'_>) -> Result<(), ParameterError> {
-        let expected = self.layout.shape();
+        let expected = self.sharding.shape();
         if tensor.shape != expected {
             return Err(ParameterError::Shape { expected, got: tensor.shape.clone() });
         }
-        let row = row_bytes(tensor, self.layout.cols())?;
-        for (shard, piece) in self.layout.shards().iter().zip(&mut self.pieces) {
+        let row = row_bytes(tensor, self.sharding.cols())?;
+        for (shard, piece) in self.sharding.shards().iter().zip(&mut self.pieces) {
             let bytes = shard.offset * row..(shard.offset + shard.rows.len()) * row;
             *piece = Some(Piece { dtype: tensor.dtype, data: Cow::Owned(tensor.data[bytes].to_vec()) });
         }
@@ -89,9 +89,9 @@ impl<'a> Parameter<'a> {
     /// # Errors
     /// [`ParameterError::Gguf`] for a type that cannot be widened.
     pub fn to_f32(&self) -> Result<Vec<f32>, ParameterError> {
-        let cols = self.layout.cols();
-        let mut out = zeros(self.layout.rows() * cols)?;
-        for (piece, shard) in self.pieces.iter().zip(self.layout.shards()) {
+        let cols = self.sharding.cols();
+        let mut out = zeros(self.sharding.rows() * cols)?;
+        for (piece, shard) in self.pieces.iter().zip(self.sharding.shards()) {
             if let Some(piece) = piece {
                 let rows = shard.offset * cols..(shard.offset + shard.rows.len()) * cols;
                 nanovllm_gguf::dequantize(piece.dtype, &piece.data, &mut out[rows])?;
@@ -106,10 +106,10 @@ impl<'a> Parameter<'a> {
         backend: &B,
         index: usize,
     ) -> Result<B::Weight, nanovllm_backend::Error> {
-        let cols = self.layout.cols();
+        let cols = self.sharding.cols();
         match &self.pieces[index] {
             Some(Piece { dtype, data }) => {
-                let rows = self.layout.shards()[index].rows.len();
+                let rows = self.sharding.shards()[index].rows.len();
                 backend.pack(&WeightPart { dtype: *dtype, rows, cols, data })
             }
             None => backend.pack(&WeightPart { dtype: DType::F32, rows: 0, cols, data: &[] }),
@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn shards_of_different_types_in_any_order() {
-        let layout = Layout::by_rows(&[4, 2], Some(2), TpRank::new(1, 2).unwrap()).unwrap();
-        let mut parameter = Parameter::new(layout);
+        let sharding = Sharding::by_rows(&[4, 2], Some(2), TpRank::new(1, 2).unwrap()).unwrap();
+        let mut parameter = Parameter::new(sharding);
         assert_eq!((parameter.dtype(), parameter.unloaded().next()), (None, Some(0)));
         parameter.load(1, tensor(DType::Bf16, &[2, 2], &count(20, 4))).unwrap();
         assert_eq!((parameter.dtype(), parameter.unloaded().next()), (Some(DType::Bf16), Some(0)));
@@ -219,7 +219,7 @@ mod tests {
     fn rows_are_borrowed_where_the_tensor_is() {
         let data = [0u8, 1, 2, 3, 4, 5, 6, 7];
         let stored = StoredTensor { name: "t", dtype: DType::F16, shape: vec![4, 1], data: Cow::Borrowed(&data) };
-        let mut parameter = Parameter::new(Layout::by_rows(&[4], Some(1), TpRank::new(1, 4).unwrap()).unwrap());
+        let mut parameter = Parameter::new(Sharding::by_rows(&[4], Some(1), TpRank::new(1, 4).unwrap()).unwrap());
         parameter.load(0, stored).unwrap();
         let Some(Piece { data: Cow::Borrowed(piece), .. }) = &parameter.pieces[0] else { panic!("copied") };
         assert!(std::ptr::eq(*piece, &raw const data[2..4]));
@@ -229,8 +229,8 @@ mod tests {
     fn columns_are_cut_between_blocks_only() {
         let values = count(0, 2 * 64);
         for (ranks, cut) in [(2, true), (4, false)] {
-            let layout = Layout::by_cols(2, 64, TpRank::new(1, ranks).unwrap()).unwrap();
-            let mut parameter = Parameter::new(layout);
+            let sharding = Sharding::by_cols(2, 64, TpRank::new(1, ranks).unwrap()).unwrap();
+            let mut parameter = Parameter::new(sharding);
             let loaded = parameter.load(0, tensor(DType::Q8_0, &[2, 64], &values));
             assert_eq!(loaded.is_ok(), cut);
             if cut {
@@ -244,8 +244,8 @@ mod tests {
 
     #[test]
     fn a_whole_parameter_can_be_set_and_then_partly_replaced() {
-        let layout = Layout::by_rows(&[1, 2], None, TpRank::SINGLE).unwrap();
-        let mut parameter = Parameter::new(layout);
+        let sharding = Sharding::by_rows(&[1, 2], None, TpRank::SINGLE).unwrap();
+        let mut parameter = Parameter::new(sharding);
         parameter.set(&tensor(DType::F32, &[3], &[1.0, 2.0, 3.0])).unwrap();
         parameter.load(0, tensor(DType::F32, &[1], &[9.0])).unwrap();
         assert_eq!(parameter.to_f32().unwrap(), [9.0, 2.0, 3.0]);
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn refusals_say_what_is_wrong() {
-        let mut parameter = Parameter::new(Layout::replicated(2, Some(2)).unwrap());
+        let mut parameter = Parameter::new(Sharding::replicated(2, Some(2)).unwrap());
         let message = |result: Result<(), ParameterError>| result.unwrap_err().to_string();
         let f32s = |shape: &[usize]| tensor(DType::F32, shape, &count(0, shape.iter().product()));
         assert_eq!(message(parameter.load(0, f32s(&[2, 3]))), "expected a tensor of shape [2, 2], got [2, 3]");

@@ -100,14 +100,14 @@ pub struct Shard {
 
 /// How a rank's parameter is made of stored tensors: they are stacked by rows, each cut on its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub struct Sharding {
     shards: Vec<Shard>,
     rows: usize,
     /// None for a vector.
     cols: Option<usize>,
 }
 
-impl Layout {
+impl Sharding {
     /// The whole of one tensor on every rank; `cols` is None for a vector.
     ///
     /// # Errors
@@ -188,12 +188,12 @@ mod tests {
     use super::*;
 
     /// Every element of every stored tensor is on exactly one rank, and every rank's parameter is filled without a gap.
-    fn check_partition(layouts: &[Layout]) {
-        for (index, shard) in layouts[0].shards().iter().enumerate() {
+    fn check_partition(shardings: &[Sharding]) {
+        for (index, shard) in shardings[0].shards().iter().enumerate() {
             let mut seen = vec![0; shard.stored.iter().product()];
             let width = shard.stored.get(1).copied().unwrap_or(1);
-            for layout in layouts {
-                let shard = &layout.shards()[index];
+            for sharding in shardings {
+                let shard = &sharding.shards()[index];
                 for row in shard.rows.clone() {
                     for col in shard.cols.clone() {
                         seen[row * width + col] += 1;
@@ -202,14 +202,14 @@ mod tests {
             }
             assert!(seen.iter().all(|&n| n == 1));
         }
-        for layout in layouts {
+        for sharding in shardings {
             let mut next = 0;
-            for shard in layout.shards() {
+            for shard in sharding.shards() {
                 assert_eq!(shard.offset, next);
-                assert_eq!(shard.cols.len(), layout.cols());
+                assert_eq!(shard.cols.len(), sharding.cols());
                 next += shard.rows.len();
             }
-            assert_eq!(next, layout.rows());
+            assert_eq!(next, sharding.rows());
         }
     }
 
@@ -217,20 +217,20 @@ mod tests {
     fn ranks_partition_what_is_stored() {
         for size in [1, 2, 4, 8] {
             let ranks = || (0..size).map(|rank| TpRank::new(rank, size).unwrap());
-            let qkv: Vec<_> = ranks().map(|tp| Layout::by_rows(&[64, 16, 16], Some(5), tp).unwrap()).collect();
+            let qkv: Vec<_> = ranks().map(|tp| Sharding::by_rows(&[64, 16, 16], Some(5), tp).unwrap()).collect();
             check_partition(&qkv);
-            let bias: Vec<_> = ranks().map(|tp| Layout::by_rows(&[64, 16, 16], None, tp).unwrap()).collect();
+            let bias: Vec<_> = ranks().map(|tp| Sharding::by_rows(&[64, 16, 16], None, tp).unwrap()).collect();
             check_partition(&bias);
-            let down: Vec<_> = ranks().map(|tp| Layout::by_cols(7, 24, tp).unwrap()).collect();
+            let down: Vec<_> = ranks().map(|tp| Sharding::by_cols(7, 24, tp).unwrap()).collect();
             check_partition(&down);
         }
     }
 
     #[test]
     fn the_second_rank_of_grouped_queries() {
-        let layout = Layout::by_rows(&[8, 4, 4], Some(3), TpRank::new(1, 2).unwrap()).unwrap();
-        assert_eq!(layout.shape(), [8, 3]);
-        let places: Vec<_> = layout.shards().iter().map(|s| (s.rows.clone(), s.offset)).collect();
+        let sharding = Sharding::by_rows(&[8, 4, 4], Some(3), TpRank::new(1, 2).unwrap()).unwrap();
+        assert_eq!(sharding.shape(), [8, 3]);
+        let places: Vec<_> = sharding.shards().iter().map(|s| (s.rows.clone(), s.offset)).collect();
         assert_eq!(places, [(4..8, 0), (2..4, 4), (2..4, 6)]);
     }
 
@@ -241,9 +241,9 @@ mod tests {
         assert_eq!(TpRank::new(2, 2), Err(ShardError::Rank { rank: 2, size: 2 }));
         let two = TpRank::new(0, 2).unwrap();
         // The sum is even, the parts are not.
-        assert_eq!(Layout::by_rows(&[3, 5], Some(1), two), Err(ShardError::Indivisible { size: 3, by: 2 }));
-        assert_eq!(Layout::replicated(usize::MAX, Some(2)), Err(ShardError::Overflow));
-        let layout = Layout::replicated(2, None).unwrap();
-        assert_eq!(layout.shard(1).unwrap_err(), ShardError::Index { index: 1, count: 1 });
+        assert_eq!(Sharding::by_rows(&[3, 5], Some(1), two), Err(ShardError::Indivisible { size: 3, by: 2 }));
+        assert_eq!(Sharding::replicated(usize::MAX, Some(2)), Err(ShardError::Overflow));
+        let sharding = Sharding::replicated(2, None).unwrap();
+        assert_eq!(sharding.shard(1).unwrap_err(), ShardError::Index { index: 1, count: 1 });
     }
 }

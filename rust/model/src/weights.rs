@@ -7,7 +7,7 @@ use nanovllm_backend::{Backend, DType};
 
 use crate::error::{LoadError, Result};
 use crate::parameter::Parameter;
-use crate::sharding::Layout;
+use crate::sharding::Sharding;
 use crate::stored_tensor::{StoredTensor, TensorSource};
 
 /// A checkpoint being loaded: every tensor is taken exactly once, or [`finish`](Self::finish) names it.
@@ -47,8 +47,8 @@ impl<'a, B: Backend> Weights<'a, B> {
 
     /// The matrix that the tensors `names` make up, packed for the device tensor by tensor, their pages released. A missing
     /// one adds no rows until [`finish`](Self::finish) refuses the checkpoint.
-    pub(crate) fn matrix(&mut self, names: &[String], layout: Layout) -> Result<Arc<B::Weight>> {
-        let mut parameter = Parameter::new(layout);
+    pub(crate) fn matrix(&mut self, names: &[String], sharding: Sharding) -> Result<Arc<B::Weight>> {
+        let mut parameter = Parameter::new(sharding);
         let mut parts = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             let Some(tensor) = self.take(name)? else { continue };
@@ -70,8 +70,8 @@ impl<'a, B: Backend> Weights<'a, B> {
     }
 
     /// The vector that the tensors `names` make up, on the device in f32, `[1, len]`; empty if one is missing.
-    pub(crate) fn vector(&mut self, names: &[String], layout: Layout) -> Result<Arc<B::Tensor>> {
-        let mut parameter = Parameter::new(layout);
+    pub(crate) fn vector(&mut self, names: &[String], sharding: Sharding) -> Result<Arc<B::Tensor>> {
+        let mut parameter = Parameter::new(sharding);
         for (index, name) in names.iter().enumerate() {
             if let Some(tensor) = self.take(name)? {
                 let name = tensor.name;

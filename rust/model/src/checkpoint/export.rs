@@ -29,7 +29,7 @@ impl SafeTensorsCheckpoint {
     /// # Errors
     /// [`LoadError::Unsupported`] for a tensor that has no place in GGUF.
     pub fn gguf_tensors(&self) -> Result<Vec<ExportedTensor>> {
-        let table = self.config().family.config().tensors();
+        let table = self.config().family.config().tensor_table();
         let tied = self.config().base.tie_word_embeddings;
         let mut tensors = Vec::new();
         for stored_name in self.names() {
@@ -54,9 +54,9 @@ impl SafeTensorsCheckpoint {
     /// As [`check`](Self::check).
     pub fn gguf_data(&self, stored_name: &str) -> Result<Option<Cow<'_, [u8]>>> {
         self.check(stored_name)?;
-        let arrangement = self.config().family.config().tensors().arrangement(stored_name);
+        let row_order = self.config().family.config().tensor_table().row_order(stored_name);
         let tensor = self.tensor(stored_name);
-        Ok(tensor.map(|tensor| arrangement.apply(tensor, &self.config().base).data))
+        Ok(tensor.map(|tensor| row_order.to_gguf(tensor, &self.config().base).data))
     }
 }
 

@@ -51,7 +51,7 @@ impl GgufCheckpoint {
             shape.remove(0);
         }
         let tensor = StoredTensor { name: view.name, dtype: view.dtype, shape, data: Cow::Borrowed(view.data) };
-        Some(self.table().arrangement(name).restore(tensor, &self.config.base))
+        Some(self.table().row_order(name).to_hugging_face(tensor, &self.config.base))
     }
 
     pub(super) fn check(&self, name: &str) -> Result<()> {
@@ -65,6 +65,6 @@ impl GgufCheckpoint {
     }
 
     fn table(&self) -> TensorTable {
-        self.config.family.config().tensors()
+        self.config.family.config().tensor_table()
     }
 }

@@ -6,7 +6,7 @@ use crate::config::base::BaseConfig;
 use crate::decoder::buffers::MlpBuffers;
 use crate::error::Result;
 use crate::layers::activation::SiluAndMul;
-use crate::layers::linear::{Linear, LinearLayouts};
+use crate::layers::linear::{Linear, LinearSharding};
 use crate::sharding::TpRank;
 use crate::weights::Weights;
 
@@ -22,8 +22,8 @@ impl<B: Backend> GatedMlp<B> {
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, base: &BaseConfig) -> Result<Self> {
         let (hidden, intermediate, bias) = (base.hidden_size, base.intermediate_size, base.mlp_bias);
         let tp = TpRank::SINGLE;
-        let gate_up = LinearLayouts::column_parallel(hidden, &[intermediate; 2], bias, tp)?;
-        let down = LinearLayouts::row_parallel(intermediate, hidden, bias, tp)?;
+        let gate_up = LinearSharding::column_parallel(hidden, &[intermediate; 2], bias, tp)?;
+        let down = LinearSharding::row_parallel(intermediate, hidden, bias, tp)?;
         Ok(Self {
             gate_up_proj: Linear::load(weights, &format!("{prefix}.gate_up_proj"), gate_up)?,
             down_proj: Linear::load(weights, &format!("{prefix}.down_proj"), down)?,

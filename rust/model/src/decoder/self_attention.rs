@@ -7,7 +7,7 @@ use crate::decoder::buffers::AttentionBuffers;
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;
-use crate::layers::linear::{Linear, LinearLayouts};
+use crate::layers::linear::{Linear, LinearSharding};
 use crate::layers::rotary_embedding::RotaryEmbedding;
 use crate::sharding::TpRank;
 use crate::slices::Slice;
@@ -37,8 +37,8 @@ impl<B: Backend> SelfAttention<B> {
         let mut norm =
             |name: &str| RmsNorm::load(weights, &format!("{prefix}.{name}"), heads.head_dim, base.rms_norm_eps);
         let qk_norm = if qk_norm { Some((norm("q_norm")?, norm("k_norm")?)) } else { None };
-        let qkv = LinearLayouts::qkv_parallel(hidden, &heads, base.qkv_bias, tp)?;
-        let o = LinearLayouts::row_parallel(heads.q_size(), hidden, base.o_bias, tp)?;
+        let qkv = LinearSharding::qkv_parallel(hidden, &heads, base.qkv_bias, tp)?;
+        let o = LinearSharding::row_parallel(heads.q_size(), hidden, base.o_bias, tp)?;
         Ok(Self {
             qkv_proj: Linear::load(weights, &format!("{prefix}.qkv_proj"), qkv)?,
             o_proj: Linear::load(weights, &format!("{prefix}.o_proj"), o)?,

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use nanovllm_backend::Backend;
 
 use crate::error::Result;
-use crate::sharding::{Layout, ShardError, TpRank};
+use crate::sharding::{ShardError, Sharding, TpRank};
 use crate::weights::Weights;
 
 /// How the matrix of an embedding or of an output projection lies on one rank: a rank has its share of the tokens.
 ///
 /// # Errors
 /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
-pub fn vocab_parallel(vocab: usize, hidden: usize, tp: TpRank) -> std::result::Result<Layout, ShardError> {
-    Layout::by_rows(&[vocab], Some(hidden), tp)
+pub fn vocab_parallel(vocab: usize, hidden: usize, tp: TpRank) -> std::result::Result<Sharding, ShardError> {
+    Sharding::by_rows(&[vocab], Some(hidden), tp)
 }
 
 /// Token ids to rows.
@@ -28,8 +28,8 @@ impl<B: Backend> VocabParallelEmbedding<B> {
     }
 
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
-        let layout = vocab_parallel(vocab, hidden, TpRank::SINGLE)?;
-        Ok(Self { weight: weights.matrix(&[format!("{prefix}.weight")], layout)? })
+        let sharding = vocab_parallel(vocab, hidden, TpRank::SINGLE)?;
+        Ok(Self { weight: weights.matrix(&[format!("{prefix}.weight")], sharding)? })
     }
 
     /// `out[i] = weight[ids[i]]`; ids are in range.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nanovllm_backend::{Backend, HeadNorm};
 
 use crate::error::Result;
-use crate::sharding::Layout;
+use crate::sharding::Sharding;
 use crate::weights::Weights;
 
 /// A norm's weight and epsilon.
@@ -21,8 +21,8 @@ impl<B: Backend> RmsNorm<B> {
     }
 
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, size: usize, eps: f32) -> Result<Self> {
-        let layout = Layout::replicated(size, None)?;
-        Ok(Self { weight: weights.vector(&[format!("{prefix}.weight")], layout)?, eps })
+        let sharding = Sharding::replicated(size, None)?;
+        Ok(Self { weight: weights.vector(&[format!("{prefix}.weight")], sharding)?, eps })
     }
 
     /// `out = norm(x)`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nanovllm_backend::{Backend, HeadLayout};
 
 use crate::error::Result;
-use crate::sharding::{Layout, ShardError, TpRank, divide};
+use crate::sharding::{ShardError, Sharding, TpRank, divide};
 use crate::weights::Weights;
 
 /// Which stored projections a packed module is made of, in order: nano-vLLM's `packed_modules_mapping`.
@@ -25,9 +25,9 @@ impl<B: Backend> Linear<B> {
     }
 
     /// The layer at `prefix` of a checkpoint.
-    pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, layouts: LinearLayouts) -> Result<Self> {
-        let weight = weights.matrix(&stored_names(prefix, "weight"), layouts.weight)?;
-        let bias = layouts.bias.map(|layout| weights.vector(&stored_names(prefix, "bias"), layout)).transpose()?;
+    pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, sharding: LinearSharding) -> Result<Self> {
+        let weight = weights.matrix(&stored_names(prefix, "weight"), sharding.weight)?;
+        let bias = sharding.bias.map(|bias| weights.vector(&stored_names(prefix, "bias"), bias)).transpose()?;
         Ok(Self { weight, bias })
     }
 
@@ -49,21 +49,21 @@ fn stored_names(prefix: &str, kind: &str) -> Vec<String> {
 
 /// How weight and bias of a linear layer lie on one rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinearLayouts {
+pub struct LinearSharding {
     /// `[outputs, inputs]` of the rank.
-    pub weight: Layout,
+    pub weight: Sharding,
     /// `[outputs]` of the rank; None without a bias.
-    pub bias: Option<Layout>,
+    pub bias: Option<Sharding>,
 }
 
-impl LinearLayouts {
+impl LinearSharding {
     /// Every rank has everything.
     ///
     /// # Errors
     /// [`ShardError::Overflow`].
     pub fn replicated(inputs: usize, outputs: usize, bias: bool) -> std::result::Result<Self, ShardError> {
-        let layout = |cols| Layout::replicated(outputs, cols);
-        Ok(Self { weight: layout(Some(inputs))?, bias: bias.then(|| layout(None)).transpose()? })
+        let sharding = |cols| Sharding::replicated(outputs, cols);
+        Ok(Self { weight: sharding(Some(inputs))?, bias: bias.then(|| sharding(None)).transpose()? })
     }
 
     /// Projections of `outputs` each, stacked; a rank has its share of the outputs of each.
@@ -76,8 +76,8 @@ impl LinearLayouts {
         bias: bool,
         tp: TpRank,
     ) -> std::result::Result<Self, ShardError> {
-        let layout = |cols| Layout::by_rows(outputs, cols, tp);
-        Ok(Self { weight: layout(Some(inputs))?, bias: bias.then(|| layout(None)).transpose()? })
+        let sharding = |cols| Sharding::by_rows(outputs, cols, tp);
+        Ok(Self { weight: sharding(Some(inputs))?, bias: bias.then(|| sharding(None)).transpose()? })
     }
 
     /// q, k and v of `heads`, the heads of all ranks together; a rank has its share of the heads of each.
@@ -108,7 +108,7 @@ impl LinearLayouts {
         bias: bool,
         tp: TpRank,
     ) -> std::result::Result<Self, ShardError> {
-        let weight = Layout::by_cols(outputs, inputs, tp)?;
-        Ok(Self { weight, bias: bias.then(|| Layout::replicated(outputs, None)).transpose()? })
+        let weight = Sharding::by_cols(outputs, inputs, tp)?;
+        Ok(Self { weight, bias: bias.then(|| Sharding::replicated(outputs, None)).transpose()? })
     }
 }

@@ -44,7 +44,7 @@ pub(crate) trait FamilyConfig {
     }
 
     /// How its tensors are called and lie in GGUF.
-    fn tensors(&self) -> TensorTable;
+    fn tensor_table(&self) -> TensorTable;
 
     /// Its kinds of rotary embedding, the one that most layers have first.
     fn ropes<'a>(&'a self, base: &'a BaseConfig) -> Vec<&'a RopeConfig> {

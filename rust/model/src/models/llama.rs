@@ -33,7 +33,7 @@ impl FamilyConfig for Config {
         gguf::check_plain(keys, base).map(|()| Self)
     }
 
-    fn tensors(&self) -> TensorTable {
+    fn tensor_table(&self) -> TensorTable {
         TensorTable(&[PERMUTED, TensorTable::PRE_NORM])
     }
 

@@ -1,57 +1,59 @@
-//! How a family's tensors are called and lie in GGUF: one table for what loads a GGUF file and for what writes one.
+//! How GGUF names a family's tensors and orders their rows: one table for what loads a GGUF file and for what writes one.
 
 use std::borrow::Cow;
 
 use crate::config::base::BaseConfig;
 use crate::stored_tensor::StoredTensor;
 
-/// How the rows of a tensor lie in GGUF, compared with Hugging Face.
+/// The order of a tensor's rows in GGUF, compared with Hugging Face.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrangement {
+pub(crate) enum RowOrder {
     /// The same.
     Same,
-    /// In each head the rows of a rotary pair are neighbours: row `i * head_dim / 2 + j` is stored as row `2 j + i`. Whole rows
-    /// move, so it holds for quantised types too.
+    /// In each head the two rows that rotate with each other are neighbours: row `i * head_dim / 2 + j` is stored as row
+    /// `2 j + i`. Only whole rows move, so quantised types can be reordered too.
     RotaryPairs,
 }
 
-/// One module's names, without the `.weight` or `.bias` that follows, and its arrangement.
+/// One module's names, without the `.weight` or `.bias` that follows, and the order of its rows in GGUF.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TensorRule {
-    /// Whether it is one of each layer: names then follow the layer's own.
+    /// Whether each layer has one; `blk.N.` or `model.layers.N.` then stands before the names.
     in_layer: bool,
     gguf: &'static str,
     hugging_face: &'static str,
-    arrangement: Arrangement,
+    row_order: RowOrder,
 }
 
 impl TensorRule {
-    /// A module outside the layers.
+    /// A module outside the layers, with its rows in the same order in both.
     pub(crate) const fn top(gguf: &'static str, hugging_face: &'static str) -> Self {
-        Self { in_layer: false, gguf, hugging_face, arrangement: Arrangement::Same }
+        Self { in_layer: false, gguf, hugging_face, row_order: RowOrder::Same }
     }
 
-    /// A module of each layer.
+    /// A module of each layer, with its rows in the same order in both.
     pub(crate) const fn layer(gguf: &'static str, hugging_face: &'static str) -> Self {
-        Self { in_layer: true, gguf, hugging_face, arrangement: Arrangement::Same }
+        Self { in_layer: true, gguf, hugging_face, row_order: RowOrder::Same }
     }
 
     /// The same, with the rows of each head in rotary pairs.
     pub(crate) const fn in_rotary_pairs(self) -> Self {
-        Self { arrangement: Arrangement::RotaryPairs, ..self }
+        Self { row_order: RowOrder::RotaryPairs, ..self }
     }
 }
 
-/// The prefix of a layer's modules, up to its number.
+/// What GGUF names of a layer's modules begin with, up to the layer's number.
 const GGUF_LAYER: &str = "blk.";
+/// The same of Hugging Face names.
 const HUGGING_FACE_LAYER: &str = "model.layers.";
 
-/// A family's tensors; where two rules have a name the first one counts.
+/// A family's tensors, as lists of rules; where two rules have one name the first counts, so a family puts what it does otherwise before
+/// a list that it shares.
 #[derive(Clone, Copy)]
 pub(crate) struct TensorTable(pub(crate) &'static [&'static [TensorRule]]);
 
 impl TensorTable {
-    /// The tensors of a decoder of pre-norm layers.
+    /// The tensors of a decoder of pre-norm layers, of which a family need not have all.
     pub(crate) const PRE_NORM: &'static [TensorRule] = &[
         TensorRule::top("token_embd", "model.embed_tokens"),
         TensorRule::top("output_norm", "model.norm"),
@@ -82,9 +84,9 @@ impl TensorTable {
         Some(joined(GGUF_LAYER, layer, self.rule(name)?.gguf, kind))
     }
 
-    /// How the tensor with this Hugging Face name lies in GGUF.
-    pub(crate) fn arrangement(self, name: &str) -> Arrangement {
-        self.rule(name).map_or(Arrangement::Same, |rule| rule.arrangement)
+    /// The order that the rows of the tensor with this Hugging Face name have in GGUF.
+    pub(crate) fn row_order(self, name: &str) -> RowOrder {
+        self.rule(name).map_or(RowOrder::Same, |rule| rule.row_order)
     }
 
     fn rule(self, name: &str) -> Option<&'static TensorRule> {
@@ -97,7 +99,7 @@ impl TensorTable {
     }
 }
 
-/// Layer, module and kind of a tensor's name.
+/// Cuts a tensor's name into the layer's number if it is in one, the module, and `weight` or `bias`.
 fn parts<'a>(name: &'a str, layer_prefix: &str) -> Option<(Option<&'a str>, &'a str, &'a str)> {
     let (path, kind) = name.rsplit_once('.')?;
     match path.strip_prefix(layer_prefix) {
@@ -113,14 +115,14 @@ fn joined(layer_prefix: &str, layer: Option<&str>, module: &str, kind: &str) -> 
     }
 }
 
-impl Arrangement {
-    /// A tensor as GGUF stores it, put in Hugging Face's order.
-    pub(crate) fn restore<'a>(self, tensor: StoredTensor<'a>, base: &BaseConfig) -> StoredTensor<'a> {
+impl RowOrder {
+    /// A tensor in GGUF's order put in Hugging Face's.
+    pub(crate) fn to_hugging_face<'a>(self, tensor: StoredTensor<'a>, base: &BaseConfig) -> StoredTensor<'a> {
         self.moved(tensor, base, |row, head_dim| 2 * (row % (head_dim / 2)) + row / (head_dim / 2))
     }
 
-    /// A tensor in Hugging Face's order as GGUF stores it.
-    pub(crate) fn apply<'a>(self, tensor: StoredTensor<'a>, base: &BaseConfig) -> StoredTensor<'a> {
+    /// A tensor in Hugging Face's order put in GGUF's.
+    pub(crate) fn to_gguf<'a>(self, tensor: StoredTensor<'a>, base: &BaseConfig) -> StoredTensor<'a> {
         self.moved(tensor, base, |row, head_dim| row % 2 * (head_dim / 2) + row / 2)
     }
 
@@ -185,12 +187,12 @@ mod tests {
             shape: vec![rows, 1],
             data: Cow::Owned(data.to_vec()),
         };
-        let arrangement = Arrangement::RotaryPairs;
-        let pairs = arrangement.apply(tensor(&halves), &base).data;
+        let row_order = RowOrder::RotaryPairs;
+        let pairs = row_order.to_gguf(tensor(&halves), &base).data;
         let order: Vec<usize> = pairs.chunks(2).take(4).map(|row| usize::from(row[0])).collect();
         assert_eq!(order, [0, dim / 2, 1, dim / 2 + 1]);
-        assert_eq!(&*arrangement.restore(tensor(&pairs), &base).data, &halves[..]);
+        assert_eq!(&*row_order.to_hugging_face(tensor(&pairs), &base).data, &halves[..]);
         let short = StoredTensor { shape: vec![rows - 1, 1], ..tensor(&halves) };
-        assert_eq!(&*arrangement.apply(short, &base).data, &halves[..], "another shape is for the shape check");
+        assert_eq!(&*row_order.to_gguf(short, &base).data, &halves[..], "another shape is for the shape check");
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nanovllm_backend::{Backend, DType};
-use nanovllm_model::{Layout, ParameterError, ShardError, StoredTensor, TpRank};
+use nanovllm_model::{ParameterError, ShardError, Sharding, StoredTensor, TpRank};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -50,15 +50,15 @@ impl Parameter {
         let outputs = outputs.iter().map(|n| count(n, "output_size")).collect::<PyResult<Vec<_>>>()?;
         let inputs = inputs.map(|n| count(&n, "input_size")).transpose()?;
         let tp = tp(tp_rank, tp_size)?;
-        let layout = match (tp_dim, inputs, outputs.as_slice()) {
-            (Some(0), ..) => Layout::by_rows(&outputs, inputs, tp),
-            (Some(1), Some(inputs), &[rows]) => Layout::by_cols(rows, inputs, tp),
-            (None | Some(1), ..) => Layout::by_rows(&outputs, inputs, TpRank::SINGLE),
+        let sharding = match (tp_dim, inputs, outputs.as_slice()) {
+            (Some(0), ..) => Sharding::by_rows(&outputs, inputs, tp),
+            (Some(1), Some(inputs), &[rows]) => Sharding::by_cols(rows, inputs, tp),
+            (None | Some(1), ..) => Sharding::by_rows(&outputs, inputs, TpRank::SINGLE),
             (Some(other), ..) => {
                 return Err(PyValueError::new_err(format!("tp_dim must be 0, 1 or None, got {other}")));
             }
         };
-        let stored = nanovllm_model::Parameter::new(layout.map_err(|e| shard_error(&e))?);
+        let stored = nanovllm_model::Parameter::new(sharding.map_err(|e| shard_error(&e))?);
         Ok(Self { state: Mutex::new(State { stored, packed: None }) })
     }
 
@@ -73,7 +73,7 @@ impl Parameter {
     /// The rank's own shape.
     #[getter]
     fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.state().stored.layout().shape())
+        PyTuple::new(py, self.state().stored.sharding().shape())
     }
 
     /// Numbers of the tensors it is made of that were not loaded.
@@ -89,7 +89,7 @@ impl Parameter {
         let (values, shape, dtype) = py
             .detach(|| {
                 let state = self.state();
-                state.stored.to_f32().map(|values| (values, state.stored.layout().shape(), state.stored.dtype()))
+                state.stored.to_f32().map(|values| (values, state.stored.sharding().shape(), state.stored.dtype()))
             })
             .map_err(|e| parameter_error(&e))?;
         let array = floats(py, values, &shape, dtype.unwrap_or(DType::F32))?;
@@ -120,8 +120,8 @@ impl Parameter {
     /// Numbers of outputs and of inputs of the rank; a vector has one input.
     pub(crate) fn size(&self) -> (usize, usize) {
         let state = self.state();
-        let layout = state.stored.layout();
-        (layout.rows(), layout.cols())
+        let sharding = state.stored.sharding();
+        (sharding.rows(), sharding.cols())
     }
 
     /// The matrix in the device's layout, packed if it changed since it was last used or was used elsewhere.
