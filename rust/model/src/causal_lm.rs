@@ -4,33 +4,34 @@ use nanovllm_backend::{DType, Error, KvCacheSpec, Memory, SampleRow};
 
 /// The ragged batch of one step, as nano-vLLM's `prepare_prefill` and `prepare_decode` describe it.
 ///
-/// Sequence `s` brings rows `cu_seqlens_q[s]..cu_seqlens_q[s + 1]`; after the step it has `context_lens[s]` tokens in the
-/// cache. A decode step is the case of one row a sequence.
+/// Rows `cu_seqlens_q[s]..cu_seqlens_q[s + 1]` are consecutive tokens of sequence `s`, which has `context_lens[s]`
+/// tokens in the cache after the step. A decode step is the case of one row a sequence. Whoever makes it has checked
+/// it: a model trusts that ids are below its `vocab_size` and that slots and blocks are those of its cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModelInput {
-    /// Token ids, `[rows]`.
+    /// The token of each row, `[rows]`.
     pub input_ids: Vec<u32>,
-    /// Position of each row in its sequence, `[rows]`.
+    /// Position of each row in its sequence, from 0, `[rows]`.
     pub positions: Vec<u32>,
-    /// Row offsets, `[num_seqs + 1]`.
+    /// Where each sequence's rows begin and the last one's end, `[num_seqs + 1]`, starting at 0.
     pub cu_seqlens_q: Vec<u32>,
-    /// Tokens in the cache once the step is stored, `[num_seqs]`.
+    /// Tokens of each sequence in the cache once the step is stored, `[num_seqs]`.
     pub context_lens: Vec<u32>,
-    /// Cache slot of each row, `[rows]`; -1 stores nothing, the others are distinct.
+    /// Cache slot of each row (`block * block_size + offset`), `[rows]`; -1 stores nothing, the others are distinct.
     pub slot_mapping: Vec<i32>,
-    /// Blocks of each sequence, `[num_seqs, table_stride]`, padded with -1.
+    /// Block table of each sequence, `[num_seqs, table_stride]`, padded with -1.
     pub block_tables: Vec<i32>,
-    /// Entries in a row of `block_tables`.
+    /// Entries in each of `block_tables`, padding included.
     pub table_stride: usize,
 }
 
 impl ModelInput {
-    /// Number of sequences.
+    /// Sequences in the batch.
     pub fn num_seqs(&self) -> usize {
         self.context_lens.len()
     }
 
-    /// Number of rows.
+    /// Rows of all sequences together.
     pub fn num_rows(&self) -> usize {
         self.input_ids.len()
     }
@@ -52,56 +53,62 @@ pub enum StepError {
     Backend(#[from] Error),
 }
 
-/// A causal language model on a device, with its cache.
+/// A causal language model on a device, with its KV cache.
 pub trait CausalLm: Send {
-    /// Tokens in the vocabulary; ids are below it.
+    /// Size of the vocabulary: every token id is below it.
     fn vocab_size(&self) -> usize;
 
-    /// Longest sequence it has positions for, in tokens: what it was loaded for, within the model's own limit.
+    /// The longest sequence it computes, in tokens: what it was loaded for, within the limit of the checkpoint.
     fn max_model_len(&self) -> usize;
 
     /// A description for logs: architecture, device, instruction set, threads.
     fn describe(&self) -> String;
 
-    /// The memory of its device, now; `None` for a device that computes in the host's, or cannot tell.
+    /// How much memory its device has, and how much is in use now; `None` for a device that computes in the host's, or
+    /// cannot tell.
     fn memory(&self) -> Option<Memory> {
         None
     }
 
-    /// What a user should know of how the weights were loaded, one line each.
+    /// What a user should know of how the weights were loaded, such as types that the device stores as others; one line
+    /// each.
     fn notes(&self) -> &[String] {
         &[]
     }
 
-    /// The cache of `num_blocks` blocks of `block_size` tokens, layer by layer; `dtype` F32 or Bf16, or the model's own choice.
+    /// The KV cache of `num_blocks` blocks of `block_size` tokens that the model needs, to be handed to
+    /// [`allocate_kv_cache`](Self::allocate_kv_cache). `dtype` is F32 or Bf16; without one it is F32 for a checkpoint
+    /// whose matrices are F32, else Bf16.
     fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, dtype: Option<DType>) -> KvCacheSpec;
 
-    /// Allocates the cache, replacing an earlier one.
+    /// Allocates the KV cache, freeing an earlier one first. No step can run before.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`].
+    /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`]; those of [`KvCacheSpec::check`]. There is then no cache.
     fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error>;
 
-    /// Runs one step and chooses a token for each of some of its rows.
+    /// Runs one step and chooses the token that follows each of `rows`: one a row, in their order.
     ///
-    /// `rows` ascends; `plan[i]` says how the token after row `rows[i]` is chosen. The rows are usually the last of sequences whose
-    /// prompt this step finishes, but may stand anywhere in a sequence and be several of one. The result has a token for
-    /// each, in order. The step runs in slices of at most 512 rows; `interrupted` is asked between two slices.
+    /// `rows` ascends, and `sampling[i]` says how the token after row `rows[i]` is chosen. These rows are usually the
+    /// last of sequences whose prompt is complete with this step, but may stand anywhere in a sequence and be several
+    /// of one. The step runs in slices of at most 512 rows; between two of them `interrupted` is asked whether to stop.
     ///
     /// # Errors
-    /// [`StepError::Interrupted`], after which the cache rows of this step are undefined; [`StepError::Backend`].
+    /// [`StepError::Interrupted`]; [`StepError::Backend`], also when a sequence is longer than
+    /// [`max_model_len`](Self::max_model_len). What the cache holds in the step's slots is then undefined.
     fn step(
         &mut self,
         input: &ModelInput,
         rows: &[u32],
-        plan: &[SampleRow<'_>],
+        sampling: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<u32>, StepError>;
 
-    /// Runs one step and appends the f32 logits of some of its rows to `out`, `[rows.len(), vocab_size]`; `rows` ascends.
+    /// Runs one step as [`step`](Self::step) does, but appends the logits of `rows`, which ascend, to `out`:
+    /// `[rows.len(), vocab_size]` in f32.
     ///
     /// # Errors
-    /// As [`step`](Self::step); `out` then holds the rows of the slices that were done.
+    /// Those of [`step`](Self::step); `out` then holds the rows of the slices that were finished.
     fn logits(
         &mut self,
         input: &ModelInput,

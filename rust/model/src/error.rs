@@ -1,4 +1,4 @@
-//! What can be wrong with a model's files.
+//! What can be wrong with a model's files and parameters.
 
 use std::path::PathBuf;
 
@@ -12,17 +12,17 @@ pub enum LoadError {
     /// A file could not be opened or read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's error.
+        /// What the system says.
         source: std::io::Error,
     },
     /// The path is neither a model directory nor a GGUF file.
     #[error("{}: {reason}", path.display())]
     NotAModel {
-        /// The path.
+        /// The path that was given.
         path: PathBuf,
-        /// What was looked for.
+        /// What was looked for there.
         reason: String,
     },
     /// config.json or the GGUF metadata lacks something or contradicts itself.
@@ -31,9 +31,9 @@ pub enum LoadError {
     /// A model this version has no code for.
     #[error("unsupported architecture {name:?}; supported: {supported}")]
     UnsupportedArchitecture {
-        /// What the file says.
+        /// The class, type or architecture that the file names.
         name: String,
-        /// What would do.
+        /// The names of all families there is code for.
         supported: String,
     },
     /// A feature of a supported model that this version has no code for.
@@ -42,9 +42,9 @@ pub enum LoadError {
     /// A safetensors file is malformed.
     #[error("{}: malformed safetensors file: {reason}", path.display())]
     SafeTensors {
-        /// The file.
+        /// The file, or the index of several.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
     /// A GGUF file is malformed.
@@ -53,67 +53,65 @@ pub enum LoadError {
     /// The model needs tensors that the files do not have.
     #[error("tensors missing from the checkpoint: {}", names.join(", "))]
     MissingTensors {
-        /// Their names.
+        /// Their Hugging Face names.
         names: Vec<String>,
     },
-    /// The files have tensors the model does not know.
+    /// The files have tensors that the model has no parameter for.
     #[error("tensors in the checkpoint that the model does not have: {}", names.join(", "))]
     UnknownTensors {
-        /// Their names, as stored.
+        /// Their Hugging Face names, or the names in the file of those that have none.
         names: Vec<String>,
     },
-    /// Two files have the same tensor.
+    /// Two files of a directory have a tensor of the same name.
     #[error("tensor {name:?} is in the checkpoint twice")]
     DuplicateTensor {
-        /// Its name.
+        /// The name.
         name: String,
     },
     /// A tensor has another shape than the configuration asks for.
     #[error("tensor {name:?} has shape {got:?}, the configuration asks for {expected:?}")]
     Shape {
-        /// Its name, as stored.
+        /// The tensor's name in the file.
         name: String,
-        /// Outermost first.
+        /// The shape asked for, outermost dimension first.
         expected: Vec<usize>,
-        /// Outermost first.
+        /// The shape stored, outermost dimension first.
         got: Vec<usize>,
     },
-    /// A tensor's element type has no kernel.
+    /// The device refuses a tensor.
     #[error("tensor {name:?}: {error}")]
     Tensor {
-        /// Its name, as stored.
+        /// The tensor's name in the file.
         name: String,
-        /// The device's words.
+        /// What the device says.
         error: nanovllm_backend::Error,
     },
-    /// A tensor's element type cannot be read.
-    #[error(
-        "tensor {name:?} has the unsupported type {dtype}; supported: F32, F16, BF16, F64 and every quantised GGUF type"
-    )]
+    /// Nothing can read a tensor's element type, or the device has no kernel for it.
+    #[error("tensor {name:?} has the unsupported type {dtype}")]
     UnsupportedDType {
-        /// Its name, as stored.
+        /// The tensor's name in the file.
         name: String,
-        /// The type's name.
+        /// The name of the element type.
         dtype: String,
     },
     /// A stored tensor does not fit its parameter.
     #[error("tensor {name:?}: {error}")]
     Parameter {
-        /// Its name, as stored.
+        /// The tensor's name in the file.
         name: String,
         /// What does not fit.
         error: ParameterError,
     },
-    /// The configuration asks for a parameter that cannot be.
+    /// The sizes in the configuration make a parameter that cannot be cut or counted.
     #[error("model configuration: {0}")]
     Shard(#[from] ShardError),
-    /// The device failed.
+    /// The device failed, or cannot hold the model.
     #[error(transparent)]
     Backend(#[from] nanovllm_backend::Error),
 }
 
 impl LoadError {
-    /// An error about the stored tensor `name`, from its parameter's.
+    /// What a parameter said of the stored tensor `name`, as an error that names it.
     pub(crate) fn parameter(name: &str, error: ParameterError) -> Self {
         let name = name.to_owned();
         match error {
@@ -122,7 +120,7 @@ impl LoadError {
         }
     }
 
-    /// An error about the stored tensor `name` of element type `dtype`, from the device's.
+    /// What the device said of the stored tensor `name`, as an error that names it.
     pub(crate) fn tensor(name: &str, error: nanovllm_backend::Error) -> Self {
         match error {
             nanovllm_backend::Error::UnsupportedDType { dtype, .. } => Self::unsupported_dtype(name, dtype),
@@ -139,46 +137,46 @@ impl LoadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParameterError {
-    /// No such shard, or no such cut.
+    /// There is no stored tensor of this number, or it cannot be cut over the ranks.
     #[error(transparent)]
     Shard(#[from] ShardError),
-    /// A tensor of another shape.
+    /// The tensor has another shape than the parameter's sharding says.
     #[error("expected a tensor of shape {expected:?}, got {got:?}")]
     Shape {
-        /// Outermost first.
+        /// The shape asked for, outermost dimension first.
         expected: Vec<usize>,
-        /// Outermost first.
+        /// The shape given, outermost dimension first.
         got: Vec<usize>,
     },
     /// Fewer or more bytes than the shape asks for.
     #[error("a tensor of shape {shape:?} and type {dtype} with {bytes} bytes")]
     Bytes {
-        /// Outermost first.
+        /// The tensor's shape, outermost dimension first.
         shape: Vec<usize>,
-        /// Element type.
+        /// The tensor's element type.
         dtype: DType,
-        /// Bytes found.
+        /// The bytes it came with.
         bytes: usize,
     },
-    /// A cut through a block of a quantised type.
+    /// A rank's columns begin or end within a block of a quantised type.
     #[error("columns {start}..{end} cut through the blocks of {dtype}, which are of {} elements", dtype.block_size())]
     Block {
-        /// First column.
+        /// The rank's first column.
         start: usize,
-        /// One past the last column.
+        /// One past the rank's last column.
         end: usize,
-        /// Element type.
+        /// The quantised type.
         dtype: DType,
     },
-    /// Not all tensors were loaded.
+    /// A parameter was to be used before all of its tensors were loaded.
     #[error("the parameter is made of {count} tensors, and number {index} was not loaded")]
     NotLoaded {
-        /// The first one missing.
+        /// The number of the first tensor that is missing.
         index: usize,
-        /// The tensors it is made of.
+        /// How many tensors the parameter is made of.
         count: usize,
     },
-    /// Values cannot be widened to f32.
+    /// The element type cannot be widened to f32.
     #[error(transparent)]
     Gguf(#[from] nanovllm_gguf::Error),
     /// The device failed.
@@ -186,5 +184,5 @@ pub enum ParameterError {
     Backend(#[from] nanovllm_backend::Error),
 }
 
-/// Shorthand.
+/// What loading gives.
 pub(crate) type Result<T> = std::result::Result<T, LoadError>;

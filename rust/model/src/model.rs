@@ -14,28 +14,32 @@ use crate::weights::Weights;
 struct Model<B: Backend> {
     backend: B,
     decoder: Box<dyn Decoder<B>>,
-    /// The family's name.
+    /// The family's name, for logs.
     name: &'static str,
     vocab_size: usize,
     layers: Vec<LayerCache>,
     kv_dtype: DType,
-    /// Length of the rotary tables.
+    /// The longest sequence in tokens, which is the length of the rotary tables.
     positions: usize,
     notes: Vec<String>,
+    /// None until it is allocated.
     cache: Option<B::KvCache>,
     slicer: Slicer,
-    /// Of the rows that need logits, those of the current slice, counted from its first.
+    /// The rows of the current slice that need logits, counted from the slice's first; kept so that steps need not
+    /// allocate it.
     rows: Vec<u32>,
 }
 
-/// Loads `checkpoint` onto `backend`, for sequences of up to `max_model_len` tokens.
+/// Loads `checkpoint` onto `backend`, for sequences of up to `max_model_len` tokens, fewer where the checkpoint allows
+/// fewer.
 ///
 /// # Errors
-/// Whatever is wrong with the checkpoint, each parameter being loaded exactly once; [`LoadError::Backend`] when the device
-/// cannot hold it.
+/// Whatever is wrong with the checkpoint: a tensor that is missing, that the model does not know, or that has another
+/// shape than the configuration says. [`LoadError::Backend`] when the device cannot hold it.
 pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usize) -> Result<Box<dyn CausalLm>> {
     let config = checkpoint.config();
     let mut weights = Weights::new(&backend, checkpoint);
+    // Layers are made before it shows that their tensors are missing, so a wrong number must not make too many.
     if config.base.num_hidden_layers > weights.len() {
         return Err(LoadError::Config(format!(
             "num_hidden_layers is {}, but the checkpoint has {} tensors in all",
@@ -63,8 +67,8 @@ pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usiz
 }
 
 impl<B: Backend> Model<B> {
-    /// Runs `input` slice by slice. `use_logits` gets the logits of `wanted` rows, which ascend, at most [`HEAD_ROWS`] at a time,
-    /// and which of the wanted rows they are of.
+    /// Runs `input` slice by slice. `use_logits` is given the logits of the `wanted` rows, at most [`HEAD_ROWS`] at a
+    /// time, with the range of `wanted` that they belong to.
     fn run(
         &mut self,
         input: &ModelInput,
@@ -144,18 +148,18 @@ impl<B: Backend> CausalLm for Model<B> {
         &mut self,
         input: &ModelInput,
         rows: &[u32],
-        plan: &[SampleRow<'_>],
+        sampling: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
     ) -> std::result::Result<Vec<u32>, StepError> {
-        if rows.len() != plan.len() {
-            let (what, expected, got) = ("rows of the sampling plan", rows.len(), plan.len());
+        if rows.len() != sampling.len() {
+            let (what, expected, got) = ("descriptions of how to sample, one for each row", rows.len(), sampling.len());
             return Err(StepError::Backend(Error::Shape { what, expected, got }));
         }
         let mut tokens = vec![0; rows.len()];
         self.run(
             input,
             rows,
-            |backend, logits, of| backend.sample(logits, &plan[of.clone()], &mut tokens[of]),
+            |backend, logits, of| backend.sample(logits, &sampling[of.clone()], &mut tokens[of]),
             interrupted,
         )?;
         Ok(tokens)
