@@ -10,73 +10,89 @@ use crate::weight::{DType, WeightPart};
 
 /// A device that executes a model's operations.
 ///
-/// Activations are row-major matrices, one row a token. Every operation sets the row count of its output to that of its
-/// input (at most the capacity the output was made with), so a model allocates its buffers once. Operations on one
-/// backend are issued from one thread at a time; what fails in one is reported by [`synchronize`](Backend::synchronize).
+/// # What a device may assume
+/// Callers check their input where it enters, so an operation is given shapes that fit each other, and ids, positions,
+/// slots, blocks and layers in range; where they are not, a device may panic or report a failure. Operations on one
+/// backend come from one thread at a time.
+///
+/// # What a device must do
+/// Activations are row-major f32 matrices, one row a token. An operation sets the row count of its output to that of
+/// its input, which is at most the capacity that the output was made with and may be 0: a model allocates its buffers
+/// once. A device may compute at once or queue: [`download`](Self::download), [`sample`](Self::sample) and
+/// [`synchronize`](Self::synchronize) wait for what was queued before them. The conformance suite says how exact
+/// results must be.
 pub trait Backend: Send + Sync + 'static {
-    /// An activation matrix with a fixed capacity of rows and a current number of rows.
+    /// An activation matrix with a fixed number of columns, a fixed capacity of rows and a current number of rows.
     type Tensor: Send + Sync;
-    /// A weight matrix in the layout the device wants, packed once at load.
+    /// A weight matrix `[outputs, inputs]` in the layout the device wants, packed once at load and never changed.
     type Weight: Send + Sync;
-    /// The paged key/value cache of all layers.
+    /// The paged key/value cache of all layers of a model.
     type KvCache: Send + Sync;
 
-    /// A short description for logs: device, instruction set, threads.
+    /// A short description for logs: device, instruction set, threads. Whoever keeps packed weights tells devices apart
+    /// by it, so backends with different layouts have different descriptions.
     fn describe(&self) -> String;
 
-    /// The device's own memory; `None` for a device that computes in the host's, or cannot tell.
+    /// How much memory the device has of its own, and how much of it is in use now; `None` for a device that computes
+    /// in the host's, or cannot tell.
     fn memory(&self) -> Option<Memory> {
         None
     }
 
-    /// A zeroed activation matrix with room for `rows` rows of `cols` values; its current row count is `rows`.
+    /// Allocates a matrix of `rows` rows, which are also its capacity, of `cols` zeros each.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when the device cannot hold it.
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) when the device cannot hold it.
     fn tensor(&self, rows: usize, cols: usize) -> Result<Self::Tensor>;
 
-    /// A matrix with the given contents, `data.len() == rows * cols` (norm weights, rotary tables, biases).
+    /// Allocates a matrix `[rows, cols]` and copies `data` into it, row by row: norm weights, biases, rotary tables.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `data` has another length; [`Error::OutOfMemory`].
+    /// [`Error::Shape`](crate::Error::Shape) unless `data` has `rows * cols` values;
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     fn upload(&self, data: &[f32], rows: usize, cols: usize) -> Result<Self::Tensor>;
 
-    /// Copies the current rows out as f32, row-major.
+    /// Copies the current rows of `x` out, row by row.
     fn download(&self, x: &Self::Tensor) -> Vec<f32>;
 
-    /// Packs one stored matrix into the device's layout.
+    /// Packs one stored matrix into the device's layout. Its bytes may lie at any address, and it may have no rows.
     ///
     /// # Errors
-    /// [`Error::UnsupportedDType`] for a type the device has no kernel for; [`Error::Shape`] when the bytes do not match
-    /// the shape; [`Error::OutOfMemory`].
+    /// [`Error::UnsupportedDType`](crate::Error::UnsupportedDType) for a type that the device has no kernel for;
+    /// [`Error::Shape`](crate::Error::Shape) when the columns are not whole blocks of the type, or the bytes are not as
+    /// many as the shape asks for; [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     fn pack(&self, part: &WeightPart<'_>) -> Result<Self::Weight>;
 
-    /// The type [`pack`](Self::pack) stores rows of `cols` values of `dtype` in, where the device has no kernel for `dtype`
-    /// itself; otherwise `dtype`.
+    /// The type in which [`pack`](Self::pack) keeps a matrix of type `dtype` with `cols` columns: `dtype` itself, or
+    /// the one it is converted to for want of kernels, of which users are told.
     fn stored_as(&self, dtype: DType, cols: usize) -> DType {
         let _ = cols;
         dtype
     }
 
-    /// Stacks weights by rows (outputs) into one, in order; the parts may differ in type, not in columns.
+    /// Stacks weights by rows (outputs) into one, in order, as q, k and v are. Their types may differ, and each may be
+    /// a stack itself.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the columns differ or the list is empty.
+    /// [`Error::Shape`](crate::Error::Shape) when their columns differ or there are none.
     fn concat(&self, parts: Vec<Self::Weight>) -> Result<Self::Weight>;
 
-    /// Allocates the paged cache described by `spec`, lazily where the system can.
+    /// Allocates a paged cache, zeroed, and lazily where the system can: it may be large and is filled bit by bit.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`]; those of [`KvCacheSpec::check`].
+    /// Those of [`KvCacheSpec::check`]; [`Error::UnsupportedDType`](crate::Error::UnsupportedDType) unless the type is
+    /// F32 or Bf16; [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
 
-    /// `out[i] = weight[ids[i]]`. Ids are in range (the engine checks them where they enter).
+    /// Looks rows of `weight`, `[vocab_size, cols]`, up: `out[i] = weight[ids[i]]`, `[ids.len(), cols]`.
     fn embedding(&self, weight: &Self::Weight, ids: &[u32], out: &mut Self::Tensor);
 
-    /// Root-mean-square norm of each row (Zhang and Sennrich 2019): `out = x / sqrt(mean(x^2) + eps) * weight`.
+    /// Root-mean-square norm of each row (Zhang and Sennrich 2019): `out = x / sqrt(mean(x^2) + eps) * weight`. `x` and
+    /// `out` are `[rows, cols]`, `weight` is `[1, cols]`.
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f32, out: &mut Self::Tensor);
 
-    /// `residual += x; out = rms_norm(residual)`.
+    /// Adds to the residual stream and norms the sum: `residual += x`, then `out` is the [`rms_norm`](Self::rms_norm) of
+    /// `residual`. All three are `[rows, cols]`.
     fn add_rms_norm(
         &self,
         x: &Self::Tensor,
@@ -86,14 +102,20 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut Self::Tensor,
     );
 
-    /// `out = x @ weight^T (+ bias)`, `[rows, cols_in] -> [rows, rows_of_weight]`.
+    /// `out = x @ weight^T (+ bias)`: `x` is `[rows, inputs]`, `weight` `[outputs, inputs]`, `bias` `[1, outputs]` and
+    /// `out` `[rows, outputs]`. A device may round `x` to 8 bits for quantised weights, and to the weight's own type
+    /// for F16 and Bf16.
     fn linear(&self, x: &Self::Tensor, weight: &Self::Weight, bias: Option<&Self::Tensor>, out: &mut Self::Tensor);
 
-    /// Norms and rotates the heads of a row and stores its keys and values: values are normed, queries and keys normed, then
-    /// rotated, and keys and values go to the context's slots of `layer`.
+    /// What happens to the heads between their projection and [`attention`](Self::attention): query, key and value
+    /// heads are normed as `norms` says, query and key heads then rotated by `rope`, and keys and values are stored in
+    /// `layer` of the cache, rounded to its type, row `i` at slot `context.slot_mapping[i]`. Nothing else of the
+    /// context matters here.
     ///
-    /// `qkv` holds `[queries | keys | values]` in each row. Queries are updated in place, keys and values need not be. For a
-    /// layer that [shares](LayerCache::Shared) an earlier one's cache a row holds queries alone, and nothing is stored.
+    /// `qkv` is `[rows, heads.qkv_size()]`, each row `[queries | keys | values]`. Its queries are replaced by the new
+    /// ones; what its keys and values are afterwards is unspecified. For a layer that
+    /// [shares](crate::LayerCache::Shared) an earlier one's cache, `qkv` is `[rows, heads.q_size()]`, queries alone,
+    /// and nothing is stored. The key/value heads of `heads` are those of the layer in the cache's [`KvCacheSpec`].
     fn norm_rope_store(
         &self,
         qkv: &mut Self::Tensor,
@@ -105,8 +127,14 @@ pub trait Backend: Send + Sync + 'static {
         context: &Context<'_>,
     );
 
-    /// Causal attention of the query part of `qkv` over the cached keys and values of `layer`, the rows just stored
-    /// included: `out` is `[rows, num_heads * head_dim]`. Ragged prefill and decode go in one call.
+    /// Causal attention, prefill and decode in one call: the queries of each row of `qkv` attend to the keys and values
+    /// that `layer` of the cache holds for the row's sequence, up to the row's own position, those just stored
+    /// included.
+    ///
+    /// `qkv` is what [`norm_rope_store`](Self::norm_rope_store) left, of which only the queries are read; `out` is
+    /// `[rows, heads.q_size()]`. Query head `h` attends with key/value head `h / (num_heads / num_kv_heads)`. What the
+    /// cache holds at positions that no row sees may be anything, NaN included, and must not show. A device may round
+    /// queries to Bf16 for a cache of that type.
     fn attention(
         &self,
         qkv: &Self::Tensor,
@@ -118,17 +146,21 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut Self::Tensor,
     );
 
-    /// `out = silu(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
+    /// The gated activation of an MLP: `out = silu(x[:, :n]) * x[:, n:]` with `silu(g) = g / (1 + exp(-g))`; `x` is
+    /// `[rows, 2 n]`, `out` `[rows, n]`.
     fn silu_and_mul(&self, x: &Self::Tensor, out: &mut Self::Tensor);
 
-    /// `out[i] = x[rows[i]]`.
+    /// `out[i] = x[rows[i]]`, in any order and with repetitions.
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);
 
-    /// Chooses one token a row, once the row's bias and mask are [applied](SampleRow::adjust): the arg-max of the
-    /// [score](NoiseStream::score) of its logits, `logit / temperature - ln(noise)`, or of the logits alone at temperature 0;
-    /// the lowest id wins a tie. A NaN logit is never chosen unless every logit is NaN, which gives 0. [`SampleRow::choose`]
-    /// says it in code. The logits may be overwritten.
-    fn sample(&self, logits: &mut Self::Tensor, plan: &[SampleRow<'_>], out: &mut [u32]);
+    /// Chooses the next token after each row of `logits`, `[rows, vocab_size]`: `rows[i]` says how, `out[i]` is the
+    /// token, and both are as long as there are rows. `logits` may be overwritten.
+    ///
+    /// The row's bias and mask are [applied](SampleRow::adjust) first. The token is then the one of the highest
+    /// [score](crate::NoiseStream::score), `logit / temperature - ln(noise)`, or of the highest logit at temperature 0;
+    /// the lowest id wins a tie. A NaN logit is never chosen unless every logit is NaN, which gives 0.
+    /// [`SampleRow::choose`] says all of it in code: given the same logits every device must choose as it does.
+    fn sample(&self, logits: &mut Self::Tensor, rows: &[SampleRow<'_>], out: &mut [u32]);
 
     /// Waits for the operations issued so far and reports the first that failed since the last call.
     ///
@@ -137,7 +169,7 @@ pub trait Backend: Send + Sync + 'static {
     /// caller discards it. The default is for devices whose operations cannot fail.
     ///
     /// # Errors
-    /// [`Error::Device`]; [`Error::OutOfMemory`].
+    /// [`Error::Device`](crate::Error::Device); [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     fn synchronize(&self) -> Result<()> {
         Ok(())
     }

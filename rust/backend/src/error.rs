@@ -2,51 +2,51 @@
 
 use crate::weight::DType;
 
-/// An error of a device.
+/// Why a device cannot do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The device has no kernel for this element type.
+    /// The device has no kernel for an element type.
     #[error("{device} has no kernel for {what} of type {dtype}")]
     UnsupportedDType {
         /// The device's name.
         device: &'static str,
-        /// What was to be stored in it.
+        /// What was to be stored in that type.
         what: &'static str,
         /// The type asked for.
         dtype: DType,
     },
-    /// Data and shape disagree.
+    /// A size is not what it must be.
     #[error("{what}: expected {expected}, got {got}")]
     Shape {
-        /// The thing measured.
+        /// What has the size, and what it is counted in.
         what: &'static str,
-        /// The size the shape asks for.
+        /// The size it must have.
         expected: usize,
-        /// The size found.
+        /// The size it has.
         got: usize,
     },
-    /// An allocation failed.
+    /// There is no memory for an allocation.
     #[error("cannot allocate {bytes} bytes for {what}: {reason}")]
     OutOfMemory {
-        /// What it was for.
+        /// What the memory was for.
         what: &'static str,
-        /// Its size.
+        /// The size of the allocation.
         bytes: usize,
-        /// The system's words.
+        /// What the system says.
         reason: String,
     },
-    /// An operation failed.
+    /// An operation failed on the device.
     #[error("{device}: {reason}")]
     Device {
         /// The device's name.
         device: &'static str,
-        /// Its own words.
+        /// What the device says.
         reason: String,
     },
-    /// A device option the machine cannot honour.
+    /// An option that the device or this machine cannot honour.
     #[error("{0}")]
     Option(String),
 }
 
-/// Shorthand.
+/// What a device gives.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,19 +1,19 @@
-//! What a paged cache is made of: one entry a layer.
+//! What a model keeps of the tokens it has seen: the description of its paged cache, an entry a layer.
 
 use crate::error::{Error, Result};
 use crate::weight::DType;
 
-/// The key/value heads a layer of the cache holds.
+/// The heads of the keys and of the values that a layer keeps of each token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvHeads {
-    /// Key/value heads.
+    /// Number of key heads, and of value heads.
     pub num_kv_heads: usize,
     /// Width of a head; even.
     pub head_dim: usize,
 }
 
 impl KvHeads {
-    /// Width of a token's keys, and of its values.
+    /// Width of a token's keys in elements, and of its values.
     pub fn size(&self) -> usize {
         self.num_kv_heads.saturating_mul(self.head_dim)
     }
@@ -21,39 +21,40 @@ impl KvHeads {
 
 /// What one layer of a model keeps of the tokens it has seen.
 ///
-/// A layer that keeps a state of fixed size instead of keys and values (a recurrence, a short convolution) will be a variant
-/// here, with its storage beside the paged cache: a sequence then has a slot of states as it has blocks.
+/// A layer that keeps a state of fixed size instead of keys and values (a recurrence, a short convolution) will be a
+/// variant here, with its storage beside the paged cache: a sequence then has a place for its state as it has blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerCache {
-    /// Keys and values of every token.
+    /// Keys and values of every token, all of which attention reads.
     Full(KvHeads),
-    /// Keys and values of every token, of which attention reads the newest `window` alone: the layer's
+    /// Keys and values of every token, of which attention reads the newest `window` only: the layer's
     /// [`AttentionOptions::window`](crate::AttentionOptions::window) is the same.
     SlidingWindow {
-        /// The heads.
+        /// What is kept of each token.
         heads: KvHeads,
-        /// Positions a row sees at most, its own included; at least 1.
+        /// The number of positions that a row sees at most, its own included; at least 1.
         window: usize,
     },
     /// Nothing of its own: the layer reads what an earlier one, which is not shared itself, has stored.
     Shared(usize),
 }
 
-/// The paged key/value cache of a model.
+/// The paged key/value cache of a model, from which a device allocates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvCacheSpec {
-    /// Blocks shared by all sequences.
+    /// Number of blocks, which all sequences share; a block spans all layers.
     pub num_blocks: usize,
-    /// Tokens a block.
+    /// Tokens in a block; at least 1.
     pub block_size: usize,
-    /// F32 or Bf16.
+    /// The type of keys and values, F32 or Bf16.
     pub dtype: DType,
-    /// The layers, in the model's order.
+    /// What each layer keeps, in the model's order.
     pub layers: Vec<LayerCache>,
 }
 
 impl KvCacheSpec {
-    /// The layer that stores the keys and values of `layer`: itself, or the one it shares. `None` where there is no such layer.
+    /// The layer that stores the keys and values of `layer`: itself, or the one it shares. `None` where there is no
+    /// such layer.
     pub fn owner(&self, layer: usize) -> Option<usize> {
         match self.layers.get(layer)? {
             LayerCache::Full(_) | LayerCache::SlidingWindow { .. } => Some(layer),
@@ -91,11 +92,11 @@ impl KvCacheSpec {
         [self.block_size, self.dtype.type_size(), token].into_iter().fold(2usize, usize::saturating_mul)
     }
 
-    /// Refuses what no device can make a cache of.
+    /// Refuses what no device can make a cache of; a device calls it first.
     ///
     /// # Errors
-    /// [`Error::Shape`] for an empty block, an odd or empty head, an empty window, or a layer that shares the cache of one that
-    /// does not come before it or stores nothing.
+    /// [`Error::Shape`] for an empty block, an odd or empty head, an empty window, or a layer that shares the cache of
+    /// one that does not come before it or stores nothing.
     pub fn check(&self) -> Result<()> {
         let refuse = |what, expected, got| Err(Error::Shape { what, expected, got });
         if self.block_size == 0 {

@@ -1,28 +1,29 @@
-//! The noise of sampling, defined once: devices compute it in vectors, and all of them draw the same tokens.
+//! The noise of sampling, defined once so that every device draws the same tokens, however it computes them.
 //!
 //! Adding Gumbel noise to logits and taking the arg-max samples their softmax (Gumbel 1954; Maddison et al. 2014); here as
 //! `logit / temperature - ln(E)` with exponential `E`, nano-vLLM's own draw.
 
-/// The random stream of one draw: a token's uniform variate is a hash of the token's id and these.
+/// The random stream from which one token is drawn: each token of the vocabulary has a uniform variate in it, a hash of
+/// its id and these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoiseStream {
-    /// Added to the token.
+    /// Added to the token's id before the first round of the hash.
     pub low: u32,
-    /// Mixed in between the rounds.
+    /// Mixed in between the rounds of the hash.
     pub high: u32,
 }
 
 impl NoiseStream {
-    /// nano-vLLM's lower bound of the exponential variate.
+    /// The lower bound of the exponential variate, nano-vLLM's own.
     pub const LEAST: f64 = 1e-10;
 
-    /// The stream of the token at `position` of the request with `key`.
+    /// The stream from which the token at `position` of the request with this `key` is drawn.
     pub fn new(key: u64, position: u64) -> Self {
         let mixed = splitmix(splitmix(key).wrapping_add(position));
         Self { low: mixed as u32, high: (mixed >> 32) as u32 }
     }
 
-    /// 32 random bits for a token.
+    /// The 32 random bits of a token.
     ///
     /// Multiply and xor-shift rounds with constants of Wellons' `triple32`, the stream entering before the first round and
     /// between the rounds, so that two streams are not one stream with its tokens renumbered.
@@ -37,14 +38,14 @@ impl NoiseStream {
         x ^ (x >> 14)
     }
 
-    /// The exponential variate `E` of a token, at least [`LEAST`](Self::LEAST). In f64: as f32, uniform variates near 1 would
-    /// become 1 and their `E` infinite.
+    /// The exponential variate `E` of a token, at least [`LEAST`](Self::LEAST). In f64: as f32, uniform variates near 1
+    /// would become 1 and their `E` infinite.
     pub fn exponential(self, token: u32) -> f64 {
         let uniform = (f64::from(self.bits(token)) + 0.5) * 2f64.powi(-32);
         (-(-uniform).ln_1p()).max(Self::LEAST)
     }
 
-    /// `logit / temperature - ln(E)`.
+    /// What the choice maximises over tokens: `logit / temperature - ln(E)`.
     pub fn score(self, token: u32, logit: f32, temperature: f32) -> f64 {
         f64::from(logit / temperature) - self.exponential(token).ln()
     }

@@ -1,20 +1,20 @@
-//! Sampling as plain data: options live in the engine, the backend executes.
+//! Sampling as plain data: a request's options live in the engine, and reach a device as one of these a row.
 
 use crate::noise::NoiseStream;
 
-/// How to choose the next token from one row of logits.
+/// How to choose the token that follows one row of logits.
 ///
 /// The noise is counter-based: the exponential variate of a token depends on (`key`, `position`, token id) alone, so a
 /// sample does not depend on the batch it was drawn in nor on the number of threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SampleRow<'a> {
-    /// 0 is greedy; otherwise logits are divided by it.
+    /// What logits are divided by before the draw; 0 is greedy.
     pub temperature: f32,
-    /// Identifies the request's random stream (the seed and the request's number, mixed).
+    /// Which random stream is the request's: its seed and number, mixed.
     pub key: u64,
-    /// Position of the token to be chosen in its sequence.
+    /// The position in its sequence that the chosen token will have.
     pub position: u64,
-    /// Added to the logits before anything else, `[vocab_size]`.
+    /// What is added to the logits before anything else, `[vocab_size]`.
     pub bias: Option<&'a [f32]>,
     /// Tokens that may be chosen, a bit each from the lowest of the first word on, `[vocab_size / 32]` rounded up; the
     /// logits of the others become minus infinity.
@@ -22,7 +22,7 @@ pub struct SampleRow<'a> {
 }
 
 impl<'a> SampleRow<'a> {
-    /// The likeliest token.
+    /// The likeliest token, without bias or mask.
     pub fn greedy() -> Self {
         Self::drawn(0.0, 0, 0)
     }
@@ -44,9 +44,9 @@ impl<'a> SampleRow<'a> {
         Self { allowed: Some(allowed), ..self }
     }
 
-    /// Applies `bias` and `allowed` to a row of logits: what every device does before it chooses. A token past the end of `bias`
-    /// keeps its logit, one past the end of `allowed` is ruled out. A mask must leave something: where every logit is minus
-    /// infinity the lowest token is chosen, allowed or not.
+    /// Applies `bias` and `allowed` to a row of logits: what every device does before it chooses. A token past the end
+    /// of `bias` keeps its logit, one past the end of `allowed` is ruled out. A mask must leave something: where every
+    /// logit is minus infinity the lowest token is chosen, allowed or not.
     pub fn adjust(&self, logits: &mut [f32]) {
         if let Some(bias) = self.bias {
             logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);

@@ -3,15 +3,15 @@
 /// The element type of stored weights and caches: GGUF's own enumeration, dense types included.
 pub use nanovllm_gguf::GgmlType as DType;
 
-/// A stored weight matrix, row-major, one row an output.
+/// A weight matrix as a file stores it, row-major, one row an output. Several may be [stacked](crate::Backend::concat).
 #[derive(Debug, Clone, Copy)]
 pub struct WeightPart<'a> {
-    /// Element type of `data`.
+    /// The type of the elements; quantised types hold them in blocks along a row.
     pub dtype: DType,
-    /// Outputs.
+    /// Number of outputs.
     pub rows: usize,
-    /// Inputs; a multiple of the type's block size.
+    /// Number of inputs; a multiple of the type's block size.
     pub cols: usize,
-    /// `rows * cols` elements as stored in the file (little-endian).
+    /// `rows * cols` elements as stored: little-endian, at any address.
     pub data: &'a [u8],
 }
