@@ -7,7 +7,7 @@ use crate::kv_cache::KvCache;
 use crate::matrix::Matrix;
 use crate::rows::softmax;
 
-/// Scores held at once, over all heads: long prompts attend in runs of rows.
+/// The most scores held at once, over all heads (16 MiB of f32); rows with more are computed in several parts.
 const SCORES: usize = 4 << 20;
 
 /// Causal attention of the query part of `qkv` over `layer`: `[rows, num_heads * head_dim]`.
@@ -27,18 +27,18 @@ pub(crate) fn attention(
         if rows == 0 {
             continue;
         }
-        // What no row sees is not read: it need not be a number, and may be long.
+        // What no row sees is not read: it may be NaN, and much.
         let oldest = first_seen(len - rows, options.window);
         let (keys, values) = cache.gather(layer, context.block_table(s), oldest..len)?;
-        let run = (SCORES / (heads.num_heads * (len - oldest))).max(1);
-        for first in (0..rows).step_by(run) {
-            let count = run.min(rows - first);
+        let most = (SCORES / (heads.num_heads * (len - oldest))).max(1);
+        for first in (0..rows).step_by(most) {
+            let count = most.min(rows - first);
             // The first of these rows stands here, and the last of them sees all before `end`.
             let position = len - rows + first;
             let (seen, end) = (first_seen(position, options.window), position + count);
-            let of_run = |x: &Tensor| x.narrow(0, seen - oldest, end - seen);
+            let seen_of = |x: &Tensor| x.narrow(0, seen - oldest, end - seen);
             let queries = queries.narrow(0, start + first, count)?;
-            out.push(attend(&queries, &of_run(&keys)?, &of_run(&values)?, heads, options)?);
+            out.push(attend(&queries, &seen_of(&keys)?, &seen_of(&values)?, heads, options)?);
         }
     }
     Tensor::cat(&out, 0)
@@ -60,7 +60,7 @@ fn attend(
 ) -> Result<Tensor> {
     let HeadLayout { num_heads, num_kv_heads, head_dim } = *heads;
     let (n, len, group) = (queries.dim(0)?, keys.dim(0)?, num_heads / num_kv_heads);
-    // The heads that share a key head are more rows of one product.
+    // The query heads that share a key head are stacked as rows of one product.
     let q = queries.reshape((n, num_kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
     let q = q.reshape((num_kv_heads, group * n, head_dim))?;
     let k = keys.permute((1, 2, 0))?.contiguous()?; // [num_kv_heads, head_dim, len]
@@ -77,7 +77,7 @@ fn attend(
     let weights = match options.sinks {
         None => softmax(&scores)?,
         Some(sinks) => {
-            // One more score for each query head, which has its share of the softmax and no value.
+            // One more score for each query head, which takes its part of the softmax and has no value.
             let sinks = sinks.data().reshape((num_kv_heads, group, 1, 1))?.broadcast_as((num_kv_heads, group, n, 1))?;
             let sinks = sinks.reshape((num_kv_heads, group * n, 1))?;
             softmax(&Tensor::cat(&[&scores, &sinks], 2)?)?.narrow(2, 0, len)?.contiguous()?
@@ -87,7 +87,8 @@ fn attend(
     out.permute((2, 0, 1, 3))?.reshape((n, num_heads * head_dim))
 }
 
-/// 0 where row `i` of the last `n` of `len` positions may look, minus infinity elsewhere: `[n, len]`, on the device of `like`.
+/// 0 where row `i` of the last `n` of `len` positions may look, minus infinity elsewhere: `[n, len]`, on the device of
+/// `like`.
 fn causal_mask(n: usize, len: usize, window: Option<usize>, like: &Tensor) -> Result<Tensor> {
     let mask = (len - n..len).flat_map(|row| {
         let seen = first_seen(row, window)..=row;

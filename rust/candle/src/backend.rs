@@ -1,4 +1,4 @@
-//! The backend contract on candle.
+//! The device: candle as a backend.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -18,8 +18,8 @@ use crate::{attention, rows, store};
 /// How to set up the device.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CandleOptions {
-    /// Widen every weight to f32. Otherwise quantised weights keep candle's blocks where candle has the type, and their inputs
-    /// are rounded to 8 bits: a fraction of the memory, but not what to compare another device with.
+    /// Whether every weight is widened to f32. Otherwise quantised weights keep their blocks where candle has the type,
+    /// and candle rounds their inputs to 8 bits: a fraction of the memory, but not what to compare another device with.
     pub oracle: bool,
 }
 
@@ -31,6 +31,7 @@ pub struct CandleOptions {
 pub struct CandleBackend {
     device: Device,
     oracle: bool,
+    /// The first operation that failed since failures were last reported.
     failure: Mutex<Option<Error>>,
 }
 
@@ -40,7 +41,7 @@ impl CandleBackend {
         Self { device: Device::Cpu, oracle: options.oracle, failure: Mutex::new(None) }
     }
 
-    /// What `f` gives, or `None` if it fails or something has failed before it.
+    /// Runs `f` unless an operation has failed before it, and keeps its failure; `None` where there is nothing to give.
     fn attempt<T>(&self, f: impl FnOnce() -> candle_core::Result<T>) -> Option<T> {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         if failure.is_some() {
@@ -49,7 +50,7 @@ impl CandleBackend {
         f().inspect_err(|e| *failure = Some(device_error(e))).ok()
     }
 
-    /// Sets `out` to the `rows` rows that `f` computes.
+    /// Sets `out` to what `f` computes, which is `rows` rows.
     fn compute(&self, rows: usize, out: &mut Matrix, f: impl FnOnce() -> candle_core::Result<Tensor>) {
         // Several of candle's operations refuse empty tensors.
         self.attempt(|| if rows == 0 { out.clear(&self.device) } else { out.set(&f()?) });
@@ -174,10 +175,10 @@ impl Backend for CandleBackend {
         self.compute(rows.len(), out, || x.data().index_select(&self.indices(rows)?, 0));
     }
 
-    fn sample(&self, logits: &mut Matrix, plan: &[SampleRow<'_>], out: &mut [u32]) {
+    fn sample(&self, logits: &mut Matrix, sample_rows: &[SampleRow<'_>], out: &mut [u32]) {
         let cols = logits.cols();
         let mut values = self.download(logits);
-        for ((token, row), logits) in out.iter_mut().zip(plan).zip(values.chunks_mut(cols.max(1))) {
+        for ((token, row), logits) in out.iter_mut().zip(sample_rows).zip(values.chunks_mut(cols.max(1))) {
             *token = row.choose(logits);
         }
     }

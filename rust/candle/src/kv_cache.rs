@@ -8,16 +8,18 @@ use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, Result};
 use crate::error::{NAME, device_error};
 use crate::memory::{out_of_memory, zeros};
 
-/// The keys and values of all layers.
+/// The paged cache of all layers.
 pub struct KvCache {
     spec: KvCacheSpec,
+    /// candle's name for the type of keys and values.
     dtype: candle_core::DType,
     layers: Vec<Layer>,
 }
 
 /// What one layer reads: keys and values, each `[num_blocks * block_size, num_kv_heads * head_dim]`; a row is a slot.
 ///
-/// Copies are the same storage, and all that writes here writes in place: a layer that shares an earlier one's is a copy of it.
+/// A clone is another handle to the same storage, which is written in place: a layer that shares an earlier one's is a
+/// clone of it.
 #[derive(Clone)]
 struct Layer {
     heads: KvHeads,
@@ -29,7 +31,8 @@ impl KvCache {
     /// A zeroed cache; memory is mapped when first touched.
     ///
     /// # Errors
-    /// [`Error::UnsupportedDType`] for a type other than F32 and Bf16; [`Error::OutOfMemory`]; those of [`KvCacheSpec::check`].
+    /// [`Error::UnsupportedDType`] for a type other than F32 and Bf16; [`Error::OutOfMemory`]; those of
+    /// [`KvCacheSpec::check`].
     pub(crate) fn new(device: &Device, spec: &KvCacheSpec) -> Result<Self> {
         let dtype = match spec.dtype {
             DType::F32 => candle_core::DType::F32,
@@ -42,7 +45,8 @@ impl KvCache {
         if isize::try_from(bytes).is_err() || layers.try_reserve_exact(spec.layers.len()).is_err() {
             return Err(out_of_memory(bytes, "the KV cache"));
         }
-        // In range: with at least one block and head, the product above holds these; without, the tensors are empty.
+        // These products do not overflow where `bytes` does not, unless there are no blocks or heads: the tensors are
+        // then empty.
         let slots = spec.num_blocks.saturating_mul(spec.block_size);
         for kind in &spec.layers {
             layers.push(match *kind {
@@ -59,13 +63,13 @@ impl KvCache {
         Ok(Self { spec: spec.clone(), dtype, layers })
     }
 
-    /// What the cache was made for.
+    /// The description that the cache was made from.
     pub fn spec(&self) -> &KvCacheSpec {
         &self.spec
     }
 
-    /// Stores row `i` of `keys` and `values`, each `[rows, num_kv_heads * head_dim]`, at slot `slots[i]` of `layer`; -1 stores
-    /// nothing.
+    /// Stores row `i` of `keys` and `values`, each `[rows, num_kv_heads * head_dim]`, at slot `slots[i]` of `layer`; -1
+    /// stores nothing.
     pub(crate) fn store(
         &mut self,
         layer: usize,
@@ -108,7 +112,7 @@ impl KvCache {
             candle_core::bail!("a block table without all of the blocks {held:?} for the tokens {positions:?}");
         };
         let blocks = Tensor::new(blocks, keys.device())?;
-        // What the last block holds past the sequence is anybody's, and so is what the first holds before a window.
+        // Whole blocks are selected, then cut: the last may hold anything past the sequence, and the first before a window.
         let of = |x: &Tensor| {
             let x = x.reshape((num_blocks, block_size * num_kv_heads * head_dim))?.index_select(&blocks, 0)?;
             let x = x.reshape((held.len() * block_size, *num_kv_heads, *head_dim))?;

@@ -1,10 +1,11 @@
-//! Activation matrices.
+//! Activation matrices: the contract's `Tensor`, named apart from candle's.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 /// A row-major f32 matrix with a fixed capacity of rows and a current number of rows.
 ///
-/// candle's operations make new tensors, so the capacity holds no memory: it is what an operation's result is checked against.
+/// candle's operations make new tensors, so the capacity holds no memory: it is what an operation's result is checked
+/// against.
 pub struct Matrix {
     /// `[rows, cols]`, contiguous.
     data: Tensor,
@@ -18,22 +19,22 @@ impl Matrix {
         Ok(Self { data, capacity })
     }
 
-    /// Current rows.
+    /// The current number of rows.
     pub fn rows(&self) -> usize {
         self.data.dims()[0]
     }
 
-    /// Columns.
+    /// The number of columns.
     pub fn cols(&self) -> usize {
         self.data.dims()[1]
     }
 
-    /// The current rows, `[rows, cols]`.
+    /// The current contents, `[rows, cols]`.
     pub(crate) fn data(&self) -> &Tensor {
         &self.data
     }
 
-    /// Replaces the contents; the shape must fit.
+    /// Replaces the contents. Fails for more rows than the capacity or another number of columns.
     pub(crate) fn set(&mut self, data: &Tensor) -> Result<()> {
         let (rows, cols) = data.dims2()?;
         if rows > self.capacity || cols != self.cols() {
@@ -43,7 +44,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// Drops all rows.
+    /// Makes the matrix one of no rows.
     pub(crate) fn clear(&mut self, device: &Device) -> Result<()> {
         self.data = Tensor::zeros((0, self.cols()), DType::F32, device)?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Allocation that fails instead of aborting.
+//! Allocation that gives an error where candle would abort the process.
 
 use bytemuck::Zeroable;
 use candle_core::{Device, Shape, Tensor, WithDType};
@@ -6,9 +6,9 @@ use nanovllm_backend::{Error, Result};
 
 use crate::error::device_error;
 
-/// A zeroed tensor.
+/// A tensor of zeros.
 ///
-/// candle fills host memory by writing it; memory that the system zeroes is mapped when first touched, which is what a large
+/// candle would write the zeros; memory that the system zeroes is mapped when first touched, which is what a large
 /// cache wants.
 ///
 /// # Errors
@@ -19,7 +19,7 @@ pub(crate) fn zeros<T: WithDType + Zeroable>(device: &Device, dims: &[usize], wh
     tensor(device, data, dims)
 }
 
-/// A tensor of `data`.
+/// A tensor of `data`, row by row.
 ///
 /// # Errors
 /// [`Error::Device`].
@@ -36,7 +36,7 @@ pub(crate) fn zeroed_vec<T: Zeroable>(len: usize, what: &'static str) -> Result<
     bytemuck::allocation::try_zeroed_vec(len).map_err(refused)
 }
 
-/// Asks for `bytes` and gives them back, before candle allocates as much: it aborts where it cannot.
+/// Allocates `bytes` and frees them, right before candle, which aborts where it cannot, allocates as much.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].

@@ -1,8 +1,9 @@
-//! Row-wise operations.
+//! Operations that work row by row or head by head.
 
 use candle_core::{D, Result, Tensor};
 
-/// `x / sqrt(mean(x^2) + eps) * weight` along the last dimension, which `weight` (`[1, n]`) covers; without one the norm alone.
+/// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension, of size `n`; `weight` is `[1, n]`, and without one the
+/// rest is done alone.
 pub(crate) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<Tensor> {
     let n = x.dim(D::Minus1)?;
     let mean = (x.sqr()?.sum_keepdim(D::Minus1)? / n as f64)?;
@@ -16,8 +17,8 @@ pub(crate) fn silu_and_mul(x: &Tensor) -> Result<Tensor> {
     x.narrow(1, 0, n)?.contiguous()?.silu()?.mul(&x.narrow(1, n, n)?.contiguous()?)
 }
 
-/// Rotates the halves of the first `width` dimensions of each head: `x` is `[rows, heads, head_dim]`, `rope` (`[rows, width]`)
-/// the cosines, then the sines, of each row's position.
+/// Rotates the halves of the first `width` dimensions of each head: `x` is `[rows, heads, head_dim]`, `rope` (`[rows,
+/// width]`) the cosines, then the sines, of each row's position.
 pub(crate) fn rotate(x: &Tensor, rope: &Tensor) -> Result<Tensor> {
     let (head_dim, width) = (x.dim(2)?, rope.dim(1)?);
     let half = width / 2;

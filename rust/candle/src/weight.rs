@@ -1,7 +1,7 @@
 //! Weight matrices: dense in f32, or in candle's own quantised blocks.
 //!
-//! Every dense type is widened to f32 at load. candle's CPU products know no bf16, and round inputs and results to f16 for f16
-//! weights, whose range the inputs of `down_proj` can leave.
+//! Every dense type is widened to f32 at load. candle's CPU products know no bf16, and round inputs and results to f16
+//! for f16 weights, whose range the inputs of `down_proj` can leave.
 
 use std::borrow::Cow;
 
@@ -14,19 +14,19 @@ use crate::memory::{probe, tensor, zeroed_vec};
 
 /// A weight matrix: one or more parts stacked by rows, possibly of different types.
 pub struct Weight {
-    /// At least one; all of the same columns.
+    /// At least one; all have the same number of columns.
     parts: Vec<Part>,
 }
 
 enum Part {
     /// `[rows, cols]` in f32.
     Dense(Tensor),
-    /// Blocks as in the file; candle quantises the inputs to 8 bits.
+    /// Blocks as the file stores them; in products candle rounds the inputs to 8 bits.
     Quantized(QTensor),
 }
 
 impl Weight {
-    /// Puts `part` on `device`; blocks are kept where `quantized` and candle knows them.
+    /// Puts `part` on `device`. Blocks are kept if `quantized` is set and candle has the type, else widened to f32.
     pub(crate) fn pack(device: &Device, part: &WeightPart<'_>, quantized: bool) -> Result<Self> {
         let WeightPart { dtype, rows, cols, data } = *part;
         let kept = if quantized && rows > 0 { candle_dtype(dtype, cols) } else { None };
@@ -50,7 +50,7 @@ impl Weight {
         Ok(Self { parts: vec![part] })
     }
 
-    /// Stacks `weights` in order.
+    /// Stacks `weights` by rows, in order.
     pub(crate) fn concat(weights: Vec<Self>) -> Result<Self> {
         let parts: Vec<Part> = weights.into_iter().flat_map(|w| w.parts).collect();
         let Some(first) = parts.first() else {
@@ -63,12 +63,12 @@ impl Weight {
         Ok(Self { parts })
     }
 
-    /// Outputs.
+    /// The number of outputs.
     pub fn rows(&self) -> usize {
         self.parts.iter().map(Part::rows).sum()
     }
 
-    /// Inputs.
+    /// The number of inputs.
     pub fn cols(&self) -> usize {
         self.parts.first().map_or(0, Part::cols)
     }
@@ -91,12 +91,12 @@ impl Weight {
         Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 1)
     }
 
-    /// Row `ids[i]` in row `i`, `[n, cols]`.
+    /// The rows that `ids` name, `[ids.len(), cols]`.
     pub(crate) fn embedding(&self, device: &Device, ids: &[u32]) -> candle_core::Result<Tensor> {
         if let [part] = &self.parts[..] {
             return part.embedding(&Tensor::new(ids, device)?);
         }
-        // Part by part, then back in order.
+        // Each part looks up its own rows, which are then put in the order of `ids`.
         let (mut found, mut order) = (Vec::new(), vec![0u32; ids.len()]);
         let (mut first, mut count) = (0, 0);
         for part in &self.parts {
@@ -140,14 +140,14 @@ impl Part {
     }
 }
 
-/// The type that a weight of type `dtype` is kept in where blocks are: f32 for blocks candle does not multiply with. Dense types
-/// are widened without loss and count as themselves.
+/// The type in which a weight of type `dtype` is kept where blocks are: f32 for blocks that candle does not multiply
+/// with. Dense types are widened without loss, which users need not be told.
 pub(crate) fn stored_as(dtype: DType, cols: usize) -> DType {
     let widened = dtype.block_size() > 1 && candle_dtype(dtype, cols).is_none();
     if widened { DType::F32 } else { dtype }
 }
 
-/// candle's name for a block type it can multiply with, in rows of `cols`.
+/// candle's name for a block type, if it can multiply with rows of `cols` elements of it.
 fn candle_dtype(dtype: DType, cols: usize) -> Option<GgmlDType> {
     let blocks = cols / dtype.block_size();
     // candle's kernels for these take their blocks in pairs.
@@ -168,6 +168,7 @@ fn candle_dtype(dtype: DType, cols: usize) -> Option<GgmlDType> {
     })
 }
 
+/// A weight in candle's blocks, which are those of the file.
 fn blocks(device: &Device, dtype: GgmlDType, rows: usize, cols: usize, data: &[u8]) -> Result<QTensor> {
     probe(data.len(), "a weight")?;
     // candle asserts the alignment of its blocks, which hold f16 scales; a file's tensors may lie anywhere.
@@ -183,6 +184,7 @@ fn blocks(device: &Device, dtype: GgmlDType, rows: usize, cols: usize, data: &[u
     QTensor::new(storage, (rows, cols)).map_err(|e| device_error(&e))
 }
 
+/// A weight widened to f32.
 fn dense(device: &Device, dtype: DType, rows: usize, cols: usize, data: &[u8]) -> Result<Tensor> {
     let mut values = zeroed_vec::<f32>(rows.saturating_mul(cols), "a weight")?;
     let failed = |e: nanovllm_gguf::Error| Error::Device { device: NAME, reason: e.to_string() };

@@ -1,4 +1,4 @@
-//! A backend of whichever device.
+//! A backend of whichever device, and the macros that work on it whichever it is.
 
 use nanovllm_backend::{Backend, Inspect, Memory};
 #[cfg(feature = "candle")]
@@ -8,13 +8,14 @@ use nanovllm_model::{CausalLm, Checkpoint, LoadError};
 
 use crate::host_memory::host_memory;
 
-/// How a backend is held: as it is, or behind something that shares it.
+/// How an [`AnyBackend`] holds its backend: as it is ([`Owned`]), or behind something that shares it, which its user
+/// defines.
 pub trait Holder {
-    /// What holds a backend of type `B`.
+    /// The type that holds a backend of type `B`.
     type Of<B: Inspect>;
 }
 
-/// Holds a backend as it is.
+/// A backend is held as it is.
 #[derive(Debug)]
 pub struct Owned;
 
@@ -22,17 +23,18 @@ impl Holder for Owned {
     type Of<B: Inspect> = B;
 }
 
-/// A backend of one of the devices, held as `H` holds backends. A device is a variant here and an arm in the two macros below.
+/// A backend of one of the devices, held as `H` says. A device is a variant here and an arm in each of the two macros
+/// below.
 pub enum AnyBackend<H: Holder> {
-    /// The CPU.
+    /// The device `cpu`.
     Cpu(H::Of<CpuBackend>),
-    /// candle, on whatever it was built for.
+    /// The devices `candle` and `candle-f32`.
     #[cfg(feature = "candle")]
     Candle(H::Of<CandleBackend>),
 }
 
-/// Evaluates an expression with a name bound to what an [`AnyBackend`] holds, whatever its backend is. A crate that calls it has
-/// this crate's features under the same names.
+/// Evaluates an expression with a name bound to what an [`AnyBackend`] holds; the expression is compiled for every
+/// device. A crate that uses the macro has this crate's features under the same names, as the arms ask for them there.
 #[macro_export]
 macro_rules! on_backend {
     ($any:expr, $held:ident => $body:expr) => {
@@ -44,7 +46,8 @@ macro_rules! on_backend {
     };
 }
 
-/// As [`on_backend`], for an expression that holds the same backend in another way: an [`AnyBackend`] again.
+/// Makes an [`AnyBackend`] of another by an expression that holds the same backend in another way, as [`on_backend`]
+/// evaluates it.
 #[macro_export]
 macro_rules! map_backend {
     ($any:expr, $held:ident => $body:expr) => {
@@ -60,12 +63,12 @@ impl AnyBackend<Owned> {
     /// Loads a model onto the device, for sequences of up to `max_model_len` tokens.
     ///
     /// # Errors
-    /// As [`nanovllm_model::load`].
+    /// Those of [`nanovllm_model::load`].
     pub fn load(self, checkpoint: &Checkpoint, max_model_len: usize) -> Result<Box<dyn CausalLm>, LoadError> {
         on_backend!(self, backend => nanovllm_model::load(backend, checkpoint, max_model_len))
     }
 
-    /// The memory there is for weights and caches: the device's own, else the host's.
+    /// The memory there is for weights and caches: the device's own, else the host's. `None` where neither can tell.
     pub fn memory(&self) -> Option<Memory> {
         on_backend!(self, backend => backend.memory()).or_else(host_memory)
     }

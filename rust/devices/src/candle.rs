@@ -1,10 +1,10 @@
-//! candle has no options: it takes its threads from `RAYON_NUM_THREADS`, and its formats choose the rest.
+//! The devices on candle. They have no options: the number of threads is the environment's `RAYON_NUM_THREADS`.
 
 use nanovllm_candle::{CandleBackend, CandleOptions};
 
 use crate::any::{AnyBackend, Owned};
 
-/// candle with its own formats, or with every weight widened to f32 as the oracle of the other devices.
+/// The device `candle`, or the `oracle` of the other devices: `candle-f32`, which widens every weight to f32.
 pub(crate) fn open(oracle: bool) -> AnyBackend<Owned> {
     AnyBackend::Candle(CandleBackend::new(CandleOptions { oracle }))
 }

@@ -7,13 +7,14 @@ use crate::error::Error;
 use crate::options::{Given, OptionSpec, Options};
 
 pub(crate) const OPTIONS: &[OptionSpec] = &[
-    // As many as the machine offers.
+    // None: as many as the machine offers.
     OptionSpec { name: "num_threads", default: Given::Nothing },
-    // The best of the machine.
+    // None: the best that the machine has.
     OptionSpec { name: "isa", default: Given::Nothing },
     OptionSpec { name: "activation_bits", default: Given::Number(16) },
 ];
 
+/// Makes the device of its options.
 pub(crate) fn open(options: &Options) -> Result<AnyBackend<Owned>, Error> {
     let num_threads = options.number("num_threads")?.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let isa = options.text("isa")?.map(str::parse).transpose()?;

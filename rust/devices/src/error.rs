@@ -1,24 +1,24 @@
-//! What can be wrong with a device and its options.
+//! What can be wrong with a device's name and options.
 
 /// Why a device cannot be had as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No device of this name in this build.
+    /// This build has no device of this name.
     #[error("device must be {expected}, got {got:?}")]
     UnknownDevice {
-        /// Those there are.
+        /// The names there are.
         expected: String,
-        /// The name given.
+        /// The name that was given.
         got: String,
     },
-    /// An option outside its limits, or not this device's.
+    /// An option is outside its limits, or of another device.
     #[error("{field} must be {expected}, got {got}")]
     Option {
-        /// Its name.
+        /// The option's name.
         field: &'static str,
-        /// What would do.
+        /// What it may be.
         expected: String,
-        /// The value given.
+        /// The value that was given.
         got: String,
     },
     /// The device cannot be set up on this machine.

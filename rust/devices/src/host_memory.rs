@@ -5,13 +5,13 @@ use nanovllm_backend::Memory;
 #[cfg(target_os = "linux")]
 mod linux;
 
-/// Asks the system; `None` when it does not say.
+/// The memory this process may use, and how much of it is taken now; `None` when the system does not say.
 #[cfg(target_os = "linux")]
 pub fn host_memory() -> Option<Memory> {
     linux::detect(std::path::Path::new("/"))
 }
 
-/// Asks the system; `None` when it does not say.
+/// The memory this process may use, and how much of it is taken now; `None` when the system does not say.
 #[cfg(not(target_os = "linux"))]
 pub fn host_memory() -> Option<Memory> {
     let mut system = sysinfo::System::new().ok()?;

@@ -1,18 +1,18 @@
-//! Options of devices as a user gives them, before the device they are meant for makes them its own.
+//! Options of devices as a user gives them, by name, before the device that they are meant for reads them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::error::Error;
 
-/// The value of an option.
+/// The value of an option, as Python gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
-    /// None: the device decides.
+    /// Python's `None`: the device decides.
     Nothing,
-    /// A number.
+    /// A whole number.
     Number(u64),
-    /// A name.
+    /// A text, such as the name of an instruction set.
     Text(String),
 }
 
@@ -29,18 +29,18 @@ impl fmt::Display for Given {
 /// An option that a device takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionSpec {
-    /// Its name, the same for all devices that take it.
+    /// The option's name; devices that take the same option call it the same.
     pub name: &'static str,
-    /// What it is when it is not given.
+    /// The value of an option that is not given.
     pub default: Given,
 }
 
-/// Options by name; those that are not in it have their defaults.
+/// The options that a user gave, by name; the others have their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options(BTreeMap<&'static str, Given>);
 
 impl Options {
-    /// Gives an option a value.
+    /// Gives the option `name` a value, in place of one it was given before.
     pub fn set(&mut self, name: &'static str, value: Given) {
         self.0.insert(name, value);
     }
@@ -50,7 +50,7 @@ impl Options {
         self.0.iter().map(|(&name, value)| (name, value))
     }
 
-    /// A number, or nothing.
+    /// The number that option `field` was given; `None` where it was given none.
     ///
     /// # Errors
     /// [`Error::Option`] for a text.
@@ -62,7 +62,7 @@ impl Options {
         }
     }
 
-    /// A text, or nothing.
+    /// The text that option `field` was given; `None` where it was given none.
     ///
     /// # Errors
     /// [`Error::Option`] for a number.

@@ -1,4 +1,4 @@
-//! The devices by name: a row each.
+//! The table of devices, and how one is made by its name.
 
 use crate::any::{AnyBackend, Owned};
 #[cfg(feature = "candle")]
@@ -7,13 +7,13 @@ use crate::cpu;
 use crate::error::Error;
 use crate::options::{OptionSpec, Options};
 
-/// A device by name.
+/// What there is to know of a device before it is made.
 pub struct DeviceRow {
-    /// What a user calls it.
+    /// The name by which a user asks for it.
     pub name: &'static str,
-    /// The options it takes; those of the others are refused.
+    /// The options it takes; those of other devices it refuses.
     pub options: &'static [OptionSpec],
-    /// Makes it, of options that it takes.
+    /// Makes it, given options that it takes.
     open: fn(&Options) -> Result<AnyBackend<Owned>, Error>,
 }
 
@@ -32,7 +32,7 @@ pub static DEVICES: &[DeviceRow] = &[
     DeviceRow { name: "candle-f32", options: &[], open: |_| Ok(candle::open(true)) },
 ];
 
-/// What an unknown name is told that this build could have and has not.
+/// What is added to the names of devices where an unknown one is refused: what this build could have had.
 #[cfg(feature = "candle")]
 const LACKS: &str = "";
 #[cfg(not(feature = "candle"))]

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use nanovllm_devices::{Error, Given, Options, DEVICES, names, open, option_names};
+use nanovllm_devices::{DEVICES, Error, Given, Options, names, open, option_names};
 use nanovllm_model::Checkpoint;
 
 fn describe(device: &str, options: &[(&'static str, Given)]) -> Result<String, Error> {

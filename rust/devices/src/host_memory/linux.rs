@@ -1,10 +1,11 @@
-//! `/proc/meminfo` and control groups, versions 1 and 2.
+//! Memory on Linux: `/proc/meminfo`, and control groups of versions 1 and 2.
 
 use nanovllm_backend::Memory;
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
-/// The tightest of the machine and every control group that holds this process, by what is still available.
+/// The memory of the machine or of a control group that holds this process: of those the one with the least still
+/// available. `root` is `/` but in tests.
 pub(super) fn detect(root: &Path) -> Option<Memory> {
     let machine = machine(&read_to_string(root.join("proc/meminfo")).ok()?)?;
     let groups = read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
@@ -14,6 +15,7 @@ pub(super) fn detect(root: &Path) -> Option<Memory> {
     limits.chain([machine]).min_by_key(Memory::available)
 }
 
+/// The machine's memory, from the contents of `/proc/meminfo`.
 fn machine(meminfo: &str) -> Option<Memory> {
     let bytes = |name: &str| -> Option<u64> {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -41,7 +43,7 @@ fn group_directories(root: &Path, line: &str) -> Vec<PathBuf> {
     Path::new(path.trim_start_matches('/')).ancestors().map(|group| mount.join(group)).collect()
 }
 
-/// One group's limit, if it has one.
+/// The memory of the control group at `dir`; `None` where it has no limit.
 fn group(dir: &Path) -> Option<Memory> {
     let number = |name: &str| read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
     let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"))?;
