@@ -1,4 +1,4 @@
-//! Stored weights under Hugging Face names, from safetensors or GGUF.
+//! A model's files, safetensors or GGUF, as one thing: a configuration, and tensors under Hugging Face names.
 
 mod export;
 mod gguf;
@@ -17,11 +17,11 @@ use crate::error::{LoadError, Result};
 use crate::model_config::ModelConfig;
 use crate::stored_tensor::{StoredTensor, TensorSource};
 
-/// A model's files.
+/// A model's files, opened and checked; tensors are read on first use.
 pub enum Checkpoint {
-    /// A Hugging Face directory.
+    /// A Hugging Face directory with safetensors files.
     SafeTensors(SafeTensorsCheckpoint),
-    /// A GGUF file.
+    /// A GGUF file, or several of a split model.
     Gguf(GgufCheckpoint),
 }
 
@@ -41,7 +41,7 @@ impl Checkpoint {
         }
     }
 
-    /// The model's hyperparameters.
+    /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         match self {
             Self::SafeTensors(c) => c.config(),
@@ -49,7 +49,7 @@ impl Checkpoint {
         }
     }
 
-    /// The GGUF file, if it is one.
+    /// The GGUF file, if it is one: it holds a tokenizer too.
     pub fn gguf(&self) -> Option<&GgufFile> {
         match self {
             Self::SafeTensors(_) => None,

@@ -70,7 +70,8 @@ impl ModelConfig {
     /// The metadata of a GGUF file of this model, but for its name, its tokenizer and how it is quantised.
     ///
     /// # Errors
-    /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32 bits.
+    /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32
+    /// bits.
     pub fn to_gguf(&self) -> Result<Vec<(String, GgufValue)>> {
         let name = self.family.row().gguf;
         let mut pairs = self.base.to_gguf(name)?;

@@ -11,48 +11,49 @@ use crate::error::ParameterError;
 use crate::sharding::{Shard, Sharding};
 use crate::stored_tensor::StoredTensor;
 
-/// One rank's part of a stored tensor, row-major.
+/// One rank's part of a stored tensor, row-major, in the type it is stored in.
 #[derive(Debug, Clone)]
 struct Piece<'a> {
     dtype: DType,
     data: Cow<'a, [u8]>,
 }
 
-/// A parameter of a layer on one rank.
+/// A parameter of a layer on one rank: a matrix `[outputs, inputs]` or a vector `[outputs]`, made of one or more stored
+/// tensors.
 #[derive(Debug, Clone)]
 pub struct Parameter<'a> {
     sharding: Sharding,
-    /// One for each shard.
+    /// One for each shard, `None` until it is loaded.
     pieces: Vec<Option<Piece<'a>>>,
 }
 
 impl<'a> Parameter<'a> {
-    /// A parameter with nothing loaded.
+    /// A parameter into which nothing is loaded yet.
     pub fn new(sharding: Sharding) -> Self {
         let pieces = sharding.shards().iter().map(|_| None).collect();
         Self { sharding, pieces }
     }
 
-    /// Its shape, and what it is made of.
+    /// The parameter's shape, and which parts of which stored tensors it is made of.
     pub fn sharding(&self) -> &Sharding {
         &self.sharding
     }
 
-    /// The stored tensors that were not loaded.
+    /// The numbers of the stored tensors that were not loaded yet.
     pub fn unloaded(&self) -> impl Iterator<Item = usize> {
         self.pieces.iter().enumerate().filter_map(|(i, piece)| piece.is_none().then_some(i))
     }
 
-    /// The element type; None where nothing is loaded. Tensors of several types count as F32, which [`to_f32`](Self::to_f32)
-    /// widens them to.
+    /// The element type; None where nothing is loaded. Tensors of several types count as F32, which
+    /// [`to_f32`](Self::to_f32) widens them to.
     pub fn dtype(&self) -> Option<DType> {
         let mut types = self.pieces.iter().flatten().map(|piece| piece.dtype);
         let first = types.next()?;
         Some(if types.all(|dtype| dtype == first) { first } else { DType::F32 })
     }
 
-    /// Takes this rank's part of the whole stored tensor `index`, in place of what was loaded there before. Rows are borrowed
-    /// where the tensor is.
+    /// Takes this rank's part of the whole stored tensor `index`, in place of what was loaded there before. Rows are
+    /// borrowed where the tensor is.
     ///
     /// # Errors
     /// [`ParameterError::Shard`], [`ParameterError::Shape`], [`ParameterError::Bytes`], [`ParameterError::Block`].
@@ -116,10 +117,11 @@ impl<'a> Parameter<'a> {
         }
     }
 
-    /// The matrix in the device's layout.
+    /// The matrix, packed in the device's layout.
     ///
     /// # Errors
-    /// [`ParameterError::NotLoaded`]; [`ParameterError::Backend`] for a type the device has no kernel for, or one it cannot hold.
+    /// [`ParameterError::NotLoaded`]; [`ParameterError::Backend`] for a type the device has no kernel for, or one it
+    /// cannot hold.
     pub fn pack<B: Backend>(&self, backend: &B) -> Result<Arc<B::Weight>, ParameterError> {
         self.check_loaded()?;
         let parts = (0..self.pieces.len()).map(|i| self.pack_shard(backend, i)).collect::<Result<_, _>>()?;
@@ -129,7 +131,7 @@ impl<'a> Parameter<'a> {
     /// The vector on the device, `[1, rows]` in f32.
     ///
     /// # Errors
-    /// As [`pack`](Self::pack).
+    /// Those of [`pack`](Self::pack), and [`ParameterError::Gguf`].
     pub fn upload<B: Backend>(&self, backend: &B) -> Result<Arc<B::Tensor>, ParameterError> {
         self.check_loaded()?;
         let values = self.to_f32()?;
@@ -144,7 +146,7 @@ impl<'a> Parameter<'a> {
     }
 }
 
-/// `len` zeros.
+/// `len` zeros; memory that is short is an error, as a configuration may ask for any size.
 fn zeros(len: usize) -> Result<Vec<f32>, nanovllm_backend::Error> {
     let mut values = Vec::new();
     values.try_reserve_exact(len).map_err(|e| nanovllm_backend::Error::OutOfMemory {

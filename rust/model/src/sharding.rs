@@ -1,36 +1,37 @@
-//! Tensor parallelism's arithmetic: which part of a stored tensor belongs to a rank, and where it lies in the rank's parameter.
+//! Tensor parallelism's arithmetic: which part of a stored tensor belongs to a rank, and where it lies in the rank's
+//! parameter.
 //!
-//! It knows sizes alone: no data, no files, no device. Megatron-LM (Shoeybi et al. 2019) cuts the first projection of a pair by
-//! outputs and the second by inputs, so that one sum over ranks follows each pair.
+//! It knows sizes alone: no data, no files, no device. Megatron-LM (Shoeybi et al. 2019) cuts the first projection of a
+//! pair by outputs and the second by inputs, so that one sum over ranks follows each pair.
 
 use std::ops::Range;
 
-/// Why a parameter cannot be cut or filled as asked.
+/// Why a parameter cannot be cut as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardError {
-    /// No such rank.
+    /// The group has no such rank.
     #[error("tp_rank must be below tp_size, which must be positive; got tp_rank {rank}, tp_size {size}")]
     Rank {
-        /// The rank asked for.
+        /// The rank asked for, counted from 0.
         rank: usize,
-        /// The ranks there are.
+        /// The number of ranks there are.
         size: usize,
     },
     /// A size that cannot be split evenly.
     #[error("{size} is not divisible by {by}")]
     Indivisible {
-        /// The size.
+        /// The size to be split: heads, outputs or inputs.
         size: usize,
-        /// The number of equal parts.
+        /// The number of equal parts asked for.
         by: usize,
     },
-    /// No such shard.
+    /// The parameter has no such shard.
     #[error("shard {index} of a parameter that is made of {count}")]
     Index {
-        /// The shard asked for.
+        /// The shard asked for, counted from 0.
         index: usize,
-        /// The shards there are.
+        /// The number of shards there are.
         count: usize,
     },
     /// The sizes multiply or add up to more than a machine can address.
@@ -57,7 +58,7 @@ pub struct TpRank {
 }
 
 impl TpRank {
-    /// The only rank there is, without tensor parallelism.
+    /// The only rank of a model that is not split.
     pub const SINGLE: Self = Self { rank: 0, size: 1 };
 
     /// Rank `rank` of `size`.
@@ -68,12 +69,12 @@ impl TpRank {
         if rank < size { Ok(Self { rank, size }) } else { Err(ShardError::Rank { rank, size }) }
     }
 
-    /// Its number, below [`size`](Self::size).
+    /// The rank's number, below [`size`](Self::size).
     pub fn rank(self) -> usize {
         self.rank
     }
 
-    /// Ranks in the group.
+    /// Number of ranks in the group.
     pub fn size(self) -> usize {
         self.size
     }
@@ -88,22 +89,24 @@ impl TpRank {
 /// Where one stored tensor of a parameter goes on one rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
-    /// The whole stored tensor, outermost first: `[rows, cols]`, or `[rows]` for a vector.
+    /// Shape of the whole stored tensor: `[rows, cols]`, or `[rows]` for a vector.
     pub stored: Vec<usize>,
     /// Rows of the stored tensor that this rank has.
     pub rows: Range<usize>,
     /// Columns of the stored tensor that this rank has; `0..1` for a vector.
     pub cols: Range<usize>,
-    /// First row of the parameter they fill.
+    /// The first row that they fill in the rank's parameter.
     pub offset: usize,
 }
 
 /// How a rank's parameter is made of stored tensors: they are stacked by rows, each cut on its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sharding {
+    /// In the order of their rows.
     shards: Vec<Shard>,
+    /// Rows of the rank's parameter.
     rows: usize,
-    /// None for a vector.
+    /// Columns of the rank's parameter; None for a vector.
     cols: Option<usize>,
 }
 
@@ -154,7 +157,7 @@ impl Sharding {
         Ok(self)
     }
 
-    /// The rank's own shape, outermost first.
+    /// The shape of the rank's parameter: `[rows, cols]`, or `[rows]` for a vector.
     pub fn shape(&self) -> Vec<usize> {
         std::iter::once(self.rows).chain(self.cols).collect()
     }
@@ -169,12 +172,12 @@ impl Sharding {
         self.cols.unwrap_or(1)
     }
 
-    /// The stored tensors, in order.
+    /// Where each stored tensor goes, in the order in which they are stacked.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
-    /// Stored tensor `index`.
+    /// Where stored tensor `index` goes.
     ///
     /// # Errors
     /// [`ShardError::Index`].

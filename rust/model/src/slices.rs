@@ -1,26 +1,26 @@
 //! Cuts a step into slices of a bounded number of rows.
 //!
-//! Attention reads keys and values from the cache and a row's result does not depend on the rows beside it, so the cuts do not
-//! show; they bound the activation buffers and the time between two looks at the interrupt flag.
+//! Attention reads keys and values from the cache and a row's result does not depend on the rows beside it, so the cuts
+//! do not show; they bound the activation buffers and the time between two looks at the interrupt flag.
 
 use nanovllm_backend::Context;
 
 use crate::causal_lm::ModelInput;
 
-/// One slice of a step.
+/// One slice of a step: what a decoder computes at once.
 pub struct Slice<'a> {
-    /// Token ids, `[rows]`.
+    /// The token of each row, `[rows]`.
     pub input_ids: &'a [u32],
     /// Position of each row in its sequence, `[rows]`.
     pub positions: &'a [u32],
-    /// The sequences the rows belong to.
+    /// The sequences that the rows belong to, those alone, with their part of the batch.
     pub context: Context<'a>,
 }
 
-/// Most rows of a slice.
+/// The most rows a slice has.
 pub(crate) const SLICE_ROWS: usize = 512;
 
-/// The offsets and lengths of the current slice; reused from slice to slice.
+/// Makes slices, one at a time, and holds the offsets and lengths that the current one refers to.
 #[derive(Default)]
 pub(crate) struct Slicer {
     cu_seqlens_q: Vec<u32>,
@@ -28,7 +28,7 @@ pub(crate) struct Slicer {
 }
 
 impl Slicer {
-    /// Rows `start..end` of `input`.
+    /// The slice of rows `start..end` of `input`, at least one row.
     pub(crate) fn slice<'a>(&'a mut self, input: &'a ModelInput, start: usize, end: usize) -> Slice<'a> {
         let offsets = &input.cu_seqlens_q;
         // The sequence of a row: the last whose first row is not after it.

@@ -9,13 +9,13 @@ use crate::error::{LoadError, Result};
 /// A stored tensor, borrowed from the mapped file where it can be.
 #[derive(Debug, Clone)]
 pub struct StoredTensor<'a> {
-    /// The name in the file.
+    /// The name that the file gives it.
     pub name: &'a str,
-    /// Element type.
+    /// The type of its elements; quantised types hold them in blocks.
     pub dtype: DType,
-    /// Outermost first.
+    /// The size of each dimension, outermost first.
     pub shape: Vec<usize>,
-    /// Elements as stored, row-major.
+    /// The elements as stored: row-major, little-endian, at any address.
     pub data: Cow<'a, [u8]>,
 }
 
@@ -29,7 +29,7 @@ impl StoredTensor<'_> {
         }
     }
 
-    /// All elements as f32.
+    /// All elements, row-major, widened to f32.
     ///
     /// # Errors
     /// [`LoadError::UnsupportedDType`]; [`LoadError::Gguf`] when memory is short.
@@ -41,8 +41,8 @@ impl StoredTensor<'_> {
     }
 }
 
-/// What tensors are taken from: a checkpoint, whichever files it is made of. Tensors go by their Hugging Face names; one that has
-/// none goes by its own.
+/// What tensors are taken from: a checkpoint, whichever files it is made of. Tensors go by their Hugging Face names;
+/// one that has none goes by its own.
 pub(crate) trait TensorSource {
     /// The names of all tensors.
     fn names(&self) -> Vec<String>;

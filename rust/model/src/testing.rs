@@ -3,7 +3,7 @@
 use crate::config::base::BaseConfig;
 use crate::config::rope::{RopeConfig, RopeScaling};
 
-/// A small decoder's hyperparameters.
+/// The hyperparameters of a small decoder.
 pub(crate) fn base_config() -> BaseConfig {
     BaseConfig {
         hidden_size: 16,

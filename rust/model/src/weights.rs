@@ -14,27 +14,28 @@ use crate::stored_tensor::{StoredTensor, TensorSource};
 pub(crate) struct Weights<'a, B: Backend> {
     pub(crate) backend: &'a B,
     checkpoint: &'a dyn TensorSource,
-    /// Names nobody has taken.
+    /// The names of the tensors that nobody has taken yet.
     left: BTreeSet<String>,
+    /// The names that were asked for and are not in the checkpoint.
     missing: Vec<String>,
     /// Whether every matrix so far is stored in F32.
     is_f32: bool,
-    /// How many tensors of a type the device stores as another.
-    restored: BTreeMap<(DType, DType), usize>,
+    /// How many matrices of a type (the first) the device keeps as another (the second).
+    converted: BTreeMap<(DType, DType), usize>,
 }
 
 impl<'a, B: Backend> Weights<'a, B> {
     pub(crate) fn new(backend: &'a B, checkpoint: &'a dyn TensorSource) -> Self {
         let left = checkpoint.names().into_iter().collect();
-        Self { backend, checkpoint, left, missing: Vec::new(), is_f32: true, restored: BTreeMap::new() }
+        Self { backend, checkpoint, left, missing: Vec::new(), is_f32: true, converted: BTreeMap::new() }
     }
 
-    /// Tensors nobody has taken yet.
+    /// The number of tensors that nobody has taken yet.
     pub(crate) fn len(&self) -> usize {
         self.left.len()
     }
 
-    /// The tensor `name`; a missing one is noted for [`finish`](Self::finish).
+    /// Takes the tensor called `name`; a missing one is noted for [`finish`](Self::finish).
     fn take(&mut self, name: &str) -> Result<Option<StoredTensor<'a>>> {
         self.left.remove(name);
         self.checkpoint.check(name)?;
@@ -60,7 +61,7 @@ impl<'a, B: Backend> Weights<'a, B> {
             self.is_f32 &= dtype == DType::F32;
             let kept = self.backend.stored_as(dtype, cols);
             if kept != dtype {
-                *self.restored.entry((dtype, kept)).or_default() += 1;
+                *self.converted.entry((dtype, kept)).or_default() += 1;
             }
         }
         if parts.is_empty() {
@@ -92,7 +93,7 @@ impl<'a, B: Backend> Weights<'a, B> {
             let plural = if n == 1 { "" } else { "s" };
             format!("{n} tensor{plural} of type {from} stored as {to}, for which there are kernels")
         };
-        self.restored.iter().map(note).collect()
+        self.converted.iter().map(note).collect()
     }
 
     /// The type to keep keys and values in unless the user asks for another: as exact as the matrices loaded so far.
@@ -100,13 +101,13 @@ impl<'a, B: Backend> Weights<'a, B> {
         if self.is_f32 { DType::F32 } else { DType::Bf16 }
     }
 
-    /// Says that `name`, if stored, is a copy of something else.
+    /// Counts the tensor called `name`, if there is one, as taken: it is a copy of another.
     pub(crate) fn ignore(&mut self, name: &str) {
         self.left.remove(name);
     }
 
-    /// Checks that nothing was missing and nothing is left. Tables and buffers are made after it: a configuration that the tensors
-    /// do not bear out must not decide how large they are.
+    /// Checks that nothing was missing and nothing is left. Tables and buffers are made after it: a configuration that
+    /// the tensors do not bear out must not decide how large they are.
     pub(crate) fn finish(&mut self) -> Result<()> {
         // Old transformers stored this buffer; it follows from the configuration.
         self.left.retain(|name| !name.ends_with("rotary_emb.inv_freq"));

@@ -12,19 +12,19 @@ use crate::model_config::ModelConfig;
 /// A tensor of a GGUF file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedTensor {
-    /// Its name in GGUF.
+    /// The tensor's name in GGUF.
     pub name: String,
-    /// The name it is stored under.
+    /// The tensor's name in the checkpoint.
     pub stored_name: String,
-    /// Element type, as stored.
+    /// The element type, the same in both.
     pub dtype: DType,
-    /// Innermost first, as GGUF writes them.
+    /// The size of each dimension, innermost first, as GGUF writes them.
     pub dims: Vec<usize>,
 }
 
 impl SafeTensorsCheckpoint {
-    /// Every tensor that a GGUF file of this model has, in the order of a forward pass; [`gguf_data`](Self::gguf_data) gives
-    /// the bytes.
+    /// Every tensor that a GGUF file of this model has, in the order of a forward pass; [`gguf_data`](Self::gguf_data)
+    /// gives the bytes.
     ///
     /// # Errors
     /// [`LoadError::Unsupported`] for a tensor that has no place in GGUF.
@@ -51,7 +51,7 @@ impl SafeTensorsCheckpoint {
     /// The bytes of the tensor stored under this name, in GGUF's order; `None` if there is none.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// Those of [`check`](Self::check).
     pub fn gguf_data(&self, stored_name: &str) -> Result<Option<Cow<'_, [u8]>>> {
         self.check(stored_name)?;
         let row_order = self.config().family.config().tensor_table().row_order(stored_name);
@@ -61,11 +61,11 @@ impl SafeTensorsCheckpoint {
 }
 
 impl ModelConfig {
-    /// Llama 3's rotary scaling, which GGUF stores as a tensor `rope_freqs.weight`: a divisor for each frequency. `None` where
-    /// GGUF's metadata say all there is.
+    /// Llama 3's rotary scaling, which GGUF stores as a tensor `rope_freqs.weight`: a divisor for each frequency.
+    /// `None` where GGUF's metadata say all there is.
     ///
     /// # Errors
-    /// As [`RopeConfig::inverse_frequencies`].
+    /// Those of [`RopeConfig::inverse_frequencies`].
     pub fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
         let RopeConfig { theta, ref scaling } = self.base.rope;
         if !matches!(scaling, RopeScaling::Llama3 { .. } | RopeScaling::Factors(_)) {
@@ -78,7 +78,7 @@ impl ModelConfig {
     }
 }
 
-/// Embedding, layers by number, the rest.
+/// What tensors are sorted by: the embedding comes first, then the layers by number, then the rest.
 fn place(name: &str) -> (usize, usize, String) {
     let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')?.0.parse().ok());
     match layer {

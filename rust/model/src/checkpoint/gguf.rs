@@ -27,7 +27,7 @@ impl GgufCheckpoint {
         Ok(Self { file, config })
     }
 
-    /// The file.
+    /// The file, with all of its metadata.
     pub fn file(&self) -> &GgufFile {
         &self.file
     }
@@ -37,7 +37,7 @@ impl GgufCheckpoint {
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        // The rotary factors are part of the configuration.
+        // The configuration has the rotary factors already.
         let weights = self.file.tensors().iter().filter(|t| t.name != "rope_freqs.weight");
         let table = self.table();
         weights.map(|t| table.to_hugging_face(&t.name).unwrap_or_else(|| t.name.clone())).collect()

@@ -34,12 +34,12 @@ impl SafeTensorsCheckpoint {
         Ok(Self { config, files })
     }
 
-    /// The hyperparameters.
+    /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Names of all tensors, in the order of the files.
+    /// The names of all tensors, in the order of the files.
     pub fn names(&self) -> Vec<String> {
         self.files.tensors().iter().map(|info| info.name.clone()).collect()
     }
@@ -73,6 +73,7 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
     ModelConfig::from_json(json)
 }
 
+/// The element type under this project's name; `None` for those that weights cannot have.
 fn dtype(dtype: Dtype) -> Option<DType> {
     Some(match dtype {
         Dtype::F32 => DType::F32,

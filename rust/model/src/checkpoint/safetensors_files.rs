@@ -17,13 +17,14 @@ const INDEX: &str = "model.safetensors.index.json";
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SafeTensorInfo {
-    /// The name, unique in all files.
+    /// The tensor's name, unique in all files.
     pub name: String,
-    /// The element type.
+    /// The type of the elements.
     pub dtype: Dtype,
-    /// Outermost first; none for a scalar, and sizes may be zero.
+    /// The size of each dimension, outermost first; none for a scalar, and sizes may be zero.
     pub shape: Vec<usize>,
     file: usize,
+    /// Where the data begin and end in the file, in bytes.
     start: usize,
     end: usize,
 }
@@ -56,8 +57,8 @@ impl SafeTensorsFiles {
     /// `*.safetensors`.
     ///
     /// # Errors
-    /// [`LoadError::NotAModel`] for a directory without such files, [`LoadError::SafeTensors`] for a malformed file or index,
-    /// [`LoadError::DuplicateTensor`], [`LoadError::Gguf`] (its errors of reading files), [`LoadError::Io`].
+    /// [`LoadError::NotAModel`] for a directory without such files, [`LoadError::SafeTensors`] for a malformed file or
+    /// index, [`LoadError::DuplicateTensor`], [`LoadError::Gguf`] (its errors of reading files), [`LoadError::Io`].
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             return Self::open_all(&[path.to_owned()]);
@@ -92,7 +93,7 @@ impl SafeTensorsFiles {
         Ok(this)
     }
 
-    /// Opens the files that `index` names, each of which must hold the tensors that it is said to hold.
+    /// Opens the files of `dir` that its index names, each of which must hold the tensors that it is said to hold.
     fn open_indexed(dir: &Path, index: &Path) -> Result<Self> {
         let map = read_index(index)?;
         let files: BTreeSet<&String> = map.values().collect();
@@ -131,7 +132,7 @@ impl SafeTensorsFiles {
         Ok(())
     }
 
-    /// The tensors in file order.
+    /// All tensors, in the order of the files and of the data in them.
     pub fn tensors(&self) -> &[SafeTensorInfo] {
         &self.tensors
     }
@@ -200,7 +201,7 @@ fn malformed(path: &Path, reason: String) -> LoadError {
     LoadError::SafeTensors { path: path.to_owned(), reason }
 }
 
-/// Tensor to file name, from the index at `path`.
+/// The name of the file that holds each tensor, from the index at `path`.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| malformed(path, e.to_string()))?;

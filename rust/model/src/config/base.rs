@@ -5,32 +5,32 @@ use nanovllm_backend::{HeadLayout, KvHeads};
 use crate::config::rope::RopeConfig;
 use crate::error::{LoadError, Result};
 
-/// The hyperparameters that nearly every decoder has, under transformers' names. A family may change what its files leave
-/// unsaid, and add to them.
+/// The hyperparameters that nearly every decoder has, under transformers' names. A family may change them after they
+/// are read, where its files leave something unsaid, and has a configuration of its own for what it adds.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::struct_excessive_bools)] // they are independent switches of the checkpoint
 pub struct BaseConfig {
-    /// Width of the residual stream.
+    /// Width of the residual stream, and of what a layer takes and gives.
     pub hidden_size: usize,
-    /// Width of the MLP.
+    /// Width of the MLP between its projections.
     pub intermediate_size: usize,
-    /// Decoder layers.
+    /// Number of decoder layers.
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Query heads of a layer; a multiple of `num_key_value_heads`.
     pub num_attention_heads: usize,
-    /// Key/value heads.
+    /// Key heads of a layer, and value heads: each serves several query heads.
     pub num_key_value_heads: usize,
-    /// Width of a head.
+    /// Width of a head, of queries, keys and values alike; even.
     pub head_dim: usize,
-    /// Token ids.
+    /// Number of token ids, and of logits of a row.
     pub vocab_size: usize,
-    /// Longest sequence, in tokens.
+    /// The longest sequence the model was made for, in tokens.
     pub max_position_embeddings: usize,
-    /// Epsilon of the norms.
+    /// Added to the mean square in every norm.
     pub rms_norm_eps: f32,
-    /// Rotary embedding; of several kinds the one that most layers have.
+    /// The rotary embedding; where layers differ in it, that of most.
     pub rope: RopeConfig,
-    /// Whether the output projection is the embedding.
+    /// Whether the output projection is the embedding's matrix.
     pub tie_word_embeddings: bool,
     /// Whether the q, k, v projections have a bias.
     pub qkv_bias: bool,
@@ -41,7 +41,7 @@ pub struct BaseConfig {
 }
 
 impl BaseConfig {
-    /// The attention heads of a layer.
+    /// The heads of a row of queries, keys and values, the same for every layer.
     pub fn heads(&self) -> HeadLayout {
         HeadLayout {
             num_heads: self.num_attention_heads,
@@ -50,7 +50,7 @@ impl BaseConfig {
         }
     }
 
-    /// The heads that a layer keeps keys and values of.
+    /// The heads that every layer keeps in the KV cache.
     pub fn kv_heads(&self) -> KvHeads {
         KvHeads { num_kv_heads: self.num_key_value_heads, head_dim: self.head_dim }
     }
@@ -73,7 +73,7 @@ impl BaseConfig {
                 return Err(LoadError::Config(format!("{name} must be between 1 and {}, got {value}", 1 << 28)));
             }
         }
-        // What is kept of each layer is a list.
+        // Each layer has entries in lists, which a number that no model has must not make long.
         if self.num_hidden_layers > 1 << 16 {
             let (limit, got) = (1 << 16, self.num_hidden_layers);
             return Err(LoadError::Config(format!("num_hidden_layers must be at most {limit}, got {got}")));

@@ -1,4 +1,4 @@
-//! The same hyperparameters from GGUF metadata, and back.
+//! Hyperparameters in the metadata of a GGUF file.
 
 use nanovllm_gguf::{GgufFile, Metadata, Value};
 
@@ -7,7 +7,8 @@ use crate::config::rope::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
 
 impl BaseConfig {
-    /// Reads what nearly every decoder's metadata say, and its tensors.
+    /// Reads what nearly every decoder's metadata say; whether there are biases and an output projection shows in its
+    /// tensors.
     pub(crate) fn from_gguf(keys: &Keys<'_>) -> Result<Self> {
         let hidden_size = keys.usize("embedding_length")?;
         let num_attention_heads = keys.usize("attention.head_count")?;
@@ -35,10 +36,11 @@ impl BaseConfig {
         })
     }
 
-    /// The metadata of a GGUF file of it; `name` is the family's.
+    /// The metadata of a GGUF file of such a model; `name` is the family's `general.architecture`.
     ///
     /// # Errors
-    /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32 bits.
+    /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32
+    /// bits.
     pub(crate) fn to_gguf(&self, name: &str) -> Result<Vec<(String, Value)>> {
         let number = |key: &str, value: usize| match u32::try_from(value) {
             Ok(value) => Ok((format!("{name}.{key}"), Value::U32(value))),
@@ -62,7 +64,7 @@ impl BaseConfig {
         ];
         let kind = |kind: &str| (format!("{name}.rope.scaling.type"), Value::String(kind.to_owned()));
         match &self.rope.scaling {
-            // Llama 3's are a tensor.
+            // Llama 3's scaling is a tensor in GGUF.
             RopeScaling::None | RopeScaling::Llama3 { .. } | RopeScaling::Factors(_) => {}
             RopeScaling::Linear { factor } => {
                 pairs.extend([kind("linear"), float("rope.scaling.factor", *factor as f32)]);
@@ -92,7 +94,8 @@ pub(crate) fn check_plain(keys: &Keys<'_>, base: &BaseConfig) -> Result<()> {
     keys.check_heads(base.head_dim)
 }
 
-/// Keys under the architecture's name.
+/// The metadata of a file with typed look-ups, by keys without the architecture's name that they begin with. Those that
+/// return an option give `None` where the key is missing; an error names the key.
 pub(crate) struct Keys<'a> {
     file: &'a GgufFile,
     metadata: &'a Metadata,
@@ -104,6 +107,7 @@ impl<'a> Keys<'a> {
         Self { file, metadata: file.metadata(), architecture }
     }
 
+    /// The whole name of a key.
     pub(crate) fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
@@ -121,7 +125,7 @@ impl<'a> Keys<'a> {
         self.file.tensor(tensor).is_some()
     }
 
-    /// Heads are rotated whole, and those of values are as wide as those of keys.
+    /// Refuses heads that are rotated in part, and values of another width than keys.
     fn check_heads(&self, head_dim: usize) -> Result<()> {
         let rotated = self.opt("rope.dimension_count")?;
         if let Some(rotated) = rotated.filter(|&n| n > head_dim) {

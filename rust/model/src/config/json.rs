@@ -1,4 +1,4 @@
-//! config.json, as transformers 4 and 5 write it.
+//! Hyperparameters in config.json, as transformers 4 and 5 write it.
 
 use serde_json::Value;
 
@@ -6,12 +6,13 @@ use crate::config::base::BaseConfig;
 use crate::config::rope::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
 
-/// A JSON object with typed look-ups; an error names the key.
+/// A JSON object with typed look-ups. Those that return an option give `None` where the key is missing or null; an
+/// error names the key.
 #[derive(Clone, Copy)]
 pub(crate) struct Object<'a>(pub(crate) &'a Value);
 
 impl<'a> Object<'a> {
-    /// The value of `key`, null being no value.
+    /// The value of `key`; null counts as missing.
     pub(crate) fn get(self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|v| !v.is_null())
     }
@@ -103,13 +104,13 @@ impl RopeConfig {
     }
 }
 
-/// The class of the model, or its type where config.json names no class.
+/// The name by which the registry finds the family: the model's class, or its type where config.json names no class.
 pub(crate) fn architecture(json: Object<'_>) -> Result<&str> {
     let listed = json.get("architectures").and_then(|v| v.get(0)).and_then(Value::as_str);
     listed.or(json.str("model_type")?).ok_or_else(|| missing("architectures"))
 }
 
-/// What config.json says of rotary embeddings, if it is an object of its own.
+/// The object in which config.json describes rotary embeddings, if it has one.
 fn rope_object(json: Object<'_>) -> Option<Object<'_>> {
     json.get("rope_parameters").or_else(|| json.get("rope_scaling")).map(Object)
 }
@@ -134,7 +135,8 @@ pub(crate) fn check_plain(json: Object<'_>) -> Result<()> {
     check_whole_heads(json)
 }
 
-/// transformers 4 writes `rope_theta` and `rope_scaling` side by side, transformers 5 both under `rope_parameters`.
+/// Reads the rotary embedding: transformers 4 writes `rope_theta` and `rope_scaling` side by side, transformers 5 both
+/// under `rope_parameters`.
 fn rope(json: Object<'_>) -> Result<RopeConfig> {
     let Some(scaling) = rope_object(json) else {
         return Ok(RopeConfig { theta: json.f64("rope_theta")?.unwrap_or(10000.0), scaling: RopeScaling::None });

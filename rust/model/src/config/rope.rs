@@ -1,63 +1,65 @@
-//! Rotary position embedding: base, scaling, and the inverse frequencies they give.
+//! Rotary position embedding (Su et al. 2021): its base, its scaling, and the inverse frequencies they give.
 
 use std::f64::consts::PI;
 
 use crate::error::{LoadError, Result};
 
-/// Base and scaling of a rotary embedding.
+/// What the angles of a rotary embedding follow from: pair `i` of a head's dimensions turns by the position times
+/// `theta^(-2i/width)`, scaled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {
-    /// Base of the geometric series of wavelengths.
+    /// The base of that series of frequencies, positive.
     pub theta: f64,
-    /// How the series is stretched for longer contexts.
+    /// How the series is changed for contexts longer than the model was first trained on.
     pub scaling: RopeScaling,
 }
 
-/// A stretch of the frequencies, each as transformers defines it (`modeling_rope_utils`).
+/// A way to scale rotary frequencies, each as transformers defines it (`modeling_rope_utils`).
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
-    /// None.
+    /// The frequencies are used as they are.
     None,
-    /// Positions divided by a factor (Chen et al. 2023).
+    /// Every frequency is divided by a factor, as if positions were (Chen et al. 2023).
     Linear {
-        /// The factor.
+        /// What frequencies are divided by, positive.
         factor: f64,
     },
-    /// Low frequencies divided by a factor, high ones kept, those between blended (Llama 3.1).
+    /// Low frequencies are divided by a factor, high ones kept, those between blended (Llama 3.1).
     Llama3 {
-        /// The factor.
+        /// What low frequencies are divided by, positive.
         factor: f64,
-        /// Wavelengths above the original length over this are divided.
+        /// Frequencies whose wavelength is above `original_max_position` over this are divided.
         low_freq_factor: f64,
-        /// Wavelengths below the original length over this are kept.
+        /// Frequencies whose wavelength is below `original_max_position` over this are kept.
         high_freq_factor: f64,
         /// The context the model was first trained on, in tokens.
         original_max_position: usize,
     },
-    /// Interpolation by parts with a scaled attention (Peng et al. 2023).
+    /// YaRN: low frequencies are divided, high ones kept, and attention is scaled (Peng et al. 2023).
     Yarn {
-        /// The factor.
+        /// What low frequencies are divided by, positive.
         factor: f64,
         /// The context the model was first trained on, in tokens.
         original_max_position: usize,
-        /// Rotations over the original context above which a frequency is kept.
+        /// A frequency that turns more often than this over `original_max_position` is kept.
         beta_fast: f64,
-        /// Rotations below which it is divided.
+        /// A frequency that turns less often than this is divided; those between are blended.
         beta_slow: f64,
-        /// Whether the blend begins and ends at whole indices.
+        /// Whether the blend begins and ends at whole indices of frequencies.
         truncate: bool,
-        /// Scale of cosines and sines; from the factor when not given.
+        /// What cosines and sines are multiplied by; where it is not given it follows from the factor.
         attention_factor: Option<f64>,
     },
-    /// A divisor for each frequency, as GGUF stores it.
+    /// A divisor for each frequency, which GGUF stores instead of Llama 3's parameters.
     Factors(Vec<f32>),
 }
 
 impl RopeConfig {
-    /// The inverse frequencies, `[head_dim / 2]`, and the scale of cosines and sines.
+    /// The angle by which each pair of a head's dimensions turns from one position to the next, `[head_dim / 2]` (what
+    /// transformers calls inverse frequencies), and what cosines and sines are multiplied by.
     ///
     /// # Errors
-    /// [`LoadError::Config`] for factors that are not positive or not as many as frequencies.
+    /// [`LoadError::Config`] for factors that are not positive or not as many as frequencies, and for infinite angles.
     pub fn inverse_frequencies(&self, head_dim: usize) -> Result<(Vec<f64>, f64)> {
         let plain = (0..head_dim / 2).map(|i| self.theta.powf(-2.0 * i as f64 / head_dim as f64));
         let positive = |name: &str, value: f64| {

@@ -1,12 +1,12 @@
-//! Activations of one slice of a step, allocated once and used by every layer in turn.
+//! The buffers for the activations of one slice, allocated once at load and used by every layer in turn.
 
 use nanovllm_backend::{Backend, HeadLayout, Result};
 
-/// What attention works in.
+/// The buffers of self-attention.
 pub struct AttentionBuffers<B: Backend> {
-    /// `[rows, q + k + v]`.
+    /// Queries, keys and values, `[rows, q + k + v]`.
     pub(super) qkv: B::Tensor,
-    /// Attention's output, `[rows, q]`.
+    /// What attention gives, `[rows, q]`.
     pub(super) attention: B::Tensor,
 }
 
@@ -20,11 +20,11 @@ impl<B: Backend> AttentionBuffers<B> {
     }
 }
 
-/// What an MLP works in.
+/// The buffers of an MLP.
 pub struct MlpBuffers<B: Backend> {
-    /// `[rows, 2 intermediate]`.
+    /// Gates and values, `[rows, 2 intermediate]`.
     pub(super) gate_up: B::Tensor,
-    /// `[rows, intermediate]`.
+    /// Their activation, `[rows, intermediate]`.
     pub(super) activation: B::Tensor,
 }
 
@@ -41,11 +41,11 @@ impl<B: Backend> MlpBuffers<B> {
     }
 }
 
-/// What a decoder layer works in; `hidden` and `residual` go from layer to layer.
+/// The buffers of a decoder layer; `hidden` and `residual` carry activations from one layer to the next.
 pub struct Buffers<B: Backend> {
-    /// What a module takes, `[rows, hidden]`.
+    /// The input of attention or of the MLP, `[rows, hidden]`.
     pub(super) normed: B::Tensor,
-    /// What the last module gave, not yet added to the residual stream, `[rows, hidden]`.
+    /// The output of attention or of the MLP, not yet added to the residual stream, `[rows, hidden]`.
     pub hidden: B::Tensor,
     /// The residual stream, `[rows, hidden]`.
     pub residual: B::Tensor,
@@ -75,7 +75,7 @@ impl<B: Backend> Buffers<B> {
     }
 }
 
-/// Activations of the rows that need logits.
+/// The buffers for the rows that need logits.
 pub(super) struct HeadBuffers<B: Backend> {
     pub(super) hidden: B::Tensor,
     pub(super) residual: B::Tensor,

@@ -4,17 +4,20 @@ use nanovllm_backend::Backend;
 
 use crate::slices::Slice;
 
-/// Most rows whose logits are held at once.
+/// The most rows whose logits are computed at once: a bound on the buffers, as a row has a logit for each token of the
+/// vocabulary.
 pub(crate) const HEAD_ROWS: usize = 64;
 
 /// A decoder on a device, with the rotary tables and the activation buffers it works in.
 ///
-/// The model calls it through this trait once a slice, and once for each [`HEAD_ROWS`] rows that need logits; inside, layers are
-/// static.
+/// The model calls it through this trait, whose calls are virtual, once a slice and once for each [`HEAD_ROWS`] rows
+/// that need logits; within a decoder no call is.
 pub(crate) trait Decoder<B: Backend>: Send {
-    /// Runs the layers over a slice and keeps what they give for [`logits`](Self::logits).
+    /// Runs the layers over a slice, whose keys and values go into `cache`, and keeps what they give for
+    /// [`logits`](Self::logits).
     fn forward(&mut self, backend: &B, slice: &Slice<'_>, cache: &mut B::KvCache);
 
-    /// Logits of some rows of the last slice, at most [`HEAD_ROWS`]: `[rows, vocab_size]`, for the caller to overwrite.
+    /// The logits of `rows` of the last slice, counted from its first and at most [`HEAD_ROWS`]: `[rows, vocab_size]`,
+    /// which the caller may overwrite.
     fn logits(&mut self, backend: &B, rows: &[u32]) -> &mut B::Tensor;
 }

@@ -12,7 +12,7 @@ use crate::weights::Weights;
 
 /// The gated feed-forward (Shazeer 2020).
 pub struct GatedMlp<B: Backend> {
-    /// Gates and values as one projection.
+    /// To gates and values, as one projection.
     pub gate_up_proj: Linear<B>,
     /// Back to the residual stream.
     pub down_proj: Linear<B>,
@@ -30,7 +30,7 @@ impl<B: Backend> GatedMlp<B> {
         })
     }
 
-    /// `x` to `out`, both `[rows, hidden]`.
+    /// From `x` to `out`, both `[rows, hidden]`.
     pub fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor) {
         let MlpBuffers { gate_up, activation } = buffers;
         self.gate_up_proj.forward(backend, x, gate_up);

@@ -15,13 +15,13 @@ use crate::weights::Weights;
 
 /// Self-attention and a gated MLP, each normed before and added to the residual stream after (Xiong et al. 2020).
 pub struct PreNormLayer<B: Backend> {
-    /// The first of its two modules.
+    /// Self-attention, which runs first.
     pub self_attn: SelfAttention<B>,
-    /// The second.
+    /// The MLP, which runs on what attention gave.
     pub mlp: GatedMlp<B>,
-    /// Norms what attention takes.
+    /// Norms the input of attention.
     pub input_layernorm: RmsNorm<B>,
-    /// Norms what the MLP takes.
+    /// Norms the input of the MLP.
     pub post_attention_layernorm: RmsNorm<B>,
 }
 
@@ -44,8 +44,9 @@ impl<B: Backend> PreNormLayer<B> {
         })
     }
 
-    /// Adds `buffers.hidden` to `buffers.residual`, runs both modules, and leaves what the second gave in `buffers.hidden`.
-    /// The first layer has nothing to add: the residual stream is the embedding.
+    /// Adds `buffers.hidden`, which the layer before left, to `buffers.residual`, runs attention and the MLP, and
+    /// leaves what the MLP gave in `buffers.hidden`. The first layer has nothing to add: the residual stream is the
+    /// embedding.
     pub fn forward(
         &self,
         backend: &B,

@@ -13,15 +13,15 @@ use crate::sharding::TpRank;
 use crate::slices::Slice;
 use crate::weights::Weights;
 
-/// Queries, keys and values in one projection, attention, and the way back to the residual stream.
+/// Self-attention: the projection to queries, keys and values, attention, and the projection back.
 pub struct SelfAttention<B: Backend> {
-    /// Queries, keys and values as one projection.
+    /// To queries, keys and values, as one projection.
     pub qkv_proj: Linear<B>,
     /// Back to the residual stream.
     pub o_proj: Linear<B>,
-    /// Norms of query and key heads.
+    /// The norms of query and of key heads, for families that have them.
     pub qk_norm: Option<(RmsNorm<B>, RmsNorm<B>)>,
-    /// What is particular to the layer: its heads, its cache, how it rotates and attends.
+    /// The layer's heads, its place in the KV cache, and how it rotates and attends.
     pub attn: Attention,
 }
 
@@ -47,7 +47,8 @@ impl<B: Backend> SelfAttention<B> {
         })
     }
 
-    /// `x` to `out`, both `[rows, hidden]`; keys and values go into the cache. `ropes` are the decoder's rotary tables.
+    /// From `x` to `out`, both `[rows, hidden]`; keys and values are stored in the cache. `ropes` are the decoder's
+    /// rotary tables.
     pub fn forward(
         &self,
         backend: &B,

@@ -18,9 +18,9 @@ use crate::weights::Weights;
 pub struct Transformer<B: Backend> {
     /// Token ids to the residual stream.
     pub embed_tokens: VocabParallelEmbedding<B>,
-    /// In the order they run.
+    /// The layers, in the order in which they run.
     pub layers: Vec<PreNormLayer<B>>,
-    /// Norms what the last layer gives.
+    /// The norm between the last layer and the output projection.
     pub norm: RmsNorm<B>,
 }
 
@@ -46,15 +46,16 @@ impl<B: Backend> Transformer<B> {
 pub(crate) struct PreNormDecoder<B: Backend> {
     model: Transformer<B>,
     lm_head: ParallelLmHead<B>,
-    /// A table for each kind of rotary embedding; a layer's [`Attention`](crate::layers::attention::Attention) says which.
+    /// A table for each kind of rotary embedding that layers have; a layer's
+    /// [`Attention`](crate::layers::attention::Attention) says which is its own.
     ropes: Vec<RotaryEmbedding<B>>,
     buffers: Buffers<B>,
     head: HeadBuffers<B>,
 }
 
 impl<B: Backend> PreNormDecoder<B> {
-    /// Takes every parameter from `weights`; `layer` takes those of the layer whose number and prefix it is given. The rotary
-    /// tables are those of `ropes`, in order, for `positions` positions and whole heads.
+    /// Takes every parameter from `weights`; `layer` takes those of the layer whose number and prefix it is given. The
+    /// rotary tables are those of `ropes`, in order, for `positions` positions and whole heads.
     pub(crate) fn load(
         base: &BaseConfig,
         weights: &mut Weights<'_, B>,

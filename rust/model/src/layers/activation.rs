@@ -2,11 +2,11 @@
 
 use nanovllm_backend::Backend;
 
-/// `silu(gate) * up`.
+/// `silu(gate) * up`, the activation between the projections of a gated MLP.
 pub struct SiluAndMul;
 
 impl SiluAndMul {
-    /// `x` is `[rows, 2 n]`, gates first; `out` is `[rows, n]`.
+    /// `x` is `[rows, 2 n]` with the gates first, `out` is `[rows, n]`.
     pub fn forward<B: Backend>(backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
         backend.silu_and_mul(x, out);
     }

@@ -4,31 +4,32 @@ use nanovllm_backend::{AttentionOptions, Backend, Context, HeadLayout, HeadNorms
 
 use crate::layers::rotary_embedding::RotaryEmbedding;
 
-/// What one layer's attention is particular about.
+/// What the attention of one layer is made of, and where its keys and values are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attention {
-    /// The heads of its rows.
+    /// The heads of a row of `qkv`.
     pub heads: HeadLayout,
-    /// The layer of the cache it stores to and reads.
+    /// The layer of the KV cache that it stores to and reads.
     pub layer: usize,
-    /// Which of the decoder's rotary tables turns queries and keys; `None` leaves them as they are.
+    /// Which of the decoder's rotary tables rotates queries and keys; `None` leaves them as they are.
     pub rope: Option<usize>,
-    /// Products of queries and keys are multiplied by it.
+    /// What products of queries and keys are multiplied by.
     pub scale: f64,
-    /// Positions a row sees at most, its own included.
+    /// The number of positions a row sees at most, its own included; `None` for all before it.
     pub window: Option<usize>,
-    /// The bound of its scores; see [`AttentionOptions::soft_cap`].
+    /// The bound of scores; see [`AttentionOptions::soft_cap`].
     pub soft_cap: Option<f32>,
 }
 
 impl Attention {
-    /// Full attention of the usual scale, rotated by the decoder's first table.
+    /// Attention to every position up to a row's own with the usual scale, rotated by the decoder's first table.
     pub fn plain(heads: HeadLayout, layer: usize) -> Self {
         let scale = default_scale(heads.head_dim);
         Self { heads, layer, rope: Some(0), scale, window: None, soft_cap: None }
     }
 
-    /// `qkv` is `[rows, q + k + v]`, `out` `[rows, q]`.
+    /// Norms and rotates the heads of `qkv`, `[rows, q + k + v]`, stores its keys and values, and attends: `out` is
+    /// `[rows, q]`. `positions` has the position of each row.
     pub fn forward<B: Backend>(
         &self,
         backend: &B,

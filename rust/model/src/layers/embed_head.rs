@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::sharding::{ShardError, Sharding, TpRank};
 use crate::weights::Weights;
 
-/// How the matrix of an embedding or of an output projection lies on one rank: a rank has its share of the tokens.
+/// How the matrix of an embedding or of an output projection is cut: a rank has its part of the tokens.
 ///
 /// # Errors
 /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
@@ -16,7 +16,7 @@ pub fn vocab_parallel(vocab: usize, hidden: usize, tp: TpRank) -> std::result::R
     Sharding::by_rows(&[vocab], Some(hidden), tp)
 }
 
-/// Token ids to rows.
+/// The token embedding: a row for each token id.
 pub struct VocabParallelEmbedding<B: Backend> {
     weight: Arc<B::Weight>,
 }
@@ -38,7 +38,7 @@ impl<B: Backend> VocabParallelEmbedding<B> {
     }
 }
 
-/// Rows to logits.
+/// The output projection: logits of the whole vocabulary for each row.
 pub struct ParallelLmHead<B: Backend> {
     weight: Arc<B::Weight>,
 }
@@ -53,7 +53,7 @@ impl<B: Backend> ParallelLmHead<B> {
         VocabParallelEmbedding::load(weights, prefix, vocab, hidden).map(|embedding| Self::tied(&embedding))
     }
 
-    /// The embedding's own matrix, stored once.
+    /// The projection by the embedding's own matrix, which is stored once.
     pub fn tied(embedding: &VocabParallelEmbedding<B>) -> Self {
         Self { weight: Arc::clone(&embedding.weight) }
     }

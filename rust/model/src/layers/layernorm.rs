@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::sharding::Sharding;
 use crate::weights::Weights;
 
-/// A norm's weight and epsilon.
+/// A root-mean-square norm of rows, with its weight and epsilon.
 pub struct RmsNorm<B: Backend> {
     weight: Arc<B::Tensor>,
     eps: f32,
@@ -35,7 +35,7 @@ impl<B: Backend> RmsNorm<B> {
         backend.add_rms_norm(x, residual, &self.weight, self.eps, out);
     }
 
-    /// The norm as an operation takes it that norms heads along the way.
+    /// The norm of heads instead of rows, as [`Backend::norm_rope_store`] takes it.
     pub fn of_heads(&self) -> HeadNorm<'_, B::Tensor> {
         HeadNorm { weight: Some(&self.weight), eps: self.eps }
     }

@@ -12,7 +12,7 @@ use crate::weights::Weights;
 pub const PACKED_MODULES: [(&str, &[&str]); 2] =
     [("qkv_proj", &["q_proj", "k_proj", "v_proj"]), ("gate_up_proj", &["gate_proj", "up_proj"])];
 
-/// `y = x @ weight^T (+ bias)`.
+/// A linear layer: `y = x @ weight^T (+ bias)`.
 pub struct Linear<B: Backend> {
     weight: Arc<B::Weight>,
     bias: Option<Arc<B::Tensor>>,
@@ -24,7 +24,7 @@ impl<B: Backend> Linear<B> {
         Self { weight, bias }
     }
 
-    /// The layer at `prefix` of a checkpoint.
+    /// Loads the layer whose tensors' names begin with `prefix`.
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, sharding: LinearSharding) -> Result<Self> {
         let weight = weights.matrix(&stored_names(prefix, "weight"), sharding.weight)?;
         let bias = sharding.bias.map(|bias| weights.vector(&stored_names(prefix, "bias"), bias)).transpose()?;
@@ -37,7 +37,8 @@ impl<B: Backend> Linear<B> {
     }
 }
 
-/// The stored tensors `kind` of the module at `prefix`: several for a packed one.
+/// The names of the tensors that the module at `prefix` stores as its `kind` (`weight` or `bias`): several where it is
+/// a packed one.
 fn stored_names(prefix: &str, kind: &str) -> Vec<String> {
     for (module, shards) in PACKED_MODULES {
         if let Some(parent) = prefix.strip_suffix(module) {
@@ -47,12 +48,12 @@ fn stored_names(prefix: &str, kind: &str) -> Vec<String> {
     vec![format!("{prefix}.{kind}")]
 }
 
-/// How weight and bias of a linear layer lie on one rank.
+/// How the weight and the bias of a linear layer are cut, seen from one rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinearSharding {
-    /// `[outputs, inputs]` of the rank.
+    /// The rank's weight, `[outputs, inputs]`.
     pub weight: Sharding,
-    /// `[outputs]` of the rank; None without a bias.
+    /// The rank's bias, `[outputs]`; `None` for a layer without one.
     pub bias: Option<Sharding>,
 }
 
@@ -66,7 +67,7 @@ impl LinearSharding {
         Ok(Self { weight: sharding(Some(inputs))?, bias: bias.then(|| sharding(None)).transpose()? })
     }
 
-    /// Projections of `outputs` each, stacked; a rank has its share of the outputs of each.
+    /// Projections of `outputs` each, stacked; a rank has its part of the outputs of each.
     ///
     /// # Errors
     /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
@@ -80,7 +81,7 @@ impl LinearSharding {
         Ok(Self { weight: sharding(Some(inputs))?, bias: bias.then(|| sharding(None)).transpose()? })
     }
 
-    /// q, k and v of `heads`, the heads of all ranks together; a rank has its share of the heads of each.
+    /// q, k and v of `heads`, the heads of all ranks together; a rank has its part of the heads of each.
     ///
     /// # Errors
     /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
@@ -98,7 +99,7 @@ impl LinearSharding {
         Self::column_parallel(hidden_size, &[heads.q_size(), heads.kv_size(), heads.kv_size()], bias, tp)
     }
 
-    /// A rank has its share of the inputs, and a bias whole: one rank adds it before the sum over ranks.
+    /// A rank has its part of the inputs, and the whole bias: one rank adds it before the sum over ranks.
     ///
     /// # Errors
     /// [`ShardError::Indivisible`], [`ShardError::Overflow`].

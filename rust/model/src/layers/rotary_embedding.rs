@@ -5,15 +5,15 @@ use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, HeadNorms, Kv
 use crate::config::rope::RopeConfig;
 use crate::error::Result;
 
-/// `[max_position, width]`: cosines of the position times each inverse frequency, then sines.
+/// A table of cosines and sines for every position, made once at load.
 pub struct RotaryEmbedding<B: Backend> {
-    /// The table.
+    /// `[max_position, width]`: in each row the cosines of the position times each inverse frequency, then the sines.
     pub cos_sin_cache: B::Tensor,
 }
 
 impl<B: Backend> RotaryEmbedding<B> {
-    /// The table for positions below `max_position` that turns the first `width` dimensions of a head. Angles are worked out in
-    /// f64: in f32 those of far positions lose digits.
+    /// The table for positions below `max_position` that turns the first `width` dimensions of a head. Angles are
+    /// worked out in f64: in f32 those of far positions lose digits.
     ///
     /// # Errors
     /// [`crate::LoadError::Config`] for a scaling that gives no angles; [`crate::LoadError::Backend`] when memory is short.
@@ -34,13 +34,15 @@ impl<B: Backend> RotaryEmbedding<B> {
         Ok(Self { cos_sin_cache: backend.upload(&table, max_position, width)? })
     }
 
-    /// The table as an operation takes it, with a row of it for each row of the batch.
+    /// The table as [`Backend::norm_rope_store`] takes it: row `i` of a batch is rotated by row `positions[i]` of the
+    /// table.
     pub fn at<'a>(&'a self, positions: &'a [u32]) -> Rope<'a, B::Tensor> {
         Rope { table: &self.cos_sin_cache, positions }
     }
 
-    /// Rotates heads without storing or attending: `x`, `[rows, num_heads * head_dim]`, row `i` by table row `positions[i]`,
-    /// which is in range. They are to the device the queries of rows whose keys and values go nowhere.
+    /// Rotates heads without storing or attending: `x`, `[rows, num_heads * head_dim]`, row `i` by table row
+    /// `positions[i]`, which is in range. The contract has no method for that: the device is given them as queries of
+    /// rows whose keys and values are not stored.
     ///
     /// # Errors
     /// [`Error::Shape`] for an odd head dimension or when sizes disagree; [`Error::OutOfMemory`].

@@ -1,6 +1,7 @@
-//! What the registry's rows become.
+//! The macro that makes the registry of its rows.
 
-/// Makes of the rows the enumeration of configurations, the table, and the way from one to the other.
+/// Makes of the rows the enumeration of families with their configurations, the table of rows, and the way from one to
+/// the other.
 macro_rules! families {
     ($($name:ident($config:ty), $class:literal, $model_type:literal, $gguf:literal;)*) => {
         /// A model's family with its configuration.

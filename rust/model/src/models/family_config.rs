@@ -1,4 +1,4 @@
-//! What a family of models says of itself.
+//! What a family of models says of itself: the trait that a new family implements.
 
 use nanovllm_backend::{Backend, LayerCache};
 use nanovllm_gguf::Value as GgufValue;
@@ -13,50 +13,54 @@ use crate::error::Result;
 use crate::models::tensor_table::TensorTable;
 use crate::weights::Weights;
 
-/// What a family's configuration does.
+/// The configuration of a family: what its models have beyond what every decoder has, and how a decoder is made of it.
 pub(crate) trait FamilyConfig {
-    /// Reads config.json; `base` is what nearly every decoder has, which the family may change and which is checked afterwards.
-    /// What the family has no code for it refuses: `check_plain` of [`json`](crate::config::json) knows what is usual.
+    /// Reads config.json. `base` is what nearly every decoder has, read already: the family may change it, and it is
+    /// checked afterwards. The family refuses what it has no code for; `check_plain` of [`json`](crate::config::json)
+    /// does so for plain decoders.
     ///
     /// # Errors
-    /// [`LoadError::Unsupported`](crate::LoadError::Unsupported), and [`LoadError::Config`](crate::LoadError::Config) naming the key.
+    /// [`LoadError::Unsupported`](crate::LoadError::Unsupported), and [`LoadError::Config`](crate::LoadError::Config)
+    /// naming the key.
     fn from_json(json: Object<'_>, base: &mut BaseConfig) -> Result<Self>
     where
         Self: Sized;
 
-    /// Reads GGUF metadata, as [`from_json`](Self::from_json).
+    /// Reads GGUF metadata in the same way.
     ///
     /// # Errors
-    /// As [`from_json`](Self::from_json).
+    /// Those of [`from_json`](Self::from_json).
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self>
     where
         Self: Sized;
 
-    /// The keys of config.json that the family adds to every decoder's.
+    /// The keys that the family adds to every decoder's config.json, or writes otherwise.
     fn to_json(&self) -> Vec<(&'static str, Value)> {
         Vec::new()
     }
 
-    /// The GGUF metadata that the family adds to every decoder's; `name` is `general.architecture`, which keys begin with.
+    /// The GGUF metadata that the family adds to every decoder's, or writes otherwise; `name` is its
+    /// `general.architecture`, which keys begin with.
     fn to_gguf(&self, name: &str) -> Vec<(String, GgufValue)> {
         let _ = name;
         Vec::new()
     }
 
-    /// How its tensors are called and lie in GGUF.
+    /// How GGUF names the family's tensors and orders their rows.
     fn tensor_table(&self) -> TensorTable;
 
-    /// Its kinds of rotary embedding, the one that most layers have first.
+    /// The kinds of rotary embedding that layers have, the most frequent first; each becomes a table, which layers
+    /// refer to by number.
     fn ropes<'a>(&'a self, base: &'a BaseConfig) -> Vec<&'a RopeConfig> {
         vec![&base.rope]
     }
 
-    /// What its layers keep of the tokens they have seen, in their order.
+    /// What each layer keeps in the KV cache, in the layers' order.
     fn cache_layers(&self, base: &BaseConfig) -> Vec<LayerCache> {
         vec![LayerCache::Full(base.kv_heads()); base.num_hidden_layers]
     }
 
-    /// Takes every parameter from `weights`; rotary tables reach over `positions`.
+    /// Loads the decoder: takes every parameter from `weights` and makes rotary tables for `positions` positions.
     ///
     /// # Errors
     /// What is wrong with a tensor; [`LoadError::Backend`](crate::LoadError::Backend) when the device cannot hold it.

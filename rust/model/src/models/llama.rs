@@ -14,11 +14,11 @@ use crate::models::family_config::FamilyConfig;
 use crate::models::tensor_table::{TensorRule, TensorTable};
 use crate::weights::Weights;
 
-/// Nothing beyond what every decoder has.
+/// The family adds nothing to what every decoder has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config;
 
-/// llama.cpp keeps the rows of q and k in rotary pairs.
+/// llama.cpp's conversion reorders the rows of q and k for its kernels.
 const PERMUTED: &[TensorRule] = &[
     TensorRule::layer("attn_q", "self_attn.q_proj").in_rotary_pairs(),
     TensorRule::layer("attn_k", "self_attn.k_proj").in_rotary_pairs(),

@@ -1,6 +1,6 @@
 //! Qwen3, dense: query and key heads are normed.
 //!
-//! nano-vLLM's modules are the shared parts of a decoder under its names.
+//! nano-vLLM's classes are the shared parts of a decoder under its names.
 
 use nanovllm_backend::Backend;
 
@@ -27,7 +27,7 @@ pub type Qwen3DecoderLayer<B> = PreNormLayer<B>;
 /// nano-vLLM's `Qwen3Model`.
 pub type Qwen3Model<B> = Transformer<B>;
 
-/// Nothing beyond what every decoder has.
+/// The family adds nothing to what every decoder has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config;
 

@@ -1,8 +1,8 @@
 //! The families of models there is code for: a row each.
 //!
-//! A family is a file beside this one. It says what its configuration holds beyond what every decoder has, how its tensors are
-//! called and lie in GGUF, and how its decoder is put together from the shared layers. Nothing else that loads or computes
-//! names a family.
+//! A family is a file beside this one. It says what its configuration holds beyond what every decoder has, how its
+//! tensors are named and ordered in GGUF, and how its decoder is put together from the shared layers. Nothing else that
+//! loads or computes names a family.
 
 use nanovllm_backend::Backend;
 
@@ -15,7 +15,8 @@ use crate::models::family_config::FamilyConfig;
 use crate::models::{llama, qwen3};
 use crate::weights::Weights;
 
-// Name for logs, its configuration, class and type in config.json, `general.architecture` in GGUF.
+// A row says: the family's name for logs, the type of its configuration, its class and type in config.json, and its
+// `general.architecture` in GGUF.
 families! {
     Llama(llama::Config), "LlamaForCausalLM", "llama", "llama";
     Qwen3(qwen3::Config), "Qwen3ForCausalLM", "qwen3", "qwen3";
@@ -24,13 +25,13 @@ families! {
 /// What config.json calls a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HuggingFaceName {
-    /// In `architectures`.
+    /// The model's class, in `architectures`.
     pub class: &'static str,
-    /// As `model_type`.
+    /// The model's type, in `model_type`.
     pub model_type: &'static str,
 }
 
-/// A family's row.
+/// What there is to know of a family before a model of it is loaded.
 pub struct FamilyRow {
     /// The family's name, for logs.
     pub name: &'static str,
@@ -38,7 +39,9 @@ pub struct FamilyRow {
     pub hugging_face: HuggingFaceName,
     /// What GGUF's `general.architecture` calls it.
     pub gguf: &'static str,
+    /// [`FamilyConfig::from_json`] of the family.
     pub(crate) from_json: fn(Object<'_>, &mut BaseConfig) -> Result<Family>,
+    /// [`FamilyConfig::from_gguf`] of the family.
     pub(crate) from_gguf: fn(&Keys<'_>, &mut BaseConfig) -> Result<Family>,
 }
 
@@ -54,7 +57,8 @@ pub(crate) fn by_gguf_name(name: &str) -> Result<&'static FamilyRow> {
 
 fn find(name: &str, is_it: impl Fn(&FamilyRow) -> bool) -> Result<&'static FamilyRow> {
     FAMILIES.iter().copied().find(|row| is_it(row)).ok_or_else(|| {
-        let listed = |name: fn(&FamilyRow) -> &'static str| FAMILIES.iter().copied().map(name).collect::<Vec<_>>().join(", ");
+        let listed =
+            |name: fn(&FamilyRow) -> &'static str| FAMILIES.iter().copied().map(name).collect::<Vec<_>>().join(", ");
         let supported = format!("{} (GGUF: {})", listed(|row| row.hugging_face.class), listed(|row| row.gguf));
         LoadError::UnsupportedArchitecture { name: name.to_owned(), supported }
     })

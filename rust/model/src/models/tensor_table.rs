@@ -47,8 +47,8 @@ const GGUF_LAYER: &str = "blk.";
 /// The same of Hugging Face names.
 const HUGGING_FACE_LAYER: &str = "model.layers.";
 
-/// A family's tensors, as lists of rules; where two rules have one name the first counts, so a family puts what it does otherwise before
-/// a list that it shares.
+/// A family's tensors, as lists of rules; where two rules have one name the first counts, so a family puts what it does
+/// otherwise before a list that it shares.
 #[derive(Clone, Copy)]
 pub(crate) struct TensorTable(pub(crate) &'static [&'static [TensorRule]]);
 
@@ -126,8 +126,8 @@ impl RowOrder {
         self.moved(tensor, base, |row, head_dim| row % 2 * (head_dim / 2) + row / 2)
     }
 
-    /// The tensor whose row `r` of a head is the given one's row `from(r, head_dim)`. One that is not made of whole heads is left
-    /// as it is, for the shape check to report.
+    /// The tensor whose row `r` of a head is the given one's row `from(r, head_dim)`. One that is not made of whole
+    /// heads is left as it is, for the shape check to report.
     fn moved<'a>(
         self,
         tensor: StoredTensor<'a>,
