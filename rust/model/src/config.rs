@@ -1,9 +1,9 @@
 //! Hyperparameters that models of all families have, read from config.json or from GGUF metadata and written as either.
 
-pub(crate) mod base;
+mod base;
 pub(crate) mod gguf;
 pub(crate) mod json;
-pub(crate) mod rope;
+mod rope;
 
 pub use self::base::BaseConfig;
 pub use self::rope::{RopeConfig, RopeScaling};

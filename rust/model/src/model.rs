@@ -6,7 +6,7 @@ use nanovllm_backend::{Backend, DType, Error, KvCacheSpec, LayerCache, Memory, S
 
 use crate::causal_lm::{CausalLm, ModelInput, StepError};
 use crate::checkpoint::Checkpoint;
-use crate::decoder::contract::{Decoder, HEAD_ROWS};
+use crate::decoder::{Decoder, HEAD_ROWS};
 use crate::error::{LoadError, Result};
 use crate::slices::{SLICE_ROWS, Slicer};
 use crate::weights::Weights;

@@ -4,10 +4,9 @@ use nanovllm_backend::LayerCache;
 use nanovllm_gguf::{GgufFile, Value as GgufValue};
 use serde_json::{Value, json};
 
-use crate::config::base::BaseConfig;
 use crate::config::gguf::Keys;
 use crate::config::json::{self, Object};
-use crate::config::rope::RopeConfig;
+use crate::config::{BaseConfig, RopeConfig};
 use crate::error::{LoadError, Result};
 use crate::models::registry::{self, Family};
 

@@ -59,8 +59,8 @@ impl<'a> Parameter<'a> {
     /// [`ParameterError::Shard`], [`ParameterError::Shape`], [`ParameterError::Bytes`], [`ParameterError::Block`].
     pub fn load(&mut self, index: usize, tensor: StoredTensor<'a>) -> Result<(), ParameterError> {
         let shard = self.sharding.shard(index)?;
-        if tensor.shape != shard.stored {
-            return Err(ParameterError::Shape { expected: shard.stored.clone(), got: tensor.shape });
+        if tensor.shape != shard.stored_shape {
+            return Err(ParameterError::Shape { expected: shard.stored_shape.clone(), got: tensor.shape });
         }
         let dtype = tensor.dtype;
         let data = cut(tensor, shard)?;
@@ -170,7 +170,7 @@ fn row_bytes(tensor: &StoredTensor<'_>, cols: usize) -> Result<usize, ParameterE
 
 /// The rows and columns of `tensor` that `shard` names.
 fn cut<'a>(tensor: StoredTensor<'a>, shard: &Shard) -> Result<Cow<'a, [u8]>, ParameterError> {
-    let cols = shard.stored.get(1).copied().unwrap_or(1);
+    let cols = shard.stored_shape.get(1).copied().unwrap_or(1);
     let row = row_bytes(&tensor, cols)?;
     let (rows, part) = (shard.rows.clone(), shard.cols.clone());
     if part.len() == cols {

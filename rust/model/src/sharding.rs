@@ -90,7 +90,7 @@ impl TpRank {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
     /// Shape of the whole stored tensor: `[rows, cols]`, or `[rows]` for a vector.
-    pub stored: Vec<usize>,
+    pub stored_shape: Vec<usize>,
     /// Rows of the stored tensor that this rank has.
     pub rows: Range<usize>,
     /// Columns of the stored tensor that this rank has; `0..1` for a vector.
@@ -129,8 +129,8 @@ impl Sharding {
         for &part in parts {
             let rows = tp.part(part)?;
             let len = rows.len();
-            let stored = std::iter::once(part).chain(cols).collect();
-            shards.push(Shard { stored, rows, cols: 0..cols.unwrap_or(1), offset });
+            let stored_shape = std::iter::once(part).chain(cols).collect();
+            shards.push(Shard { stored_shape, rows, cols: 0..cols.unwrap_or(1), offset });
             offset = offset.checked_add(len).ok_or(ShardError::Overflow)?;
         }
         Self { shards, rows: offset, cols }.checked()
@@ -143,13 +143,13 @@ impl Sharding {
     pub fn by_cols(rows: usize, cols: usize, tp: TpRank) -> Result<Self, ShardError> {
         let part = tp.part(cols)?;
         let width = part.len();
-        let shard = Shard { stored: vec![rows, cols], rows: 0..rows, cols: part, offset: 0 };
+        let shard = Shard { stored_shape: vec![rows, cols], rows: 0..rows, cols: part, offset: 0 };
         Self { shards: vec![shard], rows, cols: Some(width) }.checked()
     }
 
     /// Refuses sizes whose bytes could not be counted, so that nothing later overflows.
     fn checked(self) -> Result<Self, ShardError> {
-        let stored = |s: &Shard| s.stored.iter().try_fold(8usize, |bytes, &n| bytes.checked_mul(n.max(1)));
+        let stored = |s: &Shard| s.stored_shape.iter().try_fold(8usize, |bytes, &n| bytes.checked_mul(n.max(1)));
         let own = self.rows.checked_mul(self.cols.unwrap_or(1)).and_then(|n| n.checked_mul(8));
         if own.is_none() || self.shards.iter().any(|s| stored(s).is_none()) {
             return Err(ShardError::Overflow);
@@ -193,8 +193,8 @@ mod tests {
     /// Every element of every stored tensor is on exactly one rank, and every rank's parameter is filled without a gap.
     fn check_partition(shardings: &[Sharding]) {
         for (index, shard) in shardings[0].shards().iter().enumerate() {
-            let mut seen = vec![0; shard.stored.iter().product()];
-            let width = shard.stored.get(1).copied().unwrap_or(1);
+            let mut seen = vec![0; shard.stored_shape.iter().product()];
+            let width = shard.stored_shape.get(1).copied().unwrap_or(1);
             for sharding in shardings {
                 let shard = &sharding.shards()[index];
                 for row in shard.rows.clone() {

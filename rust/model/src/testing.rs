@@ -1,7 +1,6 @@
 //! What the unit tests of this crate share.
 
-use crate::config::base::BaseConfig;
-use crate::config::rope::{RopeConfig, RopeScaling};
+use crate::config::{BaseConfig, RopeConfig, RopeScaling};
 
 /// The hyperparameters of a small decoder.
 pub(crate) fn base_config() -> BaseConfig {

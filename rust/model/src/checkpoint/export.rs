@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use nanovllm_backend::DType;
 
 use crate::checkpoint::safetensors::SafeTensorsCheckpoint;
-use crate::config::rope::{RopeConfig, RopeScaling};
+use crate::config::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
 use crate::model_config::ModelConfig;
 

@@ -2,7 +2,7 @@
 
 use nanovllm_backend::Backend;
 
-use crate::config::base::BaseConfig;
+use crate::config::BaseConfig;
 use crate::decoder::buffers::MlpBuffers;
 use crate::error::Result;
 use crate::layers::activation::SiluAndMul;

@@ -2,7 +2,7 @@
 
 use nanovllm_backend::Backend;
 
-use crate::config::base::BaseConfig;
+use crate::config::BaseConfig;
 use crate::decoder::buffers::Buffers;
 use crate::decoder::mlp::GatedMlp;
 use crate::decoder::self_attention::SelfAttention;

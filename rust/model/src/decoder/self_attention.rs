@@ -2,7 +2,7 @@
 
 use nanovllm_backend::{Backend, HeadNorms};
 
-use crate::config::base::BaseConfig;
+use crate::config::BaseConfig;
 use crate::decoder::buffers::AttentionBuffers;
 use crate::error::Result;
 use crate::layers::attention::Attention;

@@ -2,8 +2,7 @@
 
 use nanovllm_backend::Backend;
 
-use crate::config::base::BaseConfig;
-use crate::config::rope::RopeConfig;
+use crate::config::{BaseConfig, RopeConfig};
 use crate::decoder::buffers::{Buffers, HeadBuffers};
 use crate::decoder::contract::{Decoder, HEAD_ROWS};
 use crate::decoder::pre_norm::PreNormLayer;

@@ -5,16 +5,8 @@ use std::sync::Arc;
 use nanovllm_backend::Backend;
 
 use crate::error::Result;
-use crate::sharding::{ShardError, Sharding, TpRank};
+use crate::sharding::{Sharding, TpRank};
 use crate::weights::Weights;
-
-/// How the matrix of an embedding or of an output projection is cut: a rank has its part of the tokens.
-///
-/// # Errors
-/// [`ShardError::Indivisible`], [`ShardError::Overflow`].
-pub fn vocab_parallel(vocab: usize, hidden: usize, tp: TpRank) -> std::result::Result<Sharding, ShardError> {
-    Sharding::by_rows(&[vocab], Some(hidden), tp)
-}
 
 /// The token embedding: a row for each token id.
 pub struct VocabParallelEmbedding<B: Backend> {
@@ -28,7 +20,7 @@ impl<B: Backend> VocabParallelEmbedding<B> {
     }
 
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, vocab: usize, hidden: usize) -> Result<Self> {
-        let sharding = vocab_parallel(vocab, hidden, TpRank::SINGLE)?;
+        let sharding = Sharding::by_rows(&[vocab], Some(hidden), TpRank::SINGLE)?;
         Ok(Self { weight: weights.matrix(&[format!("{prefix}.weight")], sharding)? })
     }
 

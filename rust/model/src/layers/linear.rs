@@ -9,7 +9,7 @@ use crate::sharding::{ShardError, Sharding, TpRank, divide};
 use crate::weights::Weights;
 
 /// Which stored projections a packed module is made of, in order: nano-vLLM's `packed_modules_mapping`.
-pub const PACKED_MODULES: [(&str, &[&str]); 2] =
+const PACKED_MODULES: [(&str, &[&str]); 2] =
     [("qkv_proj", &["q_proj", "k_proj", "v_proj"]), ("gate_up_proj", &["gate_proj", "up_proj"])];
 
 /// A linear layer: `y = x @ weight^T (+ bias)`.
@@ -50,47 +50,22 @@ fn stored_names(prefix: &str, kind: &str) -> Vec<String> {
 
 /// How the weight and the bias of a linear layer are cut, seen from one rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinearSharding {
+pub(crate) struct LinearSharding {
     /// The rank's weight, `[outputs, inputs]`.
-    pub weight: Sharding,
+    pub(crate) weight: Sharding,
     /// The rank's bias, `[outputs]`; `None` for a layer without one.
-    pub bias: Option<Sharding>,
+    pub(crate) bias: Option<Sharding>,
 }
 
 impl LinearSharding {
-    /// Every rank has everything.
-    ///
-    /// # Errors
-    /// [`ShardError::Overflow`].
-    pub fn replicated(inputs: usize, outputs: usize, bias: bool) -> std::result::Result<Self, ShardError> {
-        let sharding = |cols| Sharding::replicated(outputs, cols);
-        Ok(Self { weight: sharding(Some(inputs))?, bias: bias.then(|| sharding(None)).transpose()? })
-    }
-
     /// Projections of `outputs` each, stacked; a rank has its part of the outputs of each.
-    ///
-    /// # Errors
-    /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
-    pub fn column_parallel(
-        inputs: usize,
-        outputs: &[usize],
-        bias: bool,
-        tp: TpRank,
-    ) -> std::result::Result<Self, ShardError> {
+    pub(crate) fn column_parallel(inputs: usize, outputs: &[usize], bias: bool, tp: TpRank) -> Result<Self> {
         let sharding = |cols| Sharding::by_rows(outputs, cols, tp);
         Ok(Self { weight: sharding(Some(inputs))?, bias: bias.then(|| sharding(None)).transpose()? })
     }
 
     /// q, k and v of `heads`, the heads of all ranks together; a rank has its part of the heads of each.
-    ///
-    /// # Errors
-    /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
-    pub fn qkv_parallel(
-        hidden_size: usize,
-        heads: &HeadLayout,
-        bias: bool,
-        tp: TpRank,
-    ) -> std::result::Result<Self, ShardError> {
+    pub(crate) fn qkv_parallel(hidden_size: usize, heads: &HeadLayout, bias: bool, tp: TpRank) -> Result<Self> {
         // Heads must divide, which is more than that their widths do.
         for count in [heads.num_heads, heads.num_kv_heads] {
             divide(count, tp.size())?;
@@ -100,15 +75,7 @@ impl LinearSharding {
     }
 
     /// A rank has its part of the inputs, and the whole bias: one rank adds it before the sum over ranks.
-    ///
-    /// # Errors
-    /// [`ShardError::Indivisible`], [`ShardError::Overflow`].
-    pub fn row_parallel(
-        inputs: usize,
-        outputs: usize,
-        bias: bool,
-        tp: TpRank,
-    ) -> std::result::Result<Self, ShardError> {
+    pub(crate) fn row_parallel(inputs: usize, outputs: usize, bias: bool, tp: TpRank) -> Result<Self> {
         let weight = Sharding::by_cols(outputs, inputs, tp)?;
         Ok(Self { weight, bias: bias.then(|| Sharding::replicated(outputs, None)).transpose()? })
     }

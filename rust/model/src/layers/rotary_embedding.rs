@@ -2,7 +2,7 @@
 
 use nanovllm_backend::{Backend, Context, DType, Error, HeadLayout, HeadNorms, KvCacheSpec, KvHeads, LayerCache, Rope};
 
-use crate::config::rope::RopeConfig;
+use crate::config::RopeConfig;
 use crate::error::Result;
 
 /// A table of cosines and sines for every position, made once at load.

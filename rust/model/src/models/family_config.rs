@@ -4,11 +4,10 @@ use nanovllm_backend::{Backend, LayerCache};
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
-use crate::config::base::BaseConfig;
 use crate::config::gguf::Keys;
 use crate::config::json::Object;
-use crate::config::rope::RopeConfig;
-use crate::decoder::contract::Decoder;
+use crate::config::{BaseConfig, RopeConfig};
+use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::models::tensor_table::TensorTable;
 use crate::weights::Weights;

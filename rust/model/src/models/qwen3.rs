@@ -4,14 +4,10 @@
 
 use nanovllm_backend::Backend;
 
-use crate::config::base::BaseConfig;
+use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
-use crate::decoder::contract::Decoder;
-use crate::decoder::mlp::GatedMlp;
-use crate::decoder::pre_norm::PreNormLayer;
-use crate::decoder::self_attention::SelfAttention;
-use crate::decoder::transformer::{PreNormDecoder, Transformer};
+use crate::decoder::{Decoder, GatedMlp, PreNormDecoder, PreNormLayer, SelfAttention, Transformer};
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::models::family_config::FamilyConfig;

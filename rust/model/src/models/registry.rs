@@ -6,10 +6,10 @@
 
 use nanovllm_backend::Backend;
 
-use crate::config::base::BaseConfig;
+use crate::config::BaseConfig;
 use crate::config::gguf::Keys;
 use crate::config::json::Object;
-use crate::decoder::contract::Decoder;
+use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
 use crate::models::{llama, qwen3};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::config::base::BaseConfig;
+use crate::config::BaseConfig;
 use crate::stored_tensor::StoredTensor;
 
 /// The order of a tensor's rows in GGUF, compared with Hugging Face.
