@@ -10,25 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanovllm import LLM, SamplingParams
+from nanovllm import LLM, SamplingParams, _core
 from reference.gguf_weights import load_gguf
 from reference.transformer import forward
 from runners import model_runner
-from test_gguf_models import write_model
+from tensor_types import IN_BLOCKS
+from test_gguf_models import KINDS, write_model
 
 GOLDEN = Path(__file__).parent / "golden"
 DEVICES = ("candle", "candle-f32")
 PROMPTS = ["the quick brown fox", "a", "Once upon a time there was a small engine", [5, 6, 7] * 40]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def built_with_candle() -> None:
-    try:
-        model_runner(GOLDEN / "tiny_llama", device="candle", num_kvcache_blocks=1)
-    except ValueError as error:
-        if 'feature "candle"' not in str(error):
-            raise
-        pytest.skip(str(error))
+pytestmark = pytest.mark.skipif("candle" not in _core.device_names(), reason="this build lacks the feature candle")
 
 
 def nmse(ours: np.ndarray, expected: np.ndarray) -> float:
@@ -79,14 +73,14 @@ def test_answers_are_the_cpus(tiny_model: str, device: str) -> None:
     assert len({tuple(answer) for answer in ours}) == len(PROMPTS)
 
 
-@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gguf_types(tmp_path: Path, kind: str) -> None:
     """Widened, the logits are those of the weights that `gguf` dequantises; in candle's blocks, near them."""
     path = tmp_path / f"{kind}.gguf"
     write_model(path, "tiny_llama", kind)
     ids = list(range(3, 60))
     expected = forward(*load_gguf(path), np.array(ids))
-    for device, limit in (("candle-f32", 1e-9), ("candle", 1e-2 if kind.startswith("Q") else 1e-9)):
+    for device, limit in (("candle-f32", 1e-9), ("candle", 1e-2 if kind in IN_BLOCKS else 1e-9)):
         logits = model_runner(path, device=device, kv_cache_dtype="float32", num_kvcache_blocks=1).logits(ids)
         assert nmse(logits, expected) < limit, device
     greedy = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)

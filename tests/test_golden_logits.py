@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from nanovllm import _core
 from reference.safetensors_io import load_checkpoint
 from reference.transformer import forward
-from runners import model_runner
+from runners import INSTRUCTION_SETS, model_runner
 
 GOLDEN = Path(__file__).parent / "golden"
 LENGTHS = {"tiny_qwen3": (1, 5, 17, 255, 256, 257, 300), "tiny_llama": (1, 17, 257)}
 CASES = [(name, length) for name, lengths in LENGTHS.items() for length in lengths]
-ISAS = ("scalar", "avx2", "avx512", "avx512-bf16")
 THREADS = (1, 2)
 KV_CACHE_DTYPES = ("float32", "bfloat16")
 CUTS = (1, 7, 255, 256, 257)
@@ -36,22 +35,17 @@ Runners = dict[tuple[str, int, str], _core.ModelRunner]
 """By model, number of threads and type of the KV cache."""
 
 
-@pytest.fixture(scope="module", params=ISAS)
+@pytest.fixture(scope="module", params=INSTRUCTION_SETS)
 def runners(request: pytest.FixtureRequest) -> Runners:
     """Every runner of one instruction set."""
-    try:
-        return {
-            (name, threads, dtype): model_runner(
-                GOLDEN / name, isa=request.param, num_threads=threads, kv_cache_dtype=dtype, num_kvcache_blocks=8
-            )
-            for name in LENGTHS
-            for threads in THREADS
-            for dtype in KV_CACHE_DTYPES
-        }
-    except ValueError as error:
-        if "this machine does not have" not in str(error):
-            raise
-        pytest.skip(str(error))
+    return {
+        (name, threads, dtype): model_runner(
+            GOLDEN / name, isa=request.param, num_threads=threads, kv_cache_dtype=dtype, num_kvcache_blocks=8
+        )
+        for name in LENGTHS
+        for threads in THREADS
+        for dtype in KV_CACHE_DTYPES
+    }
 
 
 def golden(name: str, length: int) -> tuple[np.ndarray, np.ndarray]:

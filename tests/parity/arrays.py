@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
-from nanovllm.layers.activation import SiluAndMul
+from nanovllm import _core
 from parity.fixture import LIVE_TOLERANCE, Reference
 
 FLOAT32, FLOAT16, BFLOAT16 = (np.dtype(t) for t in (np.float32, np.float16, ml_dtypes.bfloat16))
@@ -16,16 +16,8 @@ rngs = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 """Random numbers by a seed that hypothesis draws: the shapes are what it should shrink."""
 
 
-def _has(device: str) -> bool:
-    try:
-        SiluAndMul(device=device)
-    except ValueError:
-        return False
-    return True
-
-
-DEVICES = [device for device in ("cpu", "candle") if _has(device)]
-"""The devices this build has; "candle-f32" differs from "candle" with quantised weights only, which are not here."""
+DEVICES = [device for device in _core.device_names() if device != "candle-f32"]
+"""The devices of this build, but for one that differs from "candle" only with quantised weights, which layers lack."""
 
 
 def dtypes(reference: Reference) -> st.SearchStrategy[np.dtype]:

@@ -2,9 +2,9 @@
 
     python tests/tools/make_quant_golden.py LIBGGML_BASE [--real-rows MODEL.gguf]
 
-LIBGGML_BASE is ggml's shared library (libggml-base.so; PyPI's `llama-cpp-python` builds one). For every type it has a
-quantiser for, and every kind of rows, the error and the CRC-32 of the blocks are stored. With `--real-rows`, the rows
-of a model are drawn anew first, which needs `gguf`.
+LIBGGML_BASE is ggml's shared library (libggml-base.so; PyPI's `llama-cpp-python` builds one). For every type of blocks
+that the engine writes, and every kind of rows, the error and the CRC-32 of ggml's blocks are stored. With
+`--real-rows`, the rows of a model are drawn anew first.
 """
 
 import argparse
@@ -19,28 +19,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from golden.quant_rows import all_rows, nmse
+from tensor_types import IN_BLOCKS, TYPES, WRITTEN
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# Elements and bytes a block.
-TYPES = {
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q5_0": (32, 22),
-    "Q5_1": (32, 24),
-    "Q8_0": (32, 34),
-    "Q8_1": (32, 36),
-    "Q2_K": (256, 84),
-    "Q3_K": (256, 110),
-    "Q4_K": (256, 144),
-    "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
-    "Q8_K": (256, 292),
-    "IQ4_NL": (32, 18),
-    "IQ4_XS": (256, 136),
-    "MXFP4": (32, 17),
-    "TQ1_0": (256, 54),
-    "TQ2_0": (256, 66),
-}
 
 
 def function_name(name: str) -> str:
@@ -50,7 +31,7 @@ def function_name(name: str) -> str:
 
 def quantize(ggml: ctypes.CDLL, name: str, rows: np.ndarray) -> bytes:
     """The blocks ggml makes of `rows`."""
-    block, size = TYPES[name]
+    _, block, size, _ = TYPES[name]
     rows = np.ascontiguousarray(rows, np.float32)
     blocks = np.zeros(rows.size // block * size, np.uint8)  # Q8_K leaves the sums of a zero block as they are
     function = getattr(ggml, f"quantize_row_{function_name(name)}_ref")
@@ -69,7 +50,7 @@ def quantize(ggml: ctypes.CDLL, name: str, rows: np.ndarray) -> bytes:
 
 def dequantize(ggml: ctypes.CDLL, name: str, blocks: bytes) -> np.ndarray:
     """The values of blocks."""
-    block, size = TYPES[name]
+    _, block, size, _ = TYPES[name]
     if name == "Q8_1":  # ggml has no function: it is for activations
         fields = np.frombuffer(blocks, np.dtype([("d", "<f2"), ("s", "<f2"), ("qs", "i1", 32)]))
         return (fields["d"].astype(np.float32)[:, None] * fields["qs"]).ravel()
@@ -106,7 +87,7 @@ def main() -> None:
         draw_real_rows(arguments.real_rows)
     ggml = ctypes.CDLL(str(arguments.library.resolve()))
     golden: dict[str, dict[str, list[float | int | None]]] = {}
-    for name in TYPES:
+    for name in (name for name in WRITTEN if name in IN_BLOCKS):
         for kind, rows in all_rows().items():
             blocks = quantize(ggml, name, rows)
             error = nmse(rows, dequantize(ggml, name, blocks))
