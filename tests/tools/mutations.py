@@ -4,7 +4,8 @@ Usage: python tests/tools/mutations.py [WORDS ...]
 
 The tracked files are copied to a temporary directory, where each mutation is made, built (Rust's dev profile, into
 CARGO_TARGET_DIR or target/mutants) and undone. With arguments, only mutations whose description has one of the words
-are tried. The exit status is 1 if one survives. Needs Linux, for the name of what cargo builds.
+are tried. The exit status is 1 if one survives. Needs Linux, for the name of what cargo builds. That each mutation
+still has its place in the sources is a test of its own, `tests/test_mutations.py`, which builds nothing.
 """
 
 from __future__ import annotations
@@ -28,119 +29,129 @@ PASSED, FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Mutation:
-    """A line of the package, what it is replaced by, and the suite that is to fail."""
+    """A change of one place in the sources, and the parity suite that is to fail because of it."""
 
     behaviour: str
-    file: str
+    """What is wrong once the change is made."""
+    folder: str
+    """The sources below this folder have the old text just once: the file may move within it."""
     old: str
     new: str
     suite: str
+    """NAME of `tests/parity/test_NAME.py`."""
+
+    def place(self, root: Path) -> Path:
+        """The file of a checkout at `root` that has the old text. Raises LookupError unless it is there just once."""
+        sources = [path for path in sorted((root / self.folder).rglob("*")) if path.suffix in (".rs", ".py")]
+        found = [path for path in sources for _ in range(path.read_text(encoding="utf-8").count(self.old))]
+        if len(found) != 1:
+            raise LookupError(f"{self.folder} has {len(found)} times, not once: {self.old}")
+        return found[0]
 
 
-POOL, SCHEDULER = "rust/engine/src/block_manager.rs", "rust/engine/src/scheduler.rs"
-PREPARE, ROWS = "rust/engine/src/prepare.rs", "rust/cpu/src/kernels/rows.rs"
+ENGINE, CPU, PACKAGE = "rust/engine/src", "rust/cpu/src", "python/nanovllm"
 MUTATIONS = (
     Mutation(
         "blocks return to the free list first to last",
-        POOL,
+        ENGINE,
         "while let Some(id) = seq.block_table.pop() {",
         "while let Some(id) = (!seq.block_table.is_empty()).then(|| seq.block_table.remove(0)) {",
         "block_manager",
     ),
     Mutation(
         "the last block's hash is looked up",
-        POOL,
+        ENGINE,
         "for i in 0..seq.num_blocks().saturating_sub(1) {",
         "for i in 0..seq.num_blocks() {",
         "block_manager",
     ),
     Mutation(
         "a block's hash leaves out the blocks before it",
-        POOL,
+        ENGINE,
         "hasher.update(&prefix.to_le_bytes());",
         "let _ = prefix;",
         "block_manager",
     ),
     Mutation(
         "a shared block counts one user",
-        POOL,
+        ENGINE,
         "block.ref_count += 1;",
         "block.ref_count = 1;",
         "block_manager",
     ),
     Mutation(
         "a block is opened one token late",
-        POOL,
+        ENGINE,
         "seq.num_tokens() % self.block_size == 1",
         "seq.num_tokens() % self.block_size == 2 % self.block_size",
         "block_manager",
     ),
     Mutation(
         "preemption takes the oldest",
-        SCHEDULER,
+        ENGINE,
         "let Some(victim) = self.running.pop_back() else {",
         "let Some(victim) = self.running.pop_front() else {",
         "scheduler",
     ),
     Mutation(
         "any prompt may be prefilled in part",
-        SCHEDULER,
+        ENGINE,
         "if remaining < num_tokens && !self.batch.is_empty() {",
         "if remaining == 0 {",
         "scheduler",
     ),
     Mutation(
         "an end-of-sequence token ends nothing",
-        SCHEDULER,
+        ENGINE,
         "if !seq.params.ignore_eos && eos.contains(&seq.last_token()) {",
         "if seq.params.ignore_eos && eos.contains(&seq.last_token()) {",
         "traces",
     ),
     Mutation(
         "a chunk's slots start where its block starts",
-        PREPARE,
+        ENGINE,
         "let first = start.max(block * block_size) - block * block_size;",
         "let first = 0;",
         "model_runner",
     ),
     Mutation(
         "a chunk attends to itself alone",
-        PREPARE,
+        ENGINE,
         "input.context_lens.push(end as u32);",
         "input.context_lens.push((end - start) as u32);",
         "model_runner",
     ),
     Mutation(
         "a decoding sequence pickles all its tokens",
-        "rust/engine/src/sequence_state.rs",
+        ENGINE,
         "let tokens = if self.is_prefill {",
         "let tokens = if !self.is_prefill {",
         "sequence",
     ),
     Mutation(
         "rotary embedding turns the other way",
-        ROWS,
+        CPU,
         "(S::mul_add(minus_b, sin, S::mul(a, cos)), S::mul_add(a, sin, S::mul(b, cos)))",
         "(S::mul_add(b, sin, S::mul(a, cos)), S::mul_add(S::sub(S::splat(0.0), a), sin, S::mul(b, cos)))",
         "rotary_embedding",
     ),
     Mutation(
         "the norm adds epsilon after the root",
-        ROWS,
+        CPU,
         "1.0 / (sum / n as f32 + eps).sqrt()",
         "1.0 / ((sum / n as f32).sqrt() + eps)",
         "layernorm",
     ),
     Mutation(
         "gate and up are exchanged",
-        ROWS,
+        CPU,
         "gated::<S>(S::load(gate.add(i)), S::load(up.add(i)))",
         "gated::<S>(S::load(up.add(i)), S::load(gate.add(i)))",
         "activation",
     ),
     Mutation(
         "v is loaded where k lies",
-        "rust/model/src/sharding.rs",
+        "rust/model/src",
         "shards.push(Shard { stored, rows, cols: 0..cols.unwrap_or(1), offset });",
         "let offset_of_v = if shards.len() == 2 { offset - len } else { offset };"
         "shards.push(Shard { stored, rows, cols: 0..cols.unwrap_or(1), offset: offset_of_v });",
@@ -148,21 +159,21 @@ MUTATIONS = (
     ),
     Mutation(
         "every row of a batch draws the same noise",
-        "rust/python/src/layers/sampler.rs",
+        "rust/python/src",
         "position.wrapping_add(i as u64)",
         "position",
         "sampler",
     ),
     Mutation(
         "decoded tokens are counted as prefilled ones",
-        "rust/engine/src/llm_engine.rs",
+        ENGINE,
         "if schedule.is_prefill { num_tokens } else { -num_tokens }",
         "num_tokens",
         "llm_engine",
     ),
     Mutation(
         "the model's longest length is ignored",
-        "python/nanovllm/config.py",
+        PACKAGE,
         "self.max_model_len = min(self.max_model_len, self.hf_config.max_position_embeddings)",
         "self.max_model_len = self.hf_config.max_position_embeddings",
         "config",
@@ -208,10 +219,8 @@ def run(copy: Path, suites: list[str]) -> tuple[int, str]:
 
 def try_one(copy: Path, mutation: Mutation) -> str:
     """The test that notices the mutation; empty if none does."""
-    file = copy / mutation.file
+    file = mutation.place(copy)
     source = file.read_text(encoding="utf-8")
-    if source.count(mutation.old) != 1:
-        raise SystemExit(f"{mutation.file} has {source.count(mutation.old)} times, not once: {mutation.old}")
     file.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
         if file.suffix == ".rs":
@@ -224,7 +233,8 @@ def try_one(copy: Path, mutation: Mutation) -> str:
 def main(words: list[str]) -> int:
     """Tries the mutations and prints a line for each."""
     chosen = [m for m in MUTATIONS if not words or any(word in m.behaviour for word in words)]
-    chosen.sort(key=lambda mutation: mutation.file.endswith(".rs"))  # Python's while what is built is not mutated
+    # Those of Python come first, while the extension is the one built without any mutation.
+    chosen.sort(key=lambda mutation: mutation.folder != PACKAGE)
     survivors = 0
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory)
