@@ -13,14 +13,14 @@ from nanovllm.exceptions import ModelNotFoundError
 
 _MISSING = object()
 _RENAMED = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
-"""transformers 5 writes what transformers 4 read under the other name."""
+"""The type of a checkpoint's weights, as transformers 4 and as transformers 5 call it: each answers for the other."""
 
 
 class HfConfig:
     """A model's config.json with attribute access (for a GGUF file, the same keys built from its metadata).
 
-    What the file leaves to transformers' defaults is filled in. Nested objects are dicts, as in transformers. `dtype`
-    and `torch_dtype` are one, by name.
+    What the file leaves to transformers' defaults is filled in. Nested objects are dicts, as in transformers. Both
+    `dtype` and `torch_dtype` give the type of the weights, as a text such as "bfloat16".
     """
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -29,7 +29,7 @@ class HfConfig:
 
     @classmethod
     def read(cls, model: str) -> "HfConfig":
-        """The configuration of a model's files, which stay open for the engine that is made of it.
+        """Reads the configuration of the model at a path, and keeps its files open for the engine made from it.
 
         Raises:
             ModelFormatError: It cannot be read.
@@ -41,7 +41,7 @@ class HfConfig:
         return config
 
     def take_checkpoint(self) -> _core.Checkpoint | None:
-        """The files this was read from, for the first who asks; None for a copy and for values from elsewhere."""
+        """Hands over the open files this was read from, once; a copy, and a config made from values, has none."""
         checkpoint, self._checkpoint = self._checkpoint, None
         return checkpoint
 
@@ -83,14 +83,14 @@ class Config:
 
     Args:
         model: A directory with config.json and safetensors files, or a .gguf file.
-        max_num_batched_tokens: Prompt tokens a prefill step takes at most.
-        max_num_seqs: Sequences that run at the same time at most.
-        max_model_len: Tokens of prompt and answer together at most; lowered to what the model allows.
+        max_num_batched_tokens: The most prompt tokens that one prefill step computes.
+        max_num_seqs: The most sequences that run at the same time.
+        max_model_len: The most tokens of prompt and answer together; lowered to what the model allows.
         gpu_memory_utilization: Share of the device's memory (on the CPU, the machine's or its cgroup's limit) that
             model and KV cache may take when `num_kvcache_blocks` is not given.
         tensor_parallel_size: Devices to split the model over; the CPU device is one.
         enforce_eager: Accepted for nano-vLLM's scripts. It turns off CUDA graphs, which the CPU device does not have.
-        hf_config: The model's own configuration, read from `model`.
+        hf_config: The model's own configuration, read from `model` unless it is given.
         eos: The id that ends a sequence, filled in from the tokenizer. The engine stops at every id that the
             tokenizer, config.json or generation_config.json names.
         kvcache_block_size: Tokens in a block of the KV cache, a multiple of 256.
@@ -103,7 +103,7 @@ class Config:
         activation_bits: Bits of the activations that quantised weights are multiplied with on the CPU. 16 answers as
             the same weights in float32 would; 8, what llama.cpp takes, is faster in prefill and large batches.
         kv_cache_dtype: "auto" (float32 for float32 checkpoints, else bfloat16), "float32" or "bfloat16".
-        seed: Seed of all sampling.
+        seed: Seed of the draws of requests that have no seed of their own, 0 to 2**64 - 1.
 
     Raises:
         ModelNotFoundError: `model` does not exist.

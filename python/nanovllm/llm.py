@@ -1,4 +1,4 @@
-"""The class users construct."""
+"""The class that users make engines with."""
 
 from nanovllm.engine.llm_engine import LLMEngine
 

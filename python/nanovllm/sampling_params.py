@@ -1,11 +1,11 @@
-"""How to choose the tokens of one request."""
+"""Sampling parameters say how the tokens of one request are chosen, and when it ends."""
 
 from dataclasses import dataclass
 
 from nanovllm import _core
 
 _DEFAULT = _core.sampling_defaults()
-"""The engine's own defaults, which have no other place."""
+"""The defaults, which the engine defines for its callers in Rust too."""
 
 
 @dataclass(slots=True)
@@ -14,9 +14,10 @@ class SamplingParams:
 
     Args:
         temperature: Logits are divided by it before a token is drawn; 0 takes the likeliest token (greedy).
-        max_tokens: Tokens to generate at most, at least 1.
-        ignore_eos: Generate `max_tokens` tokens whatever the model says.
-        seed: Fixes the draw of this request; None takes it from the engine's seed and the request's number.
+        max_tokens: The most tokens to generate, at least 1.
+        ignore_eos: Generate `max_tokens` tokens, whether or not the model ends its answer before.
+        seed: Fixes the draws of this request, 0 to 2**64 - 1; None derives them from the engine's seed and the number
+            of requests that it took before this one.
 
     Raises:
         ValueError: For a value outside these limits, naming the field and the limit.

@@ -1,1 +1,1 @@
-"""The engine as nano-vLLM lays it out; the work is done in Rust."""
+"""The engine's parts under the names of nano-vLLM's modules; `nanovllm._core`, in Rust, does their work."""

@@ -1,4 +1,4 @@
-"""The KV pool's books: which blocks are free, who shares the others, and which hold a known prefix."""
+"""The books of the KV cache: which blocks are free, who shares the others, and which hold a known prefix."""
 
 from nanovllm._core import Block, BlockManager
 

@@ -1,4 +1,4 @@
-"""nano-vLLM's LLMEngine: queue prompts, step, collect. Each step is one call into Rust without the GIL."""
+"""nano-vLLM's LLMEngine queues prompts, takes steps and collects answers. A step is one call that releases the GIL."""
 
 import contextlib
 import logging
@@ -25,7 +25,7 @@ from nanovllm.utils.tokenizer import Message, Tokenizer, is_conversation_list
 _LOGGER = logging.getLogger("nanovllm")
 
 Prompt = str | AbcSequence[int]
-"""Text, or token ids."""
+"""A prompt is text or token ids."""
 
 
 class GenerateOutput(TypedDict):
@@ -81,11 +81,12 @@ class LLMEngine:
         self._finished: dict[int, FinishedSequence] = {}  # what `step` is about to hand out
 
     def add_request(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> int:
-        """Queues a prompt and returns its sequence id.
+        """Queues a prompt, which `step` will answer, and returns its sequence id.
 
         Raises:
             ValueError: The prompt is empty, has a token id outside the vocabulary, is longer than `max_model_len`
                 allows or can never fit the KV cache, or a sampling option is outside its limits.
+            TypeError: The prompt is neither text nor integers.
         """
         params = SamplingParams() if sampling_params is None else sampling_params
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
@@ -100,7 +101,7 @@ class LLMEngine:
             `(seq_id, token_ids)` of each sequence that finished, and the number of prompt tokens computed, or minus
             the number of tokens decoded. An idle engine gives `([], 0)`.
         """
-        # What an interrupted call has left there comes first.
+        # An interrupted call may have left sequences there that were not handed out yet: they come first.
         num_tokens = 0 if self._finished else self._engine.step(self._finished)
         outputs = [(seq_id, self._finished.pop(seq_id, None)) for seq_id in list(self._finished)]
         return [(seq_id, seq.token_ids) for seq_id, seq in outputs if seq is not None], num_tokens
@@ -129,12 +130,13 @@ class LLMEngine:
         Args:
             prompts: Texts or lists of token ids; a single one is a list of one.
             sampling_params: One for all, or one for each prompt.
-            use_tqdm: Show progress and the speed of prefill and decode.
+            use_tqdm: Show progress and the tokens a second of prefill and decode on standard error.
             skip_special_tokens: Leave special tokens out of `text`.
 
         Raises:
             ValueError: A request is invalid (see `add_request`), or prompts and params differ in number. Nothing stays
                 queued, whatever interrupts the call.
+            TypeError: `prompts` is neither text, token ids nor a list of these.
         """
         batch = _as_batch(prompts)
         params = _as_params(sampling_params, len(batch))
@@ -166,7 +168,7 @@ class LLMEngine:
         """Answers a conversation, or each of several, through the model's chat template.
 
         Unlike in `generate`, `text` leaves special tokens out, so that it can go back as a message. The remaining
-        options are those of `tokenizer.apply_chat_template`.
+        options are those of `tokenizer.apply_chat_template`, and errors are its and those of `generate`.
         """
         conversations = messages if is_conversation_list(messages) else [messages]
         prompts = self.tokenizer.apply_chat_template(
@@ -178,7 +180,12 @@ class LLMEngine:
         return self.generate(prompts, sampling_params, use_tqdm, skip_special_tokens=skip_special_tokens)
 
     def stats(self) -> dict[str, int]:
-        """Counters of the engine: blocks, queues, tokens computed."""
+        """Counters since the engine was made, and the present state of its queues and KV cache.
+
+        Counted are `num_requests`, `num_steps`, `num_prefilled_tokens`, `num_cached_tokens` (of prompts, found in the
+        prefix cache), `num_generated_tokens` and `num_preemptions`. The state is `num_waiting` and `num_running`
+        sequences, and `num_free_blocks` of `num_kvcache_blocks`.
+        """
         return self._engine.stats()
 
     @property
@@ -202,7 +209,7 @@ class LLMEngine:
 
 
 def _collect(call: Call, use_tqdm: bool) -> dict[int, FinishedSequence]:
-    """Waits for all sequences of a call, by id."""
+    """Waits for all sequences of a call, and returns them by id."""
     done: dict[int, FinishedSequence] = {}
     speeds = {"Prefill": 0.0, "Decode": 0.0}
     shown = 0.0

@@ -63,7 +63,7 @@ class ModelRunner:
         self.rank = rank
         self.event = event
         self.graph_bs = [] if config.enforce_eager else _core.graph_batch_sizes(config.max_num_seqs)
-        """Batch sizes that a device with captured steps would capture; nano-vLLM's."""
+        """Batch sizes of decode steps that nano-vLLM would capture as CUDA graphs; no device here captures any."""
 
     def warmup_model(self) -> None:
         """Computes one row that is stored nowhere: every weight is read once, and the device's threads run."""
@@ -79,11 +79,11 @@ class ModelRunner:
         )
 
     def prepare_block_tables(self, seqs: Seqs) -> NDArray[np.int32]:
-        """The block tables of `seqs`, `[num_seqs, longest]`, padded with -1."""
+        """The block tables of `seqs`, `[num_seqs, blocks of the longest]`, padded with -1."""
         return _core.prepare_block_tables(seqs)
 
     def prepare_prefill(self, seqs: Seqs) -> tuple[Ids, Ids]:
-        """Token ids and positions of the scheduled chunks of `seqs`; the rest goes to the context.
+        """Token ids and positions, each `[rows]`, of the scheduled chunks of `seqs`; the rest goes to the context.
 
         Raises:
             PreconditionError: A sequence has fewer tokens than are cached and scheduled, or blocks for fewer.
@@ -93,7 +93,7 @@ class ModelRunner:
         return input_ids, positions
 
     def prepare_decode(self, seqs: Seqs) -> tuple[Ids, Ids]:
-        """Token ids and positions of the newest token of each of `seqs`; the rest goes to the context.
+        """Token ids and positions, each `[num_seqs]`, of the newest tokens of `seqs`; the rest goes to the context.
 
         Raises:
             PreconditionError: There are no sequences, or one has no blocks.
@@ -103,15 +103,17 @@ class ModelRunner:
         return input_ids, positions
 
     def prepare_sample(self, seqs: Seqs) -> NDArray[np.float32]:
-        """The temperatures of `seqs`."""
+        """The temperatures of `seqs`, `[num_seqs]`."""
         return _core.prepare_sample(seqs)
 
     def graph_batch_size(self, num_seqs: int) -> int | None:
-        """The captured batch size a decode step of `num_seqs` sequences would run on; None where it runs as it is."""
+        """The size of `graph_bs` that nano-vLLM would pad a decode step of `num_seqs` to; None where it would not."""
         return _core.graph_batch_size(self.graph_bs, num_seqs)
 
     def run_model(self, input_ids: Any, positions: Any, is_prefill: bool) -> NDArray[np.float32]:
         """The logits of each sequence's last row, `[num_seqs, vocab_size]`, of the step that the context describes.
+
+        `input_ids` and `positions` are `[rows]`, as `prepare_prefill` and `prepare_decode` give them.
 
         Raises:
             ValueError: A token id is outside the vocabulary, or the arrays are not those of one step of the KV cache.
@@ -162,7 +164,7 @@ class ModelRunner:
 
 
 def _list(values: Any) -> Any:
-    """Numbers of an array, numpy's or torch's."""
+    """The numbers of an array, numpy's or torch's, as a list or a list of lists."""
     return np.asarray(values).tolist()
 
 
@@ -171,6 +173,6 @@ def _optional(values: Any) -> Any:
 
 
 def opened_files(config: Config) -> _core.Checkpoint | None:
-    """The model's files, where making `config` has opened them and nobody has taken them."""
+    """The model's files, if making `config` has opened them and no other engine has taken them since."""
     hf_config = getattr(config, "hf_config", None)
     return hf_config.take_checkpoint() if isinstance(hf_config, HfConfig) else None

@@ -1,4 +1,4 @@
-"""One request's tokens and where its keys and values are."""
+"""A sequence holds the tokens of one request, and says which blocks of the KV cache have its keys and values."""
 
 from collections.abc import Iterable, Iterator
 from enum import Enum, auto
@@ -13,7 +13,7 @@ __all__ = ["Sequence", "SequenceStatus"]
 
 
 class SequenceStatus(Enum):
-    """Where a sequence stands."""
+    """How far a sequence has come."""
 
     WAITING = auto()
     """Not prefilled yet, or only in part, or preempted."""
@@ -24,7 +24,7 @@ class SequenceStatus(Enum):
 
 
 class SamplingOptions(Protocol):
-    """What a sequence needs of its sampling parameters; other fields of `SamplingParams` count where they are there."""
+    """The attributes that sampling parameters must have; the other fields of `SamplingParams` have defaults."""
 
     @property
     def temperature(self) -> float: ...
@@ -51,6 +51,7 @@ class BlockTable(list[int]):
 
 
 def _writing(name: str) -> Any:
+    """The method `name` of a list, which then also assigns the changed list to the sequence."""
     change = getattr(list, name)
 
     @wraps(change)
@@ -71,10 +72,10 @@ for _name in ("__delitem__", "__iadd__", "__imul__", "__setitem__"):
 class Sequence(_core.Sequence):
     """A request: prompt and completion, sampling parameters, and its place in the KV cache.
 
-    A handle on the engine's own sequence, which it owns until a scheduler takes it and again once it is finished. While
-    a scheduler has it, only `temperature`, `max_tokens` and `ignore_eos` can be set; before, so can `status`,
-    `is_prefill`, `block_table` and the counts of cached and scheduled tokens. Lists are copies. Two sequences are equal
-    if they are the same object, and a scheduler always hands out the object that was added.
+    It is a handle on the engine's own sequence. The handle owns the data until a scheduler takes it, and again once the
+    sequence is finished. While a scheduler has it, only `temperature`, `max_tokens` and `ignore_eos` can be set; before
+    that, `status`, `is_prefill`, `block_table` and the counts of cached and scheduled tokens can be set too. Lists are
+    copies. Two sequences are equal if they are the same object, and a scheduler hands out the object that was added.
 
     Pickling carries what another process needs to compute a step: all tokens of a sequence in prefill, else the newest
     alone, and neither id nor status nor sampling parameters.
@@ -91,14 +92,17 @@ class Sequence(_core.Sequence):
     block_size: int = 256
     """Tokens in a block of the KV cache; an engine sets it to its own. A sequence in a scheduler keeps the pool's."""
     counter: Iterator[int] = count()
-    """Where ids come from."""
+    """Gives each new sequence its id, requests to an engine included."""
 
     def __init__(self, token_ids: Iterable[SupportsIndex], sampling_params: SamplingOptions = _DEFAULT) -> None:
         self._init(next(Sequence.counter), token_ids, sampling_params, self.block_size)
 
     @property
     def block_table(self) -> list[int]:
-        """Its blocks in order: a copy. Changes to it are the sequence's, unless a scheduler has it."""
+        """The ids of its blocks in order. The list is a copy whose changes are assigned back.
+
+        Raises AttributeError for a change while a scheduler has the sequence.
+        """
         return BlockTable(self, super().block_table)
 
     @block_table.setter
@@ -107,7 +111,7 @@ class Sequence(_core.Sequence):
 
     @property
     def status(self) -> SequenceStatus:
-        """Where it stands."""
+        """How far it has come. AttributeError if it is set while a scheduler has the sequence."""
         return SequenceStatus(self._status)
 
     @status.setter

@@ -7,7 +7,7 @@ from nanovllm.layers.module import Module
 
 
 class SiluAndMul(Module):
-    """`silu(gate) * up`, gate and up side by side in the last dimension."""
+    """`silu(gate) * up`, where the last dimension holds all of gate and then all of up."""
 
     def __init__(self, *, device: str = "cpu") -> None:
         self._core = _core.SiluAndMul(device=device)

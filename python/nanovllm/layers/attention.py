@@ -24,6 +24,9 @@ def store_kvcache(key: Any, value: Any, k_cache: Any, v_cache: Any, slot_mapping
 class Attention(Module):
     """Causal attention with grouped query heads; what it attends to is in `nanovllm.utils.context`.
 
+    Products of queries and keys are multiplied by `scale`. ValueError unless `num_kv_heads` divides `num_heads` and
+    `head_dim` is even.
+
     `k_cache` and `v_cache` are empty at first. Once set to arrays `[num_blocks, block_size, num_kv_heads, head_dim]`,
     `forward` stores keys and values in them.
     """
@@ -41,9 +44,9 @@ class Attention(Module):
     def forward(self, q: Any, k: Any, v: Any) -> Any:
         """Attends from `q [n, num_heads, head_dim]`; `k` and `v` are `[n, num_kv_heads, head_dim]`.
 
-        In prefill, to `k` and `v`, or to the cache where the context has block tables (a prefix is cached), and the
-        result has the shape of `q`. In decode, one row a sequence, to the cache; the result then has a dimension more,
-        `[n, 1, num_heads, head_dim]`, as nano-vLLM's has. A row of an empty context gives zeros.
+        Prefill attends to `k` and `v`, or to the cache where the context has block tables (because a prefix is cached),
+        and its result has the shape of `q`. Decode has one row a sequence and attends to the cache; its result has one
+        dimension more, `[n, 1, num_heads, head_dim]`, as nano-vLLM's has. A row that sees no token gives zeros.
         """
         context = get_context()
         k_cache, v_cache = self.k_cache, self.v_cache

@@ -13,7 +13,7 @@ from nanovllm.utils.context import get_context
 
 
 class VocabParallelEmbedding(Module):
-    """Rows of `weight [num_embeddings / tp_size, embedding_dim]` by token id."""
+    """Looks up rows of `weight [num_embeddings / tp_size, embedding_dim]` by token id."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class VocabParallelEmbedding(Module):
     def forward(self, x: Any) -> Any:
         """Token ids `x [...]` to rows `[..., embedding_dim]`, zero where another rank has the token.
 
-        They are of the weight's type. Raises ValueError for an id that no rank has.
+        The rows are of the weight's type. Raises ValueError for an id that no rank has.
         """
         if getattr(x, "ndim", 1) != 1:
             return self.forward(x.reshape(-1)).reshape(*x.shape, self.weight.shape[1])
@@ -49,7 +49,7 @@ class VocabParallelEmbedding(Module):
 
 
 class ParallelLMHead(VocabParallelEmbedding):
-    """The projection to logits. There is no bias: a true `bias` is a ValueError."""
+    """The projection to logits. There is no bias, so a true `bias` is a ValueError."""
 
     def __init__(
         self,
@@ -66,9 +66,10 @@ class ParallelLMHead(VocabParallelEmbedding):
         super().__init__(num_embeddings, embedding_dim, tp_rank=tp_rank, tp_size=tp_size, device=device)
 
     def forward(self, x: Any) -> Any:
-        """`x [rows, embedding_dim]` to logits of the rank's tokens; in prefill, of the last row of each sequence only.
+        """`x [rows, embedding_dim]` to logits `[rows, num_embeddings / tp_size]` of the rank's tokens.
 
-        Whether it is prefill, and which rows are last, the context of `nanovllm.utils.context` says.
+        In prefill, only the last row of each sequence has logits. Whether a step is prefill, and which rows are last,
+        the context of `nanovllm.utils.context` says.
         """
         context = get_context()
         if not context.is_prefill:

@@ -1,4 +1,4 @@
-"""Root-mean-square norm, with and without a residual."""
+"""The root-mean-square norm, with and without a residual."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from nanovllm.layers.module import Module, Parameter
 class RMSNorm(Module):
     """`x / sqrt(mean(x**2) + eps) * weight` over the last dimension (Zhang and Sennrich 2019).
 
-    `weight` has shape `[hidden_size]` and is ones at first.
+    `weight` has shape `[hidden_size]` and is ones at first. ValueError for an `eps` that is negative or not finite.
     """
 
     def __init__(self, hidden_size: int, eps: float = 1e-6, *, device: str = "cpu") -> None:
@@ -25,7 +25,7 @@ class RMSNorm(Module):
         return self._core.forward(x, self.weight)
 
     def add_rms_forward(self, x: Any, residual: Any) -> tuple[Any, Any]:
-        """The norm of `x + residual`, and that sum."""
+        """The norm of `x + residual`, and that sum, each `[..., hidden_size]`."""
         return self._core.add_forward(x, residual, self.weight)
 
     def forward(self, x: Any, residual: Any = None) -> Any:

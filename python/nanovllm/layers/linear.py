@@ -61,7 +61,7 @@ class LinearBase(Module):
         param.load(loaded_weight, 0)
 
     def forward(self, x: Any) -> Any:
-        """`x [..., input_size]` to `[..., output_size]`: defined by the kinds of linear layers."""
+        """`x [..., input_size]` to `[..., output_size]`. Each kind of linear layer defines it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
 
@@ -108,7 +108,7 @@ class ColumnParallelLinear(LinearBase):
 
 
 class MergedColumnParallelLinear(ColumnParallelLinear):
-    """Projections of the same input, stacked. A rank has an equal part of each: every output size must be divisible."""
+    """Projections of one input, stacked. A rank has an equal part of each; ValueError if that cannot be."""
 
     def __init__(
         self,
@@ -135,7 +135,10 @@ class MergedColumnParallelLinear(ColumnParallelLinear):
 
 
 class QKVParallelLinear(ColumnParallelLinear):
-    """The projections to queries, keys and values, stacked. A rank has an equal part of the heads of each."""
+    """The projections to queries, keys and values, stacked. A rank has an equal part of the heads of each.
+
+    Without `total_num_kv_heads` there are as many heads of keys and values as of queries.
+    """
 
     def __init__(
         self,

@@ -9,16 +9,15 @@ from nanovllm import _core
 class Parameter(_core.Parameter):
     """A weight or a bias of one rank. It is made of stored tensors (three for q, k and v), which are loaded one by one.
 
-    `shape` is the rank's own. `data` copies all elements out as a numpy array that cannot be written to (assign to
-    `data` instead), in the type they were loaded in: nothing is converted, where nano-vLLM converts to its default
-    type.
+    `shape` is that of the rank's part. `data` copies all elements out as a numpy array that cannot be written to
+    (assign to `data` instead), in the type they were loaded in: nano-vLLM converts to its default type, this does not.
     """
 
     weight_loader: Callable[..., None]
     """`weight_loader(param, loaded_weight)`, for a packed module with the shard's id as a third argument."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """All elements, as `data`; a ValueError where `copy` is False."""
+        """Copies all elements out as `data` does. ValueError where `copy` is False."""
         if copy is False:
             raise ValueError("a parameter is always copied out")
         return self.data if dtype is None else self.data.astype(dtype)
@@ -31,11 +30,11 @@ class Module:
     """A layer, or a model of layers: attributes that are parameters, modules and lists of modules are its parts."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the module does."""
+        """Computes the module's output. Each kind of module defines it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As `forward`."""
+        """Calls `forward`."""
         return self.forward(*args, **kwargs)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -48,7 +47,7 @@ class Module:
             yield module
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, _core.Parameter]]:
-        """All parameters, each once (a tied one under its first name), with dotted names."""
+        """All parameters with dotted names, each once: a tied one has the first of its names."""
         seen = set()
         for path, module in self.named_modules(prefix):
             for name, value in vars(module).items():
@@ -62,7 +61,7 @@ class Module:
             yield parameter
 
     def get_submodule(self, target: str) -> Any:
-        """The module of this dotted name. Raises AttributeError that names the part there is none of."""
+        """The module of a dotted name. Raises AttributeError that names the part that is missing."""
         module: Any = self
         for part in filter(None, target.split(".")):
             if isinstance(module, ModuleList):
@@ -77,7 +76,7 @@ class Module:
         return module
 
     def get_parameter(self, target: str) -> _core.Parameter:
-        """The parameter of this dotted name. Raises AttributeError for a name there is none of."""
+        """The parameter of a dotted name. Raises AttributeError if there is none."""
         path, _, name = target.rpartition(".")
         module = self.get_submodule(path)
         parameter = vars(module).get(name)
@@ -87,7 +86,7 @@ class Module:
 
 
 class ModuleList(list[Any]):
-    """Modules in order, named by their numbers."""
+    """Modules in order, whose names are their numbers."""
 
 
 def _is_module(value: object) -> bool:

@@ -19,7 +19,11 @@ def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str = "cpu") -> Any:
 
 
 class RotaryEmbedding(Module):
-    """A table of cosines and sines that rotates queries and keys by their positions."""
+    """A table of cosines and sines that rotates queries and keys by their positions.
+
+    The whole head is rotated, so `rotary_dim` must be `head_size`. `rope_scaling` is that of a config.json, of type
+    linear, llama3, yarn or default. Raises ValueError for other sizes and types.
+    """
 
     def __init__(
         self,
@@ -31,7 +35,6 @@ class RotaryEmbedding(Module):
         *,
         device: str = "cpu",
     ) -> None:
-        """`rope_scaling` is config.json's: of type linear, llama3, yarn or default. Raises ValueError for another."""
         if rotary_dim != head_size:
             raise ValueError(f"rotary_dim must be head_size {head_size}, got {rotary_dim}")
         self.head_size = head_size
@@ -44,7 +47,10 @@ class RotaryEmbedding(Module):
         return self._core.cos_sin_cache
 
     def forward(self, positions: Any, query: Any, key: Any) -> tuple[Any, Any]:
-        """`query` and `key`, each `[n, heads, head_size]`, rotated by `positions [n]`: new arrays of their types."""
+        """`query` and `key`, each `[n, heads, head_size]`, rotated by `positions [n]`, as new arrays of their types.
+
+        Raises ValueError for a position that the table does not have.
+        """
         return self._core.forward(positions, query, key)
 
 
@@ -57,7 +63,7 @@ def get_rope(
     *,
     device: str = "cpu",
 ) -> RotaryEmbedding:
-    """The embedding of these arguments, the same object if they were the last call's too: layers share one table."""
+    """The embedding of these arguments. A repeated call returns the same object, so that layers share one table."""
     return _rope(head_size, rotary_dim, max_position, base, json.dumps(rope_scaling, sort_keys=True), device)
 
 

@@ -1,4 +1,4 @@
-"""Choosing tokens from logits."""
+"""The sampler chooses tokens from logits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nanovllm.layers.module import Module
 
 
 class Sampler(Module):
-    """Draws a token a row from the softmax of its logits over its temperature; temperature 0 takes the likeliest.
+    """Draws one token for each row, from the softmax of logits / temperature; temperature 0 takes the likeliest.
 
-    As in nano-vLLM, the token is the one with the largest probability over an exponential variate. Here a variate is a
-    function of the seed, the number of rows drawn before and the token (`nanovllm._core.exponential_noise`): samplers
-    of the same seed draw the same tokens. Without a seed, the system gives one.
+    As in nano-vLLM, the token is the one with the largest quotient of probability and an exponential variate. Here the
+    variate is a function of the seed, the number of rows drawn before and the token (`_core.exponential_noise`), so
+    samplers of the same seed draw the same tokens. Without a seed, the system gives a random one.
     """
 
     def __init__(self, seed: int | None = None, *, device: str = "cpu") -> None:

@@ -1,1 +1,1 @@
-"""The models there is code for: trees of Python modules, each run by the engine's own Rust module of the same name."""
+"""Models as trees of Python modules, each of which runs the engine's own Rust module of the same name."""

@@ -24,10 +24,10 @@ QWEN3 = ("Qwen3ForCausalLM", "qwen3")
 
 
 class Qwen3Attention(Module):
-    """Self-attention of one layer; of one tensor-parallel rank, whose terms the caller adds up.
+    """One tensor-parallel rank of a layer's self-attention; the caller adds up what the ranks give.
 
-    `qk_norm` says whether query and key heads are normed; without it they are where the projections have no bias, which
-    is nano-vLLM's rule. `o_bias` gives the output projection a bias.
+    `qk_norm` says whether the heads of queries and keys are normed. Without it they are if the projections have no
+    bias, which is nano-vLLM's rule. `o_bias` gives the output projection a bias.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Qwen3Attention(Module):
 
 
 class Qwen3MLP(Module):
-    """The gated feed-forward of one layer; of one tensor-parallel rank, whose terms the caller adds up.
+    """One tensor-parallel rank of a layer's gated feed-forward; the caller adds up what the ranks give.
 
-    `bias` gives both projections one. Raises ValueError for a `hidden_act` other than "silu".
+    `bias` gives both projections a bias. Raises ValueError for a `hidden_act` other than "silu".
     """
 
     def __init__(
@@ -150,15 +150,18 @@ class Qwen3DecoderLayer(Module):
         self._core = _core.Qwen3(device=device)
 
     def forward(self, positions: Any, hidden_states: Any, residual: Any | None) -> tuple[Any, Any]:
-        """What the layer gives, not yet added to the residual stream, and that stream, each `[rows, hidden_size]`.
+        """The layer's output, which is not yet added to the residual stream, and that stream.
 
-        The first layer has no residual: its `hidden_states` are the stream.
+        All of them are `[rows, hidden_size]`. The first layer has no residual: its `hidden_states` are the stream.
         """
         return self._core.decoder_layer(self, positions, hidden_states, residual, get_context())
 
 
 class Qwen3Model(Module):
-    """The decoder without its output projection; whole, without tensor parallelism. `config` as for a layer."""
+    """The decoder without its output projection, and without tensor parallelism.
+
+    `config` is what `Qwen3DecoderLayer` takes.
+    """
 
     def __init__(self, config: Any, *, device: str = "cpu") -> None:
         self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, device=device)
@@ -169,13 +172,13 @@ class Qwen3Model(Module):
     def forward(self, input_ids: Any, positions: Any) -> Any:
         """Token ids `[rows]` at `positions [rows]` to normed hidden states `[rows, hidden_size]`.
 
-        They are of the embedding's type. Raises ValueError as a layer's attention does.
+        The result is of the embedding's type. Raises ValueError for what `Qwen3Attention.forward` refuses.
         """
         return self._core.model(self, input_ids, positions, get_context())
 
 
 class Qwen3ForCausalLM(Module):
-    """The decoder with its output projection; whole, without tensor parallelism. `config` as for a layer.
+    """The decoder with its output projection, without tensor parallelism. `config` is what `Qwen3DecoderLayer` takes.
 
     Where `config.tie_word_embeddings` is true, `lm_head.weight` is the embedding's own parameter.
     """
@@ -195,7 +198,7 @@ class Qwen3ForCausalLM(Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(self, input_ids: Any, positions: Any) -> Any:
-        """As `Qwen3Model.forward`."""
+        """Token ids `[rows]` at `positions [rows]` to normed hidden states `[rows, hidden_size]`, by `Qwen3Model`."""
         return self.model(input_ids, positions)
 
     def compute_logits(self, hidden_states: Any) -> Any:
@@ -204,7 +207,7 @@ class Qwen3ForCausalLM(Module):
 
 
 def _architecture(config: Any) -> str | None:
-    """The model's class by the name of config.json."""
+    """The architecture that a config names, by its first class or else by its type; None if it names none."""
     listed = getattr(config, "architectures", None) or [getattr(config, "model_type", None)]
     name = listed[0]
     return name if isinstance(name, str) else None

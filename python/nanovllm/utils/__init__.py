@@ -1,1 +1,1 @@
-"""Helpers around the engine: finding models, and the tokenizer's face."""
+"""Helpers around the engine: models by name, checkpoints into modules, the tokenizer, the context, memory."""

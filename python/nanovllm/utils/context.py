@@ -1,6 +1,7 @@
 """What layers must know of the step in progress, besides their arguments.
 
-nano-vLLM keeps it in one global, and so does this face of it. The engine does not: in Rust it is an argument.
+nano-vLLM keeps it in a global variable, and so does this module, for programs that call its layers. In the engine, in
+Rust, it is an argument.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ class Context:
     """The ragged batch of one step. Arrays are numpy's or torch's, of integers."""
 
     is_prefill: bool = False
+    """Whether the step computes chunks of prompts; else it computes the newest token of each sequence."""
     cu_seqlens_q: Any = None
     """In prefill, row offsets of the sequences' queries, `[num_seqs + 1]`."""
     cu_seqlens_k: Any = None
@@ -50,7 +52,7 @@ def set_context(
     context_lens: Any = None,
     block_tables: Any = None,
 ) -> None:
-    """Replaces the context."""
+    """Replaces the context; see `Context` for the arguments."""
     global _context  # noqa: PLW0603 - one a process, as nano-vLLM has it
     _context = Context(
         is_prefill, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, slot_mapping, context_lens, block_tables
@@ -59,5 +61,5 @@ def set_context(
 
 def reset_context() -> None:
     """Replaces the context with an empty one."""
-    global _context  # noqa: PLW0603 - as above
+    global _context  # noqa: PLW0603 - one a process, as nano-vLLM has it
     _context = Context()

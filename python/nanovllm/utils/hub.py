@@ -1,4 +1,4 @@
-"""From what a user calls a model to the files on this machine."""
+"""Finds a model's files on this machine by what a user calls it, and downloads them if need be."""
 
 import os
 import re

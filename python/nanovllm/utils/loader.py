@@ -10,7 +10,7 @@ from nanovllm import _core
 from nanovllm.exceptions import ModelFormatError
 
 Packed = Mapping[str, tuple[str, Any]]
-"""Which module and which shard of it a stored module is: `packed_modules_mapping`."""
+"""By the name of a stored module: the model's module that holds it, and the id of its shard there."""
 
 
 def default_weight_loader(param: Any, loaded_weight: Any) -> None:
@@ -26,8 +26,9 @@ def load_model(model: Any, path: str | os.PathLike[str]) -> None:
     loaded by its `weight_loader`, or by `default_weight_loader` if it has none. A tied parameter may be stored under
     any of its names; of several, its first one counts.
 
-    Raises ModelFormatError, before anything is loaded, if the files lack a tensor or have one the model does not know
-    (the error names them all), and when a tensor does not fit its parameter.
+    Raises ModelNotFoundError if a file is missing; ModelFormatError, before anything is loaded, if the files lack
+    tensors or have some that the model does not know (the error names them all); and ModelFormatError when a tensor
+    does not fit its parameter.
     """
     files = _core.SafeTensors(path)
     stored = set(files.tensors)
@@ -56,7 +57,7 @@ def load_model(model: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _expected(model: Any, packed: Packed) -> dict[str, tuple[Any, ...]]:
-    """The stored tensors that make up the model: for each its parameter, and its shard if it is one of several."""
+    """The stored tensors that make up the model: for each, its parameter, and its shard if there are several."""
     expected: dict[str, tuple[Any, ...]] = {}
     for name, param in model.named_parameters():
         shards = {_renamed(name, module, key): shard for key, (module, shard) in packed.items()}

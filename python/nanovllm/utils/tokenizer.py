@@ -32,19 +32,19 @@ class Tokenizer:
         self._core = core
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`."""
+        """Token ids of `text`. Raises ValueError for text with surrogates, which is not Unicode."""
         return self._core.encode(text, add_special_tokens)
 
     def decode(self, token_ids: int | Iterable[int], skip_special_tokens: bool = False) -> str:
-        """Text of `token_ids`."""
+        """Text of one token id or of several. An id without a token adds nothing."""
         return self._core.decode([token_ids] if isinstance(token_ids, int) else token_ids, skip_special_tokens)
 
     def batch_decode(self, sequences: Iterable[Iterable[int]], skip_special_tokens: bool = False) -> list[str]:
-        """Text of each of `sequences`."""
+        """Texts of several lists of token ids."""
         return [self.decode(token_ids, skip_special_tokens) for token_ids in sequences]
 
     def __call__(self, text: str | Sequence[str], add_special_tokens: bool = True) -> dict[str, Any]:
-        """`{"input_ids", "attention_mask"}` of one text or of each of several."""
+        """`{"input_ids": ..., "attention_mask": ...}`: a list of integers for one text, a list of lists for several."""
         if isinstance(text, str):
             input_ids = self.encode(text, add_special_tokens)
             return {"input_ids": input_ids, "attention_mask": [1] * len(input_ids)}
@@ -68,15 +68,15 @@ class Tokenizer:
             conversation: Messages in order, or a list of conversations.
             tools: Functions the model may call, as JSON schemas.
             documents: Documents for retrieval-augmented generation.
-            chat_template: Another Jinja template than the model's, or the name of one of the model's.
-            add_generation_prompt: End with what starts an answer.
+            chat_template: A Jinja template to use instead of the model's, or the name of one of the model's.
+            add_generation_prompt: End the prompt with what starts an answer.
             tokenize: Return token ids rather than text.
             **kwargs: Variables for the template, such as `enable_thinking`.
 
         Raises:
             ChatTemplateError: The model has no template, or the template failed.
-            ValueError: An option of transformers' that is not supported.
-            TypeError: A value that is not JSON.
+            ValueError: An option of transformers is not supported.
+            TypeError: A value is not JSON.
         """
         for name in _UNSUPPORTED:
             if kwargs.pop(name, None):
@@ -95,38 +95,38 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The model's Jinja chat template."""
+        """The model's Jinja chat template; None if it has none."""
         return self._core.chat_template
 
     @property
     def eos_token_id(self) -> int | None:
-        """Id of the token that ends a sequence; the first, where a model has several."""
+        """Id of the token that ends a sequence: the first, where a model has several, and None, where it has none."""
         ids = self._core.eos_token_ids
         return ids[0] if ids else None
 
     @property
     def eos_token(self) -> str | None:
-        """The token that ends a sequence."""
+        """The token that ends a sequence, or None."""
         return self._token(self.eos_token_id)
 
     @property
     def bos_token_id(self) -> int | None:
-        """Id of the token that starts a sequence."""
+        """Id of the token that starts a sequence, or None."""
         return self._core.bos_token_id
 
     @property
     def bos_token(self) -> str | None:
-        """The token that starts a sequence."""
+        """The token that starts a sequence, or None."""
         return self._token(self.bos_token_id)
 
     @property
     def pad_token_id(self) -> int | None:
-        """Id of the padding token."""
+        """Id of the padding token, or None."""
         return self._core.pad_token_id
 
     @property
     def pad_token(self) -> str | None:
-        """The padding token."""
+        """The padding token, or None."""
         return self._token(self.pad_token_id)
 
     def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
