@@ -1,4 +1,4 @@
-"""What the tests share: checkpoints small enough to commit, and the demo model."""
+"""Fixtures that the tests share: checkpoints small enough to commit, the demo model, and an engine."""
 
 from __future__ import annotations
 

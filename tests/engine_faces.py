@@ -1,4 +1,4 @@
-"""What the tests of the engine's classes share."""
+"""Fixtures and helpers of the tests that use sequences, block managers, schedulers and runners as programs do."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def class_attributes() -> Iterator[None]:
 
 
 def config(**changes: Any) -> SimpleNamespace:
+    """What a scheduler is made from, with some settings changed: eight blocks of four tokens, and no end token."""
     settings = {
         "max_num_seqs": 4,
         "max_num_batched_tokens": 16,
@@ -43,13 +44,14 @@ def through_pickle(value: Any) -> Any:
 
 
 def run(scheduler: Scheduler, token_id: int = 50) -> None:
+    """Takes steps until everything is finished, all of whose tokens are the same."""
     while not scheduler.is_finished():
         seqs, is_prefill = scheduler.schedule()
         scheduler.postprocess(seqs, [token_id] * len(seqs), is_prefill)
 
 
 def held() -> Sequence:
-    """A sequence in a scheduler, which it keeps."""
+    """A sequence that a scheduler has; it keeps that scheduler alive."""
     scheduler, seq = Scheduler(config()), Sequence([1, 2, 3])
     scheduler.add(seq)
     seq.scheduler = scheduler  # type: ignore[attr-defined]

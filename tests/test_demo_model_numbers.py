@@ -97,7 +97,7 @@ def test_quantised_weights_agree_with_the_reference(demo_model: str, reference: 
 
 
 def test_eight_bit_activations_stay_close(demo_model: str, reference: Reference) -> None:
-    """The option for speed: the same bound on the divergence; llama.cpp agrees in 95.8 % of these tokens."""
+    """Fewer bits for speed keep to the same bound on the divergence. llama.cpp agrees in 95.8 % of these tokens."""
     agreement = compare(reference.logits, new_runner(demo_model, activation_bits=8).logits(reference.ids))
     print(f"\nQ4_1, 8-bit activations, {POSITIONS} positions: {agreement}")
     assert agreement.top1 >= 0.95, agreement
@@ -112,7 +112,7 @@ def test_float32_weights_agree_with_the_reference(hf_directory: Path, reference:
 
 
 def test_chunks_and_threads_give_the_same_bits(demo_model: str, reference: Reference) -> None:
-    """As for the tiny models, whose products are too small for threads to share many of them."""
+    """The tiny models show this too, but most of their products are too small for threads to share."""
     ids = reference.ids[:300]
     expected = new_runner(demo_model, num_threads=1).logits(ids)
     runner = new_runner(demo_model, num_threads=2)

@@ -148,7 +148,7 @@ def test_the_size_of_the_cache_is_filled_in(tiny_qwen3: str) -> None:
 
 
 def prepared(seqs: list[Sequence], *, is_prefill: bool) -> tuple[list[np.ndarray], Context]:
-    """What a runner without a model prepares."""
+    """The arrays and the context that a runner prepares, for which it needs no model."""
     runner = ModelRunner.__new__(ModelRunner)
     arrays = runner.prepare_prefill(seqs) if is_prefill else runner.prepare_decode(seqs)
     return list(arrays), get_context()
@@ -289,7 +289,7 @@ def test_a_call_that_is_left_or_dropped_leaves_nothing_queued(llm: LLM) -> None:
     assert call.advance() == ([], None, None)
     call = submit()
     assert queued() == 300
-    del call  # as when an interrupt comes before the block is entered
+    del call  # which is what happens if an interrupt comes before the block is entered
     assert queued() == 0
     with submit() as call:
         finished = [seq for _ in iter(lambda: call.pending, 0) for seq in call.advance()[0]]

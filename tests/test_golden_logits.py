@@ -37,7 +37,7 @@ Runners = dict[tuple[str, int, str], _core.ModelRunner]
 
 @pytest.fixture(scope="module", params=INSTRUCTION_SETS)
 def runners(request: pytest.FixtureRequest) -> Runners:
-    """Every runner of one instruction set."""
+    """Runners of one instruction set, for every model, number of threads and type of the cache."""
     return {
         (name, threads, dtype): model_runner(
             GOLDEN / name, isa=request.param, num_threads=threads, kv_cache_dtype=dtype, num_kvcache_blocks=8

@@ -68,7 +68,7 @@ def test_small_pool_changes_no_answer(temperature: float) -> None:
     assert [output["token_ids"] for output in outputs] == expected
     assert {output["finish_reason"] for output in outputs} == {"length"}
     assert {len(output["token_ids"]) for output in outputs} == {60}
-    # What preemption costs: rows computed again.
+    # Preemption costs time alone: rows are computed again.
     assert small.stats()["num_prefilled_tokens"] > large.stats()["num_prefilled_tokens"] == sum(map(len, prompts))
 
 

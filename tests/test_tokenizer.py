@@ -1,4 +1,4 @@
-"""The tokenizer's face: transformers' interface, the tokenizers library's numbers."""
+"""The tokenizer has the interface of transformers and gives the ids of the library tokenizers."""
 
 from __future__ import annotations
 

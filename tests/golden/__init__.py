@@ -1,1 +1,1 @@
-"""Golden numbers, and the code that draws what they were computed from."""
+"""Golden numbers, the scripts that make them, and the code that draws what they are computed from: see README.md."""

@@ -26,7 +26,7 @@ def dtypes(reference: Reference) -> st.SearchStrategy[np.dtype]:
 
 
 def normal(rng: Rng, shape: tuple[int, ...], dtype: np.dtype, scale: float = 1.0) -> np.ndarray:
-    """Normal variates."""
+    """An array of normal variates, times `scale`."""
     return (scale * rng.standard_normal(shape)).astype(dtype)
 
 

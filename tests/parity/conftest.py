@@ -15,7 +15,7 @@ from parity.fixture import Reference
 settings.register_profile(
     "parity", max_examples=1000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
-# Whether anything fails, soon: for tests/tools/mutations.py.
+# For tests/tools/mutations.py, which only asks whether anything fails: fewer examples, and none is shrunk.
 settings.register_profile("mutants", max_examples=300, deadline=None, phases=[Phase.explicit, Phase.generate])
 
 
@@ -52,7 +52,7 @@ def subject(request: pytest.FixtureRequest) -> Any:
     """What is compared with `reference`: the same modules, of our package or of the model."""
     if request.param == "model":
         return Reference(None)
-    from parity import ours  # the engine's faces, which the layers' suites do without
+    from parity import ours  # imported here, as the suites of the layers do without the engine's classes
 
     return ours
 
@@ -62,11 +62,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     """Counts each example that hypothesis draws for a suite, under the suite's name."""
     handle = getattr(pyfuncitem.obj, "hypothesis", None)
     if handle is not None:
-        inner, epoch = handle.inner_test, pyfuncitem.path.stem.removeprefix("test_")
+        inner, suite = handle.inner_test, pyfuncitem.path.stem.removeprefix("test_")
 
         @functools.wraps(inner)
         def counted(*args: object, **kwargs: object) -> object:
-            counts.add(epoch, examples=1)
+            counts.add(suite, examples=1)
             return inner(*args, **kwargs)
 
         handle.inner_test = counted
@@ -78,8 +78,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Says how much ran, where it was a parity run."""
+    """Says how much ran, after a run with the profile `parity`."""
     if config.getoption("--hypothesis-profile", default=None) == "parity":
-        terminalreporter.section("examples and steps, by epoch")
+        terminalreporter.section("examples and steps, by suite")
         for line in counts.table():
             terminalreporter.line(line)

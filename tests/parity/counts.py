@@ -1,4 +1,4 @@
-"""How many examples and steps each epoch's suite has run."""
+"""How many examples and steps each parity suite has run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ EXAMPLES: Counter[str] = Counter()
 STEPS: Counter[str] = Counter()
 
 
-def add(epoch: str, examples: int = 0, steps: int = 0) -> None:
-    """Adds to an epoch's counts."""
-    EXAMPLES[epoch] += examples
-    STEPS[epoch] += steps
+def add(suite: str, examples: int = 0, steps: int = 0) -> None:
+    """Adds to the counts of a suite."""
+    EXAMPLES[suite] += examples
+    STEPS[suite] += steps
 
 
 def table() -> list[str]:
-    """The counts, one line an epoch."""
-    lines = [f"{'epoch':<20}{'examples':>10}{'steps':>10}"]
-    lines += [f"{epoch:<20}{EXAMPLES[epoch]:>10}{STEPS[epoch] or '':>10}" for epoch in sorted(EXAMPLES)]
+    """The counts, one line for each suite."""
+    lines = [f"{'suite':<20}{'examples':>10}{'steps':>10}"]
+    lines += [f"{suite:<20}{EXAMPLES[suite]:>10}{STEPS[suite] or '':>10}" for suite in sorted(EXAMPLES)]
     return [*lines, f"{'total':<20}{EXAMPLES.total():>10}{STEPS.total():>10}"]
 
 

@@ -22,8 +22,9 @@ class Engine:
         self.scheduler = modules.scheduler.Scheduler(program.config())
         self.seqs: list[Any] = []
         self.requests = list(program.requests)
-        """What has not arrived."""
+        """Requests that have not arrived yet."""
         self.dead = False
+        """Whether it has failed an assertion, as nano-vLLM does where nothing can be scheduled."""
 
     def arrive(self, step: int) -> None:
         """Queues the requests that are due before a step."""

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def describe_seq(seq: Any) -> dict[str, Any]:
-    """One sequence."""
+    """A sequence."""
     return {
         "id": seq.seq_id,
         "status": seq.status.name,
@@ -31,7 +31,7 @@ def describe_blocks(manager: Any) -> dict[str, Any]:
 
 
 def block_tokens(manager: Any) -> list[list[int]]:
-    """The tokens that each block is known by."""
+    """Of each block, the tokens that the prefix cache knows it by."""
     return [list(block.token_ids) for block in manager.blocks]
 
 

@@ -168,7 +168,7 @@ def load(checkout: Path) -> NanoVLLM:
 
 
 def loaded() -> NanoVLLM:
-    """What `load` imported."""
+    """The modules that `load` has imported."""
     if _STATE.nano is None:
         raise RuntimeError("nano-vLLM has not been loaded")
     return _STATE.nano

@@ -1,4 +1,4 @@
-"""`layers/activation.py`."""
+"""`layers/activation.py`: the gated activation of every shape and type, on every device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`utils/context.py`."""
+"""`utils/context.py`: after any calls, the context is the one that nano-vLLM would have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`layers/layernorm.py`."""
+"""`layers/layernorm.py`: the norm of every shape and type, with and without a residual, on every device."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_with_a_residual(
     got = make(device, weight, eps)(x, residual)
     for ours, expected in zip(got, reference.layernorm.add_rms_norm(x, residual, weight, eps), strict=True):
         check(reference, "elementwise", ours, expected)
-    # nano-vLLM overwrites float32 arguments, and gives the norm for the sum.
+    # nano-vLLM overwrites arguments of float32, and returns the norm where the sum should be.
     np.testing.assert_array_equal(x, before[0])
     np.testing.assert_array_equal(residual, before[1])
 

@@ -79,7 +79,7 @@ def test_loading_and_forward(
     theirs = reference.linear.Linear(drawn.kind, drawn.sizes, bias, rank, drawn.tp_size)
     stored = draw_stored(rng, drawn, bias, dtype)
     for again in range(data.draw(st.integers(1, 2))):
-        # The second time some of it is replaced, after the layer has run.
+        # The second time, one tensor is replaced after the layer has run.
         order = data.draw(st.permutations(sorted(stored, key=str)))
         for name, shard in order if again == 0 else order[:1]:
             value = stored[name, shard] if again == 0 else -stored[name, shard]
@@ -116,7 +116,7 @@ def test_ranks_make_up_the_whole_layer(rng: Rng, drawn: Drawn, bias: bool) -> No
     if drawn.kind == "RowParallel":
         out = sum(layer(part) for layer, part in zip(ranks, np.split(x, drawn.tp_size, axis=1), strict=True))
     else:
-        # Each rank gives its part of every shard: joined shard by shard.
+        # Each rank gives its part of every shard, so the parts are joined shard by shard.
         cuts = np.cumsum([shape[0] // drawn.tp_size for shape in drawn.stored.values()])[:-1]
         parts = [np.split(layer(x), cuts, axis=1) for layer in ranks]
         out = np.concatenate([part for shard in zip(*parts, strict=True) for part in shard], axis=1)

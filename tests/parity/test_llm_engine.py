@@ -108,11 +108,11 @@ def test_generate(reference: Any, model: Path) -> None:
     assert engine.generate(prompts, theirs) == answers
 
 
-# What nano-vLLM fails on, and what happens instead: section 4 of docs/architecture.md.
+# What nano-vLLM fails on, and what happens here instead: the table in docs/architecture.md, under "The engine".
 
 
 def dies(reference: Any, prompt: list[int], num_blocks: int, **params: Any) -> None:
-    """nano-vLLM's engine fails an assertion on this request, and everything queued with it is lost."""
+    """Asserts that nano-vLLM's engine fails an assertion on this request, with which all that is queued is lost."""
     config = SimpleNamespace(**OPTIONS | {"num_kvcache_blocks": num_blocks}, eos=EOS, kvcache_block_size=BLOCK_SIZE)
     engine = reference.llm_engine.LLMEngine(config, lambda seqs, _: [7] * len(seqs))
     with pytest.raises(AssertionError):
@@ -138,7 +138,7 @@ def test_a_sequence_that_outgrows_the_pool(reference: Any, model: Path) -> None:
 
 
 def test_a_sequence_that_reaches_the_longest_length(model: Path) -> None:
-    """nano-vLLM goes on, beyond its rotary table in the end."""
+    """nano-vLLM goes on, and in the end reads past its rotary table."""
     llm = LLM(str(model), max_model_len=40, num_kvcache_blocks=1, num_threads=1)
     (output,) = llm.generate([[1] * 38], SamplingParams(max_tokens=50, ignore_eos=True), use_tqdm=False)
     assert (output["finish_reason"], len(output["token_ids"])) == ("length", 2)
@@ -149,7 +149,7 @@ def test_a_sequence_that_reaches_the_longest_length(model: Path) -> None:
 
 @pytest.mark.parametrize(("prompt", "words"), [([], "empty"), ([320], "320"), ([1, -1], "-1")])
 def test_bad_prompts(model: Path, prompt: list[int], words: str) -> None:
-    """An IndexError, a crash on the device, or silence in nano-vLLM. Nothing of the call stays queued."""
+    """nano-vLLM raises IndexError, crashes on the device or says nothing. Here nothing of the call stays queued."""
     llm = LLM(str(model), num_kvcache_blocks=1, num_threads=1)
     with pytest.raises(ValueError, match=words):
         llm.generate([[1, 2], prompt], use_tqdm=False)
@@ -170,6 +170,6 @@ def test_prompts_and_params_of_different_number(reference: Any, model: Path) -> 
 
 
 def test_unknown_options_are_named(model: Path) -> None:
-    """nano-vLLM drops them."""
+    """nano-vLLM drops them without a word."""
     with pytest.warns(UserWarning, match="max_seqs"):
         LLM(str(model), max_seqs=3, num_kvcache_blocks=1, num_threads=1).exit()

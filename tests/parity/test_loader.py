@@ -113,7 +113,7 @@ def test_missing_and_unknown(data: st.DataObject, rng: Rng, config: dict[str, An
     unknown = data.draw(
         st.lists(st.sampled_from(["model.layers.99.mlp.up_proj.weight", "lm_head.bias", "q_proj"]), unique=True)
     )
-    # A buffer that old releases of transformers stored is neither.
+    # A buffer that old releases of transformers stored is neither missing nor unknown.
     kept = {name: x for name, x in stored.items() if name not in missing}
     kept |= {name: np.zeros(2, np.float32) for name in [*unknown, "model.layers.0.self_attn.rotary_emb.inv_freq"]}
     model = Qwen3ForCausalLM(SimpleNamespace(**config))

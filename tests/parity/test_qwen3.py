@@ -34,7 +34,7 @@ def no_context() -> Iterator[None]:
 
 
 def check(reference: Reference, kind: str, got: np.ndarray, expected: np.ndarray) -> None:
-    """As for one operation; but a module in 16 bits rounds after each of its own, which on few values can come to more.
+    """Checks as for one operation. But a module in 16 bits rounds after each of its operations, and that can add up.
 
     The tolerance then holds for all examples of a test together, and five times it for each.
     """
@@ -164,7 +164,7 @@ def test_mlp(reference: Reference, device: str, data: st.DataObject, rng: Rng, r
     if hidden >= 8:
         check(reference, "linear", got, expected)
     else:
-        # A few sums may cancel to a thousandth of their terms, which are what rounding is beside.
+        # So few sums may all cancel to a thousandth of their terms, and rounding errors are in proportion to the terms.
         assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
         gate, up = np.split(x.astype(np.float64) @ parameters["gate_up_proj.weight"].T.astype(np.float64), 2, axis=1)
         terms = (gate / (1 + np.exp(-gate)) * up) ** 2 @ parameters["down_proj.weight"].T.astype(np.float64) ** 2
@@ -193,7 +193,7 @@ def test_decoder_layer(
         parameters, config, step.positions, x, residual, theirs[0], context.get_context()
     )
     if dtype != FLOAT32:
-        # What the MLP gives is a term of the stream, and its rounding errors count as such.
+        # The output of the MLP is added to the stream, so its rounding errors are judged beside that sum.
         got, expected = ((total + hidden, total) for hidden, total in (got, expected))
     for own, other in zip(got, expected, strict=True):
         check(reference, "attention", own, other)

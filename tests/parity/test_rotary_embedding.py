@@ -1,4 +1,4 @@
-"""`layers/rotary_embedding.py`."""
+"""`layers/rotary_embedding.py`: the table, the rotation by it, and the scalings that nano-vLLM lacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_table(reference: Reference, device: str, half: int, max_position: int, 
     got = RotaryEmbedding(2 * half, 2 * half, max_position, base, device=device).cos_sin_cache
     expected = reference.rotary.cos_sin_cache(2 * half, max_position, base)
     assert (got.shape, got.dtype) == (expected.shape, expected.dtype) == ((max_position, 1, 2 * half), FLOAT32)
-    # nano-vLLM works angles out in float32, whose spacing is 2**-13 at 2048.
+    # nano-vLLM computes angles in float32, which has steps of 2**-13 at 2048.
     assert nmse(got, expected) <= (1e-7 if reference.live else 1e-12)
 
 
@@ -88,7 +88,7 @@ def test_apply_broadcasts(
     ids=lambda scaling: scaling.get("rope_type", "linear"),
 )
 def test_scaling(scaling: dict[str, object]) -> None:
-    """nano-vLLM has none; the reference is the one the checkpoints' configurations are held to."""
+    """nano-vLLM has none, so the reference is `reference.rope`, which the configurations of checkpoints are held to."""
     config = {"head_dim": 16, "rope_theta": 10000.0, "max_position_embeddings": 256, "rope_scaling": scaling}
     inverse_frequencies, factor = rope.inverse_frequencies(config)
     angles = np.outer(np.arange(256), inverse_frequencies)

@@ -43,7 +43,7 @@ def test_where_nano_vllm_dies(reference: Any, program: Program) -> None:
 
 
 def test_a_step_with_nothing_to_do(reference: Any) -> None:
-    """An assertion in nano-vLLM; here an empty step."""
+    """nano-vLLM fails an assertion; here the step is empty."""
     from parity import ours
 
     program = Program(2, 4, 1, 8, [], [0], 0)

@@ -20,14 +20,14 @@ RECORDING = Path(__file__).parents[1] / "golden" / "nano_vllm_traces.json.gz"
 
 @pytest.fixture(scope="module")
 def recording() -> dict[str, Any]:
-    """See tests/golden/README.md."""
+    """The recorded programs, whose fields are described in tests/golden/README.md."""
     with gzip.open(RECORDING) as file:
         return json.load(file)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What an engine needs of a program."""
+    """A recorded program, with the attributes of `Program` that an engine needs."""
 
     options: dict[str, int]
     requests: list[Request]
@@ -42,7 +42,7 @@ class Recorded:
 
 @pytest.fixture(params=["nanovllm", "reference"])
 def side(request: pytest.FixtureRequest, reference: Any) -> Any:
-    """Our package; then what every other suite holds it to."""
+    """Our package, and then the reference that every other suite compares it with."""
     return ours if request.param == "nanovllm" else reference
 
 

@@ -25,12 +25,12 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def function_name(name: str) -> str:
-    """As ggml writes a type in its functions' names: q4_K, iq4_nl."""
+    """A type's name in the names of ggml's functions, such as q4_K or iq4_nl."""
     return name.lower().removesuffix("_k") + ("_K" if name.endswith("_K") else "")
 
 
 def quantize(ggml: ctypes.CDLL, name: str, rows: np.ndarray) -> bytes:
-    """The blocks ggml makes of `rows`."""
+    """The bytes of the blocks that ggml makes of `rows`."""
     _, block, size, _ = TYPES[name]
     rows = np.ascontiguousarray(rows, np.float32)
     blocks = np.zeros(rows.size // block * size, np.uint8)  # Q8_K leaves the sums of a zero block as they are
@@ -38,7 +38,7 @@ def quantize(ggml: ctypes.CDLL, name: str, rows: np.ndarray) -> bytes:
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
     function.restype = None
     function(rows.ctypes.data, blocks.ctypes.data, rows.size)
-    if name == "IQ4_NL":  # there is also one that searches: ours must be as good as the better of the two
+    if name == "IQ4_NL":  # ggml has another function that searches: ours must be as good as the better of the two
         searched = np.empty_like(blocks)
         function = ggml.quantize_iq4_nl
         function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
@@ -49,7 +49,7 @@ def quantize(ggml: ctypes.CDLL, name: str, rows: np.ndarray) -> bytes:
 
 
 def dequantize(ggml: ctypes.CDLL, name: str, blocks: bytes) -> np.ndarray:
-    """The values of blocks."""
+    """The values, one-dimensional, that ggml reads from blocks."""
     _, block, size, _ = TYPES[name]
     if name == "Q8_1":  # ggml has no function: it is for activations
         fields = np.frombuffer(blocks, np.dtype([("d", "<f2"), ("s", "<f2"), ("qs", "i1", 32)]))

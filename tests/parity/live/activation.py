@@ -9,5 +9,4 @@ _NANO = standins.loaded()
 
 
 def silu_and_mul(x: np.ndarray) -> np.ndarray:
-    """As the model's."""
     return array(_NANO["layers.activation"].SiluAndMul()(tensor(x)), x)

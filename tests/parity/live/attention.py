@@ -17,7 +17,6 @@ _INTEGERS = ("cu_seqlens_q", "cu_seqlens_k", "slot_mapping", "context_lens", "bl
 def store_kvcache(
     key: np.ndarray, value: np.ndarray, k_cache: np.ndarray, v_cache: np.ndarray, slot_mapping: np.ndarray
 ) -> None:
-    """As the model's."""
     caches = tensor(k_cache), tensor(v_cache)
     _NANO["layers.attention"].store_kvcache(tensor(key), tensor(value), *caches, tensor(slot_mapping))
     write(k_cache, caches[0])
@@ -33,7 +32,6 @@ def attention(
     scale: float,
     context: Any,
 ) -> np.ndarray:
-    """As the model's."""
     layer = _NANO["layers.attention"].Attention(q.shape[1], q.shape[2], scale, k.shape[1])
     layer.k_cache, layer.v_cache = tensor(k_cache), tensor(v_cache)
     names = type(_NANO["utils.context"].get_context()).__slots__

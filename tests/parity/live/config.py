@@ -19,5 +19,5 @@ def field_names() -> list[str]:
 
 def make(model: str, *args: Any, **kwargs: Any) -> Any:
     """The options with their defaults and derived values."""
-    with _NANO.swapped():  # transformers warns of what it does not know
+    with _NANO.swapped():  # which also silences the warnings of transformers
         return _CONFIG(model, *args, **kwargs)

@@ -24,20 +24,18 @@ def _made(name: str, stored: np.ndarray, rank: int, world_size: int) -> Any:
 
 
 def embedding(ids: np.ndarray, stored: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """As the model's."""
     return array(_made("VocabParallelEmbedding", stored, rank, world_size)(tensor(ids)), stored)
 
 
 def logits(
     x: np.ndarray, stored: np.ndarray, rank: int, world_size: int, cu_seqlens_q: np.ndarray | None
 ) -> np.ndarray:
-    """As the model's."""
     layer = _made("ParallelLMHead", stored, rank, world_size)
     context = _NANO["utils.context"]
     context.set_context(cu_seqlens_q is not None, None if cu_seqlens_q is None else tensor(cu_seqlens_q))
     given: list[torch.Tensor] = []
     try:
-        # Rank 0 gathers what the ranks give: kept before it gets there.
+        # nano-vLLM hands the logits of a rank to `gather`, which keeps them here instead.
         with (
             patch.object(_NANO["layers.embed_head"].dist, "gather", lambda own, *_: given.append(own)),
             torch.no_grad(),

@@ -19,11 +19,9 @@ def _norm(weight: np.ndarray, eps: float) -> Any:
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray, eps: float) -> np.ndarray:
-    """As the model's."""
     return array(_norm(weight, eps)(tensor(x)), x)
 
 
 def add_rms_norm(x: np.ndarray, residual: np.ndarray, weight: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """As the model's."""
     out, total = _norm(weight, eps)(tensor(x), tensor(residual))
     return array(out, x), array(total, x)

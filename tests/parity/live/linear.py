@@ -28,24 +28,19 @@ def rank_of(rank: int, world_size: int) -> Iterator[None]:
 
 
 class Linear:
-    """As the model's."""
-
     def __init__(self, kind: str, sizes: Sequence[Any], bias: bool, rank: int, world_size: int) -> None:
         with rank_of(rank, world_size):
             self.layer = getattr(_NANO["layers.linear"], f"{kind}Linear")(*sizes, bias=bias)
 
     def load(self, name: str, stored: np.ndarray, shard: Any = None) -> None:
-        """As the model's."""
         parameter = getattr(self.layer, name)
         with torch.no_grad():
             parameter.weight_loader(parameter, tensor(stored), *([] if shard is None else [shard]))
 
     def parameter(self, name: str) -> np.ndarray | None:
-        """As the model's."""
         parameter = getattr(self.layer, name)
         return None if parameter is None else array(parameter, np.empty(0, BFLOAT16))
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """As the model's."""
         with torch.no_grad():
             return array(self.layer(tensor(x)), x)

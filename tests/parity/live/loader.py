@@ -15,7 +15,6 @@ _NANO = standins.loaded()
 
 
 def load_model(directory: Path, config: Any) -> dict[str, np.ndarray]:
-    """As the model's."""
     with rank_of(0, 1):
         model = _NANO["models.qwen3"].Qwen3ForCausalLM(config)
     with torch.no_grad():

@@ -59,21 +59,21 @@ class _Graph:
     replayed: ClassVar[list[_Graph]] = []
 
     def pool(self) -> None:
-        """Graphs share none."""
+        """nano-vLLM asks the first graph for its memory, to share it with the others."""
 
     def replay(self) -> None:
-        """Computes nothing."""
+        """Notes that nano-vLLM chose this graph."""
         self.replayed.append(self)
 
 
 class _Model:
-    """A model of one output."""
+    """A model whose hidden states and logits are one zero for each row."""
 
     def __call__(self, input_ids: torch.Tensor, _positions: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(input_ids), 1)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """They are their own."""
+        """Returns the hidden states, which stand for logits."""
         return hidden_states
 
 

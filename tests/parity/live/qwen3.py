@@ -51,7 +51,6 @@ def _run(
 def attention(
     parameters: Parameters, config: Any, positions: np.ndarray, hidden_states: np.ndarray, caches: Caches, context: Any
 ) -> np.ndarray:
-    """As the model's."""
 
     def make() -> Any:
         return _MODELS.Qwen3Attention(
@@ -70,7 +69,6 @@ def attention(
 
 
 def mlp(parameters: Parameters, x: np.ndarray) -> np.ndarray:
-    """As the model's."""
     hidden_size, intermediate_size = parameters["down_proj.weight"].shape
     return array(
         _run(
@@ -93,7 +91,6 @@ def decoder_layer(
     caches: Caches,
     context: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As the model's."""
     x, rest = tensor(hidden_states), None if residual is None else tensor(residual)
     hidden, total = _run(
         lambda: _MODELS.Qwen3DecoderLayer(config),
@@ -113,7 +110,6 @@ def model(
     caches: list[Caches],
     context: Any,
 ) -> np.ndarray:
-    """As the model's."""
     out = _run(
         lambda: _MODELS.Qwen3Model(config),
         parameters,

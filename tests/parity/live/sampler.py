@@ -14,7 +14,7 @@ _NANO = standins.loaded()
 
 
 def sample(logits: np.ndarray, temperatures: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """As the model's; temperatures are not 0."""
+    """Takes the tokens that the noise decides on. Temperatures must not be 0, which nano-vLLM does not know."""
 
     def given(tensor: torch.Tensor, _rate: float) -> torch.Tensor:
         return tensor.copy_(torch.from_numpy(noise))

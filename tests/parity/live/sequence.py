@@ -13,6 +13,6 @@ SequenceStatus = _NANO["engine.sequence"].SequenceStatus
 
 
 def through_pickle(seq: Any) -> Any:
-    """What another process gets."""
+    """The sequence that another process makes of a pickle."""
     with _NANO.swapped():
         return pickle.loads(pickle.dumps(seq))  # noqa: S301 - our own bytes

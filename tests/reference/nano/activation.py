@@ -1,4 +1,4 @@
-"""`layers/activation.py`, in float64."""
+"""`layers/activation.py`, the gated activation, in float64."""
 
 import numpy as np
 

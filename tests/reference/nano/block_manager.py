@@ -31,7 +31,7 @@ class BlockManager:
 
     @property
     def used_block_ids(self) -> set[int]:
-        """Blocks in some table."""
+        """Blocks that some sequence has in its table."""
         return {block.block_id for block in self.blocks if block.ref_count > 0}
 
     @staticmethod
@@ -90,11 +90,11 @@ class BlockManager:
         return len(seq) % self.block_size == 1
 
     def can_append(self, seq: Sequence) -> bool:
-        """Whether there is room for its newest token."""
+        """Whether its newest token has a place: in its last block, or in a free one."""
         return bool(self.free_block_ids) or not self._starts_block(seq)
 
     def may_append(self, seq: Sequence) -> None:
-        """Makes room for its newest token, where that starts a block."""
+        """Gives it a block for its newest token, if that token starts one."""
         if self._starts_block(seq):
             self._take_one(seq)
 

@@ -1,4 +1,4 @@
-"""`utils/context.py`."""
+"""`utils/context.py`: what layers must know of the step in progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELDS = {
     "context_lens": None,
     "block_tables": None,
 }
-"""Names in order, with defaults."""
+"""The names of the context's fields in order, with their defaults."""
 
 _STATE = SimpleNamespace(current=dict(FIELDS))
 
@@ -26,10 +26,10 @@ def get() -> dict[str, Any]:
 
 
 def set_context(*args: Any, **kwargs: Any) -> None:
-    """Replaces it: what is not given has its default."""
+    """Replaces the context. A field that is not given has its default."""
     _STATE.current = FIELDS | dict(zip(FIELDS, args, strict=False)) | kwargs
 
 
 def reset_context() -> None:
-    """Replaces it by the defaults."""
+    """Replaces the context by one of defaults."""
     _STATE.current = dict(FIELDS)

@@ -1,4 +1,4 @@
-"""`layers/layernorm.py`, in float64."""
+"""`layers/layernorm.py`, the root-mean-square norm, in float64."""
 
 import numpy as np
 

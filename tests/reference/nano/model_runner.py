@@ -52,7 +52,7 @@ def prepare_decode(seqs: Seqs[Sequence], block_size: int) -> dict[str, Any]:
 
 
 def slot(seq: Sequence, position: int, block_size: int) -> int:
-    """Where the cache keeps a position."""
+    """The slot of the cache that keeps a position of a sequence."""
     return seq.block_table[position // block_size] * block_size + position % block_size
 
 

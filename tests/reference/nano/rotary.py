@@ -1,4 +1,4 @@
-"""`layers/rotary_embedding.py`, in float64."""
+"""`layers/rotary_embedding.py`, the table of angles and the rotation by it, in float64."""
 
 import numpy as np
 

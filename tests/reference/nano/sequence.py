@@ -13,7 +13,7 @@ SequenceStatus = Enum("SequenceStatus", ["WAITING", "RUNNING", "FINISHED"])
 
 
 class Sequence:
-    """Prompt and completion. Everything that can be counted from the tokens is."""
+    """Prompt and completion. What follows from the tokens is a property that counts them."""
 
     block_size: ClassVar[int] = 256
     counter: ClassVar[itertools.count[int]] = itertools.count()
@@ -46,17 +46,17 @@ class Sequence:
 
     @property
     def prompt_token_ids(self) -> list[int]:
-        """The tokens it came with."""
+        """The tokens of the prompt."""
         return self.token_ids[: self.num_prompt_tokens]
 
     @property
     def completion_token_ids(self) -> list[int]:
-        """The tokens it has been given."""
+        """The tokens generated so far."""
         return self.token_ids[self.num_prompt_tokens :]
 
     @property
     def num_completion_tokens(self) -> int:
-        """How many tokens it has been given."""
+        """How many tokens were generated so far."""
         return self.num_tokens - self.num_prompt_tokens
 
     @property
@@ -66,7 +66,7 @@ class Sequence:
 
     @property
     def last_block_num_tokens(self) -> int:
-        """Tokens in the last of them, 1 to `block_size`."""
+        """Tokens in the last of its blocks, 1 to `block_size`."""
         return (self.num_tokens - 1) % self.block_size + 1
 
     def block(self, i: int) -> list[int]:
@@ -76,7 +76,7 @@ class Sequence:
         return self.token_ids[i * self.block_size :][: self.block_size]
 
     def append_token(self, token_id: int) -> None:
-        """One more token."""
+        """Appends a token to the completion."""
         self.token_ids.append(token_id)
         self.last_token = token_id
         self.num_tokens += 1
@@ -95,5 +95,5 @@ class Sequence:
 
 
 def through_pickle(seq: Sequence) -> Sequence:
-    """What another process gets."""
+    """The sequence that another process makes of a pickle."""
     return pickle.loads(pickle.dumps(seq))  # noqa: S301 - our own bytes
