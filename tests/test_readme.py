@@ -1,4 +1,4 @@
-"""What the documents show runs: Python blocks of the README, the examples, and the names of Makefile targets."""
+"""What the documents show runs, and what they name exists: Python blocks, examples, Makefile targets, tests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,16 @@ def test_offline_batch_example_answers_every_review(demo_model: str) -> None:
 
 def test_make_targets_in_the_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docs" / "architecture.md"]
-    for document in documents:
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "README.md"]:
         for target in re.findall(r"`make ([a-z-]+)", document.read_text(encoding="utf-8")):
             assert target in targets, f"{document.name}: make {target}"
+
+
+def test_the_map_of_the_tests_is_complete() -> None:
+    """Every place that tests/README.md names is there, and every file of tests is named."""
+    tests = ROOT / "tests"
+    named = set(re.findall(r"`([\w./]+(?:\.\w+|/))`", (tests / "README.md").read_text(encoding="utf-8")))
+    assert not [place for place in named if not (tests / place).exists() and not (ROOT / place).exists()]
+    python = {file.relative_to(tests).as_posix() for file in tests.rglob("test_*.py")}
+    rust = {file.relative_to(ROOT).as_posix() for file in ROOT.glob("rust/*/tests/*.rs")}
+    assert not (python | rust) - named
