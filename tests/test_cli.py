@@ -112,7 +112,7 @@ def test_a_directory_becomes_the_same_model(name: str, tmp_path: Path) -> None:
     prompts = ["Hello, world! 1234", "  It's\n\nfine."]
     assert [first.tokenizer.encode(p) for p in prompts] == [second.tokenizer.encode(p) for p in prompts]
     params = SamplingParams(temperature=0, max_tokens=12)
-    # Ids alone: a row without a token has no text in the directory and a placeholder in GGUF.
+    # Only ids are compared: a row of the embedding without a token has a placeholder in GGUF, and no text elsewhere.
     answers = [[a["token_ids"] for a in llm.generate(prompts, params, use_tqdm=False)] for llm in (first, second)]
     assert answers[0] == answers[1]
     assert first.tokenizer.chat_template == second.tokenizer.chat_template
@@ -127,7 +127,7 @@ def test_types_follow_the_mix(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     run("quantize", GOLDEN / "tiny_qwen3", path, "--type", "q4_k_m")
     types = types_of(path)
-    # Rows of 64 are no whole blocks of a K type, so llama.cpp's replacements stand in.
+    # Rows of 64 are no whole blocks of a K type, so the types that llama.cpp puts in their places are taken.
     assert types["blk.1.attn_q.weight"] == "Q5_0"
     assert types["output.weight"] == "Q8_0"
     assert types["blk.0.attn_norm.weight"] == "F32"
@@ -197,7 +197,7 @@ def test_a_value_that_is_not_finite_names_its_tensor(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_an_interrupted_command_leaves_nothing(demo_model: str, tmp_path: Path) -> None:
-    # A child may have inherited an ignored SIGINT, as those of a background job do.
+    # A child inherits SIGINT ignored where this is a background job, so its handler is set by hand.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from nanovllm.__main__ import main; sys.exit(main())"

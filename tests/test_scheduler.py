@@ -252,5 +252,5 @@ def test_a_scheduler_ignores_a_status_set_by_hand() -> None:
     scheduler.add(second)
     assert second.status == SequenceStatus.WAITING
     scheduler.schedule()
-    scheduler.schedule()  # the first is taken back
+    scheduler.schedule()  # takes back the step before it, which was not booked
     assert (list(scheduler.running), list(scheduler.waiting)) == ([first], [second])

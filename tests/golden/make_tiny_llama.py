@@ -12,7 +12,7 @@ from tokenizers import pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 LENGTHS = (1, 17, 257)
-VOCAB = 307  # prime: rows that fill no vector width
+VOCAB = 307  # a prime, so that the rows fill no vector evenly
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ class Reference:
 
     def __getattr__(self, name: str) -> ModuleType:
         module = f"parity.live.{name}" if self.live else f"reference.nano.{name}"
-        # Asked first, because hypothesis and copy probe for attributes of their own.
+        # Looked for before it is imported, because hypothesis and copy probe for attributes of their own.
         if name.startswith("_") or importlib.util.find_spec(module) is None:
             raise AttributeError(f"there is no module {module}")
         return importlib.import_module(module)

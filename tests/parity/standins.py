@@ -151,7 +151,7 @@ def _init_process_group(_backend: str, _address: str, world_size: int, rank: int
 
 
 def _tensor(data: Any, dtype: torch.dtype | None = None, pin_memory: bool = False) -> torch.Tensor:
-    del pin_memory  # is for copies to a GPU
+    del pin_memory  # which only helps copies to a GPU
     return torch.tensor(data, dtype=dtype)
 
 

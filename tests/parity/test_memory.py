@@ -47,7 +47,7 @@ def test_total_used_and_free(device: str) -> None:
 def test_what_linux_says() -> None:
     before, (total, _, free), after = machine(), get_gpu_memory(), machine()
     assert total in {before[0], *(limit for limit in group_limits() if limit < before[0])}
-    # What a group or the machine has left; other processes come and go meanwhile.
+    # Free is what the group or the machine has left, which other processes change meanwhile.
     slack = before[0] // 10
     assert free <= max(before[1], after[1]) + slack
     if total == before[0]:

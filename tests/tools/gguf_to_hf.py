@@ -33,7 +33,7 @@ def convert(source: Path, directory: Path, dtype: str = "float32") -> None:
     settings = tokenizer_config(meta)
     template = meta.get("tokenizer.chat_template")
     if template is not None:
-        # Both places in use: transformers 5 reads the file, older code the setting.
+        # transformers 5 reads the file, and older code the setting.
         settings["chat_template"] = template
         (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
     _write_json(directory / "tokenizer_config.json", settings)

@@ -33,7 +33,7 @@ def quantize(ggml: ctypes.CDLL, name: str, rows: np.ndarray) -> bytes:
     """The bytes of the blocks that ggml makes of `rows`."""
     _, block, size, _ = TYPES[name]
     rows = np.ascontiguousarray(rows, np.float32)
-    blocks = np.zeros(rows.size // block * size, np.uint8)  # Q8_K leaves the sums of a zero block as they are
+    blocks = np.zeros(rows.size // block * size, np.uint8)  # zeros, as Q8_K skips the sums of a zero block
     function = getattr(ggml, f"quantize_row_{function_name(name)}_ref")
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
     function.restype = None
