@@ -13,6 +13,7 @@ mod file;
 mod header;
 mod metadata;
 mod quant;
+mod quantize;
 mod reader;
 mod source;
 mod split;
@@ -25,12 +26,8 @@ mod writer;
 pub use error::Error;
 pub use file::GgufFile;
 pub use metadata::Metadata;
-pub use quant::{
-    BlockIQ1_M, BlockIQ1_S, BlockIQ2_S, BlockIQ2_XS, BlockIQ2_XXS, BlockIQ3_S, BlockIQ3_XXS, BlockIQ4_NL, BlockIQ4_XS,
-    BlockMXFP4, BlockQ2_K, BlockQ3_K, BlockQ4_0, BlockQ4_1, BlockQ4_K, BlockQ5_0, BlockQ5_1, BlockQ5_K, BlockQ6_K,
-    BlockQ8_0, BlockQ8_1, BlockQ8_K, BlockTQ1_0, BlockTQ2_0, IQ4_VALUES, LeF16, MXFP4_VALUES, PackedScales,
-    can_quantize, dequantize, is_supported, quantize,
-};
+pub use quant::*;
+pub use quantize::{can_quantize, dequantize, is_supported, quantize};
 pub use source::FileBytes;
 pub use tensor::{TensorInfo, TensorView};
 pub use types::GgmlType;

@@ -1,11 +1,8 @@
 //! Block formats: against an independent implementation's bytes, a naive decoder, and the error each may make.
 #![allow(clippy::unwrap_used)] // tests
 
-use nanovllm_gguf::{BlockQ4_0, BlockQ4_1, BlockQ8_0, Error, GgmlType, LeF16, dequantize, quantize};
+use nanovllm_gguf::{BlockQ4_0, BlockQ4_1, BlockQ8_0, Error, GgmlType, LeF16, can_quantize, dequantize, quantize};
 use proptest::prelude::*;
-
-const SUPPORTED: [GgmlType; 6] =
-    [GgmlType::F32, GgmlType::F16, GgmlType::Bf16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_1];
 
 fn encode(dtype: GgmlType, x: &[f32]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -40,20 +37,25 @@ fn half_value(bits: u16) -> f64 {
     if bits >> 15 == 1 { -magnitude } else { magnitude }
 }
 
-/// Element `i` of `data`, read from the format's description.
-fn naive(dtype: GgmlType, data: &[u8], i: usize) -> f32 {
+/// Element `i` of `data`, read from the format's description; `None` for types without one here.
+fn naive(dtype: GgmlType, data: &[u8], i: usize) -> Option<f32> {
     let half = |at: usize| half_value(u16::from_le_bytes([data[at], data[at + 1]])) as f32;
     let (block, k) = (i / 32 * dtype.type_size(), i % 32);
     let nibble = |at: usize| f32::from(data[at + k % 16] >> (k / 16 * 4) & 15);
-    match dtype {
+    Some(match dtype {
         GgmlType::F32 => f32s(&data[4 * i..4 * i + 4])[0],
         GgmlType::F16 => half(2 * i),
         GgmlType::Bf16 => f32::from_le_bytes([0, 0, data[2 * i], data[2 * i + 1]]),
         GgmlType::Q8_0 => half(block) * f32::from(data[block + 2 + k] as i8),
         GgmlType::Q4_0 => half(block) * (nibble(block + 2) - 8.0),
         GgmlType::Q4_1 => half(block) * nibble(block + 4) + half(block + 2),
-        other => unreachable!("{other}"),
-    }
+        _ => return None,
+    })
+}
+
+/// The types that [`naive`] reads.
+fn described() -> Vec<GgmlType> {
+    GgmlType::ALL.iter().copied().filter(|&dtype| naive(dtype, &[0; 64], 0).is_some()).collect()
 }
 
 #[test]
@@ -106,7 +108,7 @@ fn blocks_are_read_in_place() {
 
 #[test]
 fn wrong_sizes() {
-    for dtype in SUPPORTED {
+    for &dtype in GgmlType::ALL {
         let block = dtype.block_size();
         let mut out = vec![0.0; 2 * block];
         for bytes in [0, 1, 2 * dtype.type_size() - 1, 2 * dtype.type_size() + 1, 3 * dtype.type_size()] {
@@ -114,11 +116,15 @@ fn wrong_sizes() {
             assert!(matches!(error, Error::Length { .. }) && error.to_string().contains(dtype.name()), "{error}");
         }
         dequantize(dtype, &[], &mut []).unwrap();
-        quantize(dtype, &[], &mut Vec::new()).unwrap();
         if block > 1 {
-            let error = quantize(dtype, &vec![0.0; block + 1], &mut Vec::new()).unwrap_err();
-            assert!(matches!(error, Error::Length { got: 33, .. }), "{error}");
             assert!(dequantize(dtype, &vec![0; dtype.type_size()], &mut out[..block - 1]).is_err());
+        }
+        if can_quantize(dtype) {
+            quantize(dtype, &[], &mut Vec::new()).unwrap();
+            if block > 1 {
+                let error = quantize(dtype, &vec![0.0; block + 1], &mut Vec::new()).unwrap_err();
+                assert!(matches!(error, Error::Length { got, .. } if got == block + 1), "{error}");
+            }
         }
     }
 }
@@ -145,8 +151,8 @@ fn values_a_block_cannot_hold() {
     }
 }
 
-fn supported() -> impl Strategy<Value = GgmlType> {
-    prop::sample::select(&SUPPORTED[..])
+fn a_described_type() -> impl Strategy<Value = GgmlType> {
+    prop::sample::select(described())
 }
 
 fn any_f32() -> impl Strategy<Value = f32> {
@@ -175,15 +181,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn decoding_follows_the_description(dtype in supported(), data in prop::collection::vec(any::<u8>(), 4 * 40)) {
+    fn decoding_follows_the_description(dtype in a_described_type(), data in prop::collection::vec(any::<u8>(), 4 * 40)) {
         let data = &data[..data.len() / dtype.type_size() * dtype.type_size()];
         let elements = data.len() / dtype.type_size() * dtype.block_size();
-        let expected: Vec<_> = (0..elements).map(|i| naive(dtype, data, i)).collect();
+        let expected: Vec<_> = (0..elements).filter_map(|i| naive(dtype, data, i)).collect();
         prop_assert_eq!(bits(&decode(dtype, data)), bits(&expected));
     }
 
     #[test]
-    fn encoding_appends_whole_blocks(dtype in supported(), x in weights(), before in prop::collection::vec(any::<u8>(), 0..9)) {
+    fn encoding_appends_whole_blocks(dtype in a_described_type(), x in weights(), before in prop::collection::vec(any::<u8>(), 0..9)) {
         let mut out = before.clone();
         quantize(dtype, &x, &mut out).unwrap();
         prop_assert_eq!(&out[..before.len()], &before[..]);

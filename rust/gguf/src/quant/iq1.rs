@@ -1,8 +1,11 @@
 //! IQ1_S and IQ1_M: ternary points of a codebook per 8 elements, shifted by an eighth up or down, with a 3-bit scale
 //! per 32 or 16.
 
-use super::{Block, LeF16, codebook};
-use crate::GgmlType;
+use super::codebook;
+use super::codec::Block;
+use super::half_le::LeF16;
+
+static POINTS: [[i8; 8]; 2048] = codebook::table(include_bytes!("codebooks/iq1_s.bin"), [-1, 0, 1]);
 
 /// 256 elements: `d * (2 * scale + 1)` of each 32 times the point's coordinate plus or minus 1/8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -39,7 +42,7 @@ impl BlockIQ1_M {
 }
 
 impl Block for BlockIQ1_S {
-    const DTYPE: GgmlType = GgmlType::IQ1_S;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
@@ -52,7 +55,7 @@ impl Block for BlockIQ1_S {
 }
 
 impl Block for BlockIQ1_M {
-    const DTYPE: GgmlType = GgmlType::IQ1_M;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d().to_f32();
@@ -67,7 +70,7 @@ impl Block for BlockIQ1_M {
 /// Writes the point of the code `low + 256 * high`, shifted and scaled.
 fn shifted(out: &mut [f32], scale: f32, low: u8, high: usize, down: bool) {
     let shift = if down { -0.125 } else { 0.125 };
-    for (out, &coordinate) in out.iter_mut().zip(&codebook::IQ1[usize::from(low) | high << 8]) {
+    for (out, &coordinate) in out.iter_mut().zip(&POINTS[usize::from(low) | high << 8]) {
         *out = scale * (coordinate as f32 + shift);
     }
 }

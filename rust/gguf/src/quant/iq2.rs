@@ -1,7 +1,13 @@
 //! IQ2_XXS, IQ2_XS and IQ2_S: points of a codebook per 8 elements, with signs and a 4-bit scale per 32 or 16.
 
-use super::{Block, LeF16, codebook};
-use crate::GgmlType;
+use super::codebook;
+use super::codec::Block;
+use super::half_le::LeF16;
+
+const MAGNITUDES: [u8; 3] = [8, 25, 43];
+static XXS_POINTS: [[u8; 8]; 256] = codebook::table(include_bytes!("codebooks/iq2_xxs.bin"), MAGNITUDES);
+static XS_POINTS: [[u8; 8]; 512] = codebook::table(include_bytes!("codebooks/iq2_xs.bin"), MAGNITUDES);
+static S_POINTS: [[u8; 8]; 1024] = codebook::table(include_bytes!("codebooks/iq2_s.bin"), MAGNITUDES);
 
 /// 256 elements: `d * (scale + 1/2) / 4` of each 32 times the magnitudes, signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -43,7 +49,7 @@ pub struct BlockIQ2_S {
 }
 
 impl Block for BlockIQ2_XXS {
-    const DTYPE: GgmlType = GgmlType::IQ2_XXS;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
@@ -51,7 +57,7 @@ impl Block for BlockIQ2_XXS {
             let signs = u32::from_le_bytes(signs);
             let scale = scaled(d, (signs >> 28) as u8);
             for (i, (out, code)) in out.chunks_exact_mut(8).zip([a, b, c, e]).enumerate() {
-                let point = &codebook::IQ2_XXS[usize::from(code)];
+                let point = &XXS_POINTS[usize::from(code)];
                 codebook::signed(out, scale, point, codebook::even_signs(signs >> (7 * i)));
             }
         }
@@ -59,13 +65,13 @@ impl Block for BlockIQ2_XXS {
 }
 
 impl Block for BlockIQ2_XS {
-    const DTYPE: GgmlType = GgmlType::IQ2_XS;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
         for (i, (out, &code)) in out.chunks_exact_mut(8).zip(&self.qs).enumerate() {
             let code = u16::from_le_bytes(code);
-            let point = &codebook::IQ2_XS[usize::from(code & 511)];
+            let point = &XS_POINTS[usize::from(code & 511)];
             let scale = scaled(d, scale_of(self.scales, i));
             codebook::signed(out, scale, point, codebook::even_signs(u32::from(code >> 9)));
         }
@@ -73,13 +79,13 @@ impl Block for BlockIQ2_XS {
 }
 
 impl Block for BlockIQ2_S {
-    const DTYPE: GgmlType = GgmlType::IQ2_S;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
         for (i, (out, (&low, &signs))) in out.chunks_exact_mut(8).zip(self.qs.iter().zip(&self.signs)).enumerate() {
             let high = usize::from(self.qh[i / 4] >> (i % 4 * 2) & 3);
-            let point = &codebook::IQ2_S[usize::from(low) | high << 8];
+            let point = &S_POINTS[usize::from(low) | high << 8];
             codebook::signed(out, scaled(d, scale_of(self.scales, i)), point, signs);
         }
     }

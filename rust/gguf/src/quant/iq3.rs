@@ -1,7 +1,13 @@
 //! IQ3_XXS and IQ3_S: points of a codebook per 4 elements, with signs and a 4-bit scale per 32.
 
-use super::{Block, LeF16, codebook};
-use crate::GgmlType;
+use super::codebook;
+use super::codec::Block;
+use super::half_le::LeF16;
+
+static XXS_POINTS: [[u8; 4]; 256] =
+    codebook::table(include_bytes!("codebooks/iq3_xxs.bin"), [4, 12, 20, 28, 36, 44, 52, 62]);
+static S_POINTS: [[u8; 4]; 512] =
+    codebook::table(include_bytes!("codebooks/iq3_s.bin"), [1, 3, 5, 7, 9, 11, 13, 15]);
 
 /// 256 elements: `d * (scale + 1/2) / 2` of each 32 times the magnitudes, signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -33,7 +39,7 @@ pub struct BlockIQ3_S {
 }
 
 impl Block for BlockIQ3_XXS {
-    const DTYPE: GgmlType = GgmlType::IQ3_XXS;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
@@ -41,7 +47,7 @@ impl Block for BlockIQ3_XXS {
             let bits = u32::from_le_bytes(self.scales_and_signs[i / 4]);
             let scale = d * (0.5 + (bits >> 28) as f32) * 0.5;
             let signs = codebook::even_signs(bits >> (i % 4 * 7));
-            let [first, second] = codes.map(|code| &codebook::IQ3_XXS[usize::from(code)]);
+            let [first, second] = codes.map(|code| &XXS_POINTS[usize::from(code)]);
             codebook::signed(&mut out[..4], scale, first, signs);
             codebook::signed(&mut out[4..], scale, second, signs >> 4);
         }
@@ -49,13 +55,13 @@ impl Block for BlockIQ3_XXS {
 }
 
 impl Block for BlockIQ3_S {
-    const DTYPE: GgmlType = GgmlType::IQ3_S;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
         for (i, (out, &low)) in out.chunks_exact_mut(4).zip(&self.qs).enumerate() {
             let high = usize::from(self.qh[i / 8] >> (i % 8) & 1);
-            let point = &codebook::IQ3_S[usize::from(low) | high << 8];
+            let point = &S_POINTS[usize::from(low) | high << 8];
             let scale = d * (1 + 2 * (self.scales[i / 16] >> (i % 16 / 8 * 4) & 0x0f)) as f32;
             codebook::signed(out, scale, point, self.signs[i / 2] >> (i % 2 * 4));
         }

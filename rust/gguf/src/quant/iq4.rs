@@ -1,8 +1,9 @@
 //! IQ4_NL and IQ4_XS: 4-bit codes that choose from sixteen unevenly spaced values.
 
-use super::search::{NEGLIGIBLE, extreme, nearest, widest};
-use super::{Block, Encode, LeF16, inverse, q4};
-use crate::GgmlType;
+use super::bits::{pack_nibbles, unpack_nibbles};
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
+use super::numbers::{NEGLIGIBLE, extreme, inverse, nearest, widest};
 
 /// What the codes of IQ4_NL and IQ4_XS stand for: denser near zero, as weights are.
 pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -43,22 +44,22 @@ impl BlockIQ4_XS {
 }
 
 impl Block for BlockIQ4_NL {
-    const DTYPE: GgmlType = GgmlType::IQ4_NL;
+    const ELEMENTS: usize = 32;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
-        q4::unpack(&self.qs, out, |q| d * value(q));
+        unpack_nibbles(&self.qs, out, |q| d * value(q));
     }
 }
 
 impl Block for BlockIQ4_XS {
-    const DTYPE: GgmlType = GgmlType::IQ4_XS;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
         for ((out, qs), scale) in out.chunks_exact_mut(32).zip(&self.qs).zip(self.unpacked_scales()) {
             let scale = d * scale as f32;
-            q4::unpack(qs, out, |q| scale * value(q));
+            unpack_nibbles(qs, out, |q| scale * value(q));
         }
     }
 }
@@ -155,7 +156,7 @@ impl Fit {
 }
 
 fn pack(x: &[f32], inverse: f32) -> [u8; 16] {
-    q4::pack_codes(|i| nearest_code(inverse * x[i]))
+    pack_nibbles(|i| nearest_code(inverse * x[i]))
 }
 
 /// The code whose value is nearest to `v`, the upper one of two.

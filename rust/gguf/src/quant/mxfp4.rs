@@ -2,8 +2,8 @@
 //!
 //! <https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf>
 
-use super::{Block, Encode, q4};
-use crate::GgmlType;
+use super::bits::{pack_nibbles, unpack_nibbles};
+use super::codec::{Block, Encode};
 
 /// Twice what the E2M1 codes stand for, which makes them integers.
 pub const MXFP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -26,11 +26,11 @@ impl BlockMXFP4 {
 }
 
 impl Block for BlockMXFP4 {
-    const DTYPE: GgmlType = GgmlType::MXFP4;
+    const ELEMENTS: usize = 32;
 
     fn dequantize(&self, out: &mut [f32]) {
         let scale = self.scale();
-        q4::unpack(&self.qs, out, |q| scale * MXFP4_VALUES[usize::from(q & 0x0f)] as f32);
+        unpack_nibbles(&self.qs, out, |q| scale * MXFP4_VALUES[usize::from(q & 0x0f)] as f32);
     }
 }
 
@@ -59,7 +59,7 @@ fn with_exponent(x: &[f32], e: u8) -> (BlockMXFP4, f32) {
         let difference = x / scale - MXFP4_VALUES[usize::from(q & 0x0f)] as f32;
         sum + difference * difference
     });
-    (BlockMXFP4 { e, qs: q4::pack_codes(|i| codes[i]) }, error)
+    (BlockMXFP4 { e, qs: pack_nibbles(|i| codes[i]) }, error)
 }
 
 /// Past which the next larger magnitude is nearer.

@@ -1,8 +1,9 @@
 //! Q2_K: 2-bit codes in super-blocks of 256, with a 4-bit scale and minimum per 16.
 
+use super::bits::{crumbs, pack_crumbs};
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
 use super::search::{Grid, affine, multiples};
-use super::{Block, Encode, LeF16, crumbs, pack_crumbs};
-use crate::GgmlType;
 
 /// 256 elements: `d * scale * q - dmin * min`, scale and minimum of each 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -19,7 +20,7 @@ pub struct BlockQ2_K {
 }
 
 impl Block for BlockQ2_K {
-    const DTYPE: GgmlType = GgmlType::Q2_K;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());

@@ -1,8 +1,10 @@
 //! Q3_K: 3-bit codes in super-blocks of 256, with a 6-bit scale per 16.
 
-use super::search::{descent, nearest, requantize, widest};
-use super::{Block, Encode, LeF16, crumbs, pack_crumbs};
-use crate::GgmlType;
+use super::bits::{crumbs, pack_crumbs};
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
+use super::numbers::{nearest, widest};
+use super::search::{descent, requantize};
 
 /// 256 elements: `d * scale * (q - 4)`, scale of each 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -33,7 +35,7 @@ impl BlockQ3_K {
 }
 
 impl Block for BlockQ3_K {
-    const DTYPE: GgmlType = GgmlType::Q3_K;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();

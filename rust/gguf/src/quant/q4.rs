@@ -2,8 +2,10 @@
 //!
 //! Byte `i` of a block holds element `i` in its low nibble and element `i + 16` in its high one.
 
-use super::{Block, Encode, LeF16, inverse, search};
-use crate::GgmlType;
+use super::bits::{pack_nibbles, unpack_nibbles};
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
+use super::numbers::{extreme, inverse};
 
 /// 32 elements: `d * (q - 8)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -28,28 +30,28 @@ pub struct BlockQ4_1 {
 }
 
 impl Block for BlockQ4_0 {
-    const DTYPE: GgmlType = GgmlType::Q4_0;
+    const ELEMENTS: usize = 32;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
-        unpack(&self.qs, out, |q| (i32::from(q) - 8) as f32 * d);
+        unpack_nibbles(&self.qs, out, |q| (i32::from(q) - 8) as f32 * d);
     }
 }
 
 impl Encode for BlockQ4_0 {
     fn quantize(x: &[f32]) -> Option<Self> {
-        let d = search::extreme(x) / -8.0;
+        let d = extreme(x) / -8.0;
         let id = inverse(d);
         Some(Self { d: LeF16::finite(d)?, qs: pack(x, |v| v * id + 8.5) })
     }
 }
 
 impl Block for BlockQ4_1 {
-    const DTYPE: GgmlType = GgmlType::Q4_1;
+    const ELEMENTS: usize = 32;
 
     fn dequantize(&self, out: &mut [f32]) {
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
-        unpack(&self.qs, out, |q| q as f32 * d + m);
+        unpack_nibbles(&self.qs, out, |q| q as f32 * d + m);
     }
 }
 
@@ -63,21 +65,7 @@ impl Encode for BlockQ4_1 {
     }
 }
 
-/// Hands `value` each code of 32, in the order of Q4_0.
-pub(super) fn unpack(qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32) {
-    let (low, high) = out.split_at_mut(16);
-    for ((low, high), &byte) in low.iter_mut().zip(high).zip(qs) {
-        *low = value(byte & 0x0f);
-        *high = value(byte >> 4);
-    }
-}
-
 /// `code` gives the code plus a half, to be truncated.
 fn pack(x: &[f32], code: impl Fn(f32) -> f32) -> [u8; 16] {
-    pack_codes(|i| (code(x[i]) as u8).min(15))
-}
-
-/// The codes of 32 elements, 0 to 15, in the order of Q4_0.
-pub(super) fn pack_codes(code: impl Fn(usize) -> u8) -> [u8; 16] {
-    std::array::from_fn(|i| code(i) | code(i + 16) << 4)
+    pack_nibbles(|i| (code(x[i]) as u8).min(15))
 }

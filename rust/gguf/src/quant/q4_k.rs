@@ -1,8 +1,8 @@
 //! Q4_K and Q5_K: 4- and 5-bit codes in super-blocks of 256, with a 6-bit scale and minimum per 32.
 
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
 use super::search::{Grid, affine, multiples};
-use super::{Block, Encode, LeF16};
-use crate::GgmlType;
 
 /// 256 elements: `d * scale * q - dmin * min`, scale and minimum of each 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -69,14 +69,14 @@ impl PackedScales {
 }
 
 impl Block for BlockQ4_K {
-    const DTYPE: GgmlType = GgmlType::Q4_K;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
         let (scales, mins) = self.scales.unpack();
         for (j, out) in out.chunks_exact_mut(32).enumerate() {
             let (scale, min) = (d * scales[j] as f32, dmin * mins[j] as f32);
-            for (out, q) in out.iter_mut().zip(nibbles(&self.qs, j)) {
+            for (out, q) in out.iter_mut().zip(low_bits(&self.qs, j)) {
                 *out = scale * q as f32 - min;
             }
         }
@@ -84,14 +84,14 @@ impl Block for BlockQ4_K {
 }
 
 impl Block for BlockQ5_K {
-    const DTYPE: GgmlType = GgmlType::Q5_K;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
         let (scales, mins) = self.scales.unpack();
         for (j, out) in out.chunks_exact_mut(32).enumerate() {
             let (scale, min) = (d * scales[j] as f32, dmin * mins[j] as f32);
-            for ((out, q), bits) in out.iter_mut().zip(nibbles(&self.qs, j)).zip(&self.qh) {
+            for ((out, q), bits) in out.iter_mut().zip(low_bits(&self.qs, j)).zip(&self.qh) {
                 *out = scale * (q | (bits >> j & 1) << 4) as f32 - min;
             }
         }
@@ -101,7 +101,7 @@ impl Block for BlockQ5_K {
 impl Encode for BlockQ4_K {
     fn quantize(x: &[f32]) -> Option<Self> {
         let (d, dmin, scales, codes) = super_block(x, Grid { largest: 15, candidates: 21, first: -1.0 })?;
-        Some(Self { d, dmin, scales, qs: pack_nibbles(&codes) })
+        Some(Self { d, dmin, scales, qs: pack_low_bits(&codes) })
     }
 }
 
@@ -109,7 +109,7 @@ impl Encode for BlockQ5_K {
     fn quantize(x: &[f32]) -> Option<Self> {
         let (d, dmin, scales, codes) = super_block(x, Grid { largest: 31, candidates: 16, first: -0.5 })?;
         let qh = std::array::from_fn(|l| (0..8).fold(0, |bits, j| bits | codes[j][l] >> 4 << j));
-        Some(Self { d, dmin, scales, qh, qs: pack_nibbles(&codes) })
+        Some(Self { d, dmin, scales, qh, qs: pack_low_bits(&codes) })
     }
 }
 
@@ -129,8 +129,8 @@ fn super_block(x: &[f32], grid: Grid) -> Option<(LeF16, LeF16, PackedScales, [[u
     Some((d, dmin, PackedScales::pack(fits, mins), codes))
 }
 
-/// The inverse of [`nibbles`], for all groups.
-fn pack_nibbles(codes: &[[u8; 32]; 8]) -> [u8; 128] {
+/// The inverse of [`low_bits`], for all groups.
+fn pack_low_bits(codes: &[[u8; 32]; 8]) -> [u8; 128] {
     std::array::from_fn(|byte| {
         let (pair, l) = (byte / 32 * 2, byte % 32);
         codes[pair][l] & 0x0f | codes[pair + 1][l] << 4
@@ -138,6 +138,6 @@ fn pack_nibbles(codes: &[[u8; 32]; 8]) -> [u8; 128] {
 }
 
 /// The low four bits of the elements of group `j` of 32.
-fn nibbles(qs: &[u8; 128], j: usize) -> impl Iterator<Item = u8> {
+fn low_bits(qs: &[u8; 128], j: usize) -> impl Iterator<Item = u8> {
     qs[j / 2 * 32..][..32].iter().map(move |byte| byte >> (j % 2 * 4) & 0x0f)
 }

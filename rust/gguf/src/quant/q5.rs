@@ -2,8 +2,10 @@
 //!
 //! Low four bits lie as in Q4_0; bit `i` of `qh`, read as a little-endian u32, is the fifth bit of element `i`.
 
-use super::{Block, Encode, LeF16, inverse, q4, search};
-use crate::GgmlType;
+use super::bits::pack_nibbles;
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
+use super::numbers::{extreme, inverse};
 
 /// 32 elements: `d * (q - 16)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -32,7 +34,7 @@ pub struct BlockQ5_1 {
 }
 
 impl Block for BlockQ5_0 {
-    const DTYPE: GgmlType = GgmlType::Q5_0;
+    const ELEMENTS: usize = 32;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
@@ -42,7 +44,7 @@ impl Block for BlockQ5_0 {
 
 impl Encode for BlockQ5_0 {
     fn quantize(x: &[f32]) -> Option<Self> {
-        let d = search::extreme(x) / -16.0;
+        let d = extreme(x) / -16.0;
         let id = inverse(d);
         let (qh, qs) = pack(x, |v| v * id + 16.5);
         Some(Self { d: LeF16::finite(d)?, qh, qs })
@@ -50,7 +52,7 @@ impl Encode for BlockQ5_0 {
 }
 
 impl Block for BlockQ5_1 {
-    const DTYPE: GgmlType = GgmlType::Q5_1;
+    const ELEMENTS: usize = 32;
 
     fn dequantize(&self, out: &mut [f32]) {
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
@@ -83,5 +85,5 @@ fn unpack(qh: [u8; 4], qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32
 fn pack(x: &[f32], code: impl Fn(f32) -> f32) -> ([u8; 4], [u8; 16]) {
     let code = |i: usize| (code(x[i]) as u8).min(31);
     let qh = (0..32).fold(0, |bits, i| bits | u32::from(code(i) >> 4) << i);
-    (qh.to_le_bytes(), q4::pack_codes(|i| code(i) & 0x0f))
+    (qh.to_le_bytes(), pack_nibbles(|i| code(i) & 0x0f))
 }

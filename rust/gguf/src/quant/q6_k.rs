@@ -1,8 +1,10 @@
 //! Q6_K: 6-bit codes in super-blocks of 256, with an 8-bit scale per 16.
 
-use super::search::{NEGLIGIBLE, nearest, requantize, symmetric, widest};
-use super::{Block, Encode, LeF16, crumbs, pack_crumbs};
-use crate::GgmlType;
+use super::bits::{crumbs, pack_crumbs};
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
+use super::numbers::{NEGLIGIBLE, nearest, widest};
+use super::search::{requantize, symmetric};
 
 /// 256 elements: `d * scale * (q - 32)`, scale of each 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -20,7 +22,7 @@ pub struct BlockQ6_K {
 }
 
 impl Block for BlockQ6_K {
-    const DTYPE: GgmlType = GgmlType::Q6_K;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();

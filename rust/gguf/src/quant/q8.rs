@@ -2,8 +2,9 @@
 //!
 //! ggml uses the latter two for activations alone; their sums serve dot products with formats that have a minimum.
 
-use super::{Block, Encode, LeF16, inverse, search};
-use crate::GgmlType;
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
+use super::numbers::{extreme, inverse, nearest};
 
 /// 32 elements: `d * qs[i]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -40,7 +41,7 @@ pub struct BlockQ8_K {
 }
 
 impl Block for BlockQ8_0 {
-    const DTYPE: GgmlType = GgmlType::Q8_0;
+    const ELEMENTS: usize = 32;
 
     fn dequantize(&self, out: &mut [f32]) {
         scaled(self.d.to_f32(), &self.qs, out);
@@ -48,7 +49,7 @@ impl Block for BlockQ8_0 {
 }
 
 impl Block for BlockQ8_1 {
-    const DTYPE: GgmlType = GgmlType::Q8_1;
+    const ELEMENTS: usize = 32;
 
     fn dequantize(&self, out: &mut [f32]) {
         scaled(self.d.to_f32(), &self.qs, out);
@@ -56,7 +57,7 @@ impl Block for BlockQ8_1 {
 }
 
 impl Block for BlockQ8_K {
-    const DTYPE: GgmlType = GgmlType::Q8_K;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         scaled(f32::from_le_bytes(self.d), &self.qs, out);
@@ -86,7 +87,7 @@ impl Encode for BlockQ8_1 {
 
 impl Encode for BlockQ8_K {
     fn quantize(x: &[f32]) -> Option<Self> {
-        let extreme = search::extreme(x);
+        let extreme = extreme(x);
         if extreme == 0.0 {
             return Some(bytemuck::Zeroable::zeroed());
         }
@@ -94,7 +95,7 @@ impl Encode for BlockQ8_K {
         let inverse = -127.0 / extreme;
         let mut qs = [0; 256];
         for (q, v) in qs.iter_mut().zip(x) {
-            *q = search::nearest(inverse * v).min(127.0) as i8;
+            *q = nearest(inverse * v).min(127.0) as i8;
         }
         let mut bsums = [[0; 2]; 16];
         for (sum, qs) in bsums.iter_mut().zip(qs.as_chunks::<16>().0) {

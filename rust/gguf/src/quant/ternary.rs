@@ -1,7 +1,9 @@
 //! TQ1_0 and TQ2_0: -1, 0 or 1 times a scale per 256, for models trained ternary (BitNet b1.58, TriLM).
 
-use super::{Block, Encode, LeF16, crumbs, inverse, pack_crumbs};
-use crate::GgmlType;
+use super::bits::{crumbs, pack_crumbs};
+use super::codec::{Block, Encode};
+use super::half_le::LeF16;
+use super::numbers::inverse;
 
 /// 256 elements: `d * (q - 1)`, five codes a byte.
 ///
@@ -29,7 +31,7 @@ pub struct BlockTQ2_0 {
 }
 
 impl Block for BlockTQ1_0 {
-    const DTYPE: GgmlType = GgmlType::TQ1_0;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
@@ -47,7 +49,7 @@ impl Block for BlockTQ1_0 {
 }
 
 impl Block for BlockTQ2_0 {
-    const DTYPE: GgmlType = GgmlType::TQ2_0;
+    const ELEMENTS: usize = 256;
 
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();

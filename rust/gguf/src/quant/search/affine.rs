@@ -2,18 +2,18 @@
 
 use std::array::from_fn;
 
-use super::super::LeF16;
-use super::nearest;
+use crate::quant::half_le::LeF16;
+use crate::quant::numbers::nearest;
 
 /// The codes to choose from, and the candidates for the number of steps that a group's range is divided into.
 #[derive(Clone, Copy)]
-pub(in super::super) struct Grid {
+pub(crate) struct Grid {
     /// The largest code.
-    pub(in super::super) largest: u8,
+    pub(crate) largest: u8,
     /// The candidates: candidate `i` has `largest + first + i / 10` steps.
-    pub(in super::super) candidates: u8,
+    pub(crate) candidates: u8,
     /// As above.
-    pub(in super::super) first: f32,
+    pub(crate) first: f32,
 }
 
 impl Grid {
@@ -22,7 +22,7 @@ impl Grid {
     }
 
     /// Replaces codes by those nearest to `x` under the scale and the minimum as stored, unless that scale is zero.
-    pub(in super::super) fn requantize<const N: usize>(self, x: &[f32; N], scale: f32, min: f32, codes: &mut [u8; N]) {
+    pub(crate) fn requantize<const N: usize>(self, x: &[f32; N], scale: f32, min: f32, codes: &mut [u8; N]) {
         if scale != 0.0 {
             *codes = x.map(|x| self.code((x + min) / scale) as u8);
         }
@@ -34,7 +34,7 @@ impl Grid {
 /// Starts from the group's full range, zero included. Each candidate takes the codes of its number of steps, from the
 /// least value so far up, and the scale and minimum that fit them best in weighted squares; it is kept if that lowers
 /// the sum of `weights` times `error` of the difference. Its minimum is then the least value for those that follow.
-pub(in super::super) fn affine<const G: usize, const N: usize>(
+pub(crate) fn affine<const G: usize, const N: usize>(
     x: &[[f32; N]; G],
     weights: impl Fn(&[f32; N]) -> [f32; N],
     grid: Grid,
@@ -144,7 +144,7 @@ impl<const G: usize, const N: usize> Groups<G, N> {
 
 /// Scales of a super-block's groups, none negative, as multiples of one over `steps` of the largest; `None` if that
 /// overflows f16.
-pub(in super::super) fn multiples<const N: usize>(scales: &[f32; N], steps: u8) -> Option<(LeF16, [u8; N])> {
+pub(crate) fn multiples<const N: usize>(scales: &[f32; N], steps: u8) -> Option<(LeF16, [u8; N])> {
     let largest = scales.iter().copied().fold(0.0, f32::max);
     let steps = steps as f32;
     let inverse = if largest > 0.0 { steps / largest } else { 0.0 };

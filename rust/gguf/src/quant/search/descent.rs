@@ -1,6 +1,6 @@
 //! `scale * (q - half)` with so few codes that changing one moves the scale: codes are chosen one after another.
 
-use super::{NEGLIGIBLE, extreme, nearest};
+use crate::quant::numbers::{NEGLIGIBLE, extreme, nearest};
 
 /// Rounds over a group until no code changes, at most.
 const ROUNDS: usize = 5;
@@ -8,7 +8,7 @@ const ROUNDS: usize = 5;
 /// The scale and the codes, plus `half`, of 0 to `2 * half - 1`, by squared error weighted by squared magnitude, found
 /// by changing one code at a time to what is nearest under the scale that fits the others best. A negligible group has
 /// scale 0 and codes 0.
-pub(in super::super) fn descent<const N: usize>(x: &[f32; N], half: u8) -> (f32, [u8; N]) {
+pub(crate) fn descent<const N: usize>(x: &[f32; N], half: u8) -> (f32, [u8; N]) {
     let extreme = extreme(x);
     if extreme.abs() < NEGLIGIBLE {
         return (0.0, [0; N]);

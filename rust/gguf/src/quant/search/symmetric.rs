@@ -1,13 +1,13 @@
 //! `scale * (q - largest)`: a group with a scale, in signed codes.
 
-use super::{NEGLIGIBLE, extreme, nearest};
+use crate::quant::numbers::{NEGLIGIBLE, extreme, nearest};
 
 /// The refitted scales that are tried: the extreme element lands on code `-(half + i / 10)`, the exact one first.
 const TRIES: [i8; 19] = [0, -9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 /// The scale and the codes, plus `half`, of 0 to `2 * half - 1`, by squared error weighted by squared magnitude. A
 /// negligible group has scale 0 and codes 0.
-pub(in super::super) fn symmetric<const N: usize>(x: &[f32; N], half: u8) -> (f32, [u8; N]) {
+pub(crate) fn symmetric<const N: usize>(x: &[f32; N], half: u8) -> (f32, [u8; N]) {
     let extreme = extreme(x);
     if extreme.abs() < NEGLIGIBLE {
         return (0.0, [0; N]);
@@ -39,7 +39,7 @@ pub(in super::super) fn symmetric<const N: usize>(x: &[f32; N], half: u8) -> (f3
 }
 
 /// Replaces the codes, plus `half`, by those nearest to `x` under the scale as stored, unless that is zero.
-pub(in super::super) fn requantize<const N: usize>(x: &[f32; N], half: u8, scale: f32, codes: &mut [u8; N]) {
+pub(crate) fn requantize<const N: usize>(x: &[f32; N], half: u8, scale: f32, codes: &mut [u8; N]) {
     let half = half as f32;
     if scale != 0.0 {
         *codes = x.map(|x| (nearest(x / scale).clamp(-half, half - 1.0) + half) as u8);
