@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::GgmlType;
+use crate::types::GgmlType;
 
 /// An error of this crate. Offsets and sizes are in bytes.
 #[derive(Debug, thiserror::Error)]

@@ -4,15 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-use crate::header::{self, Header};
-use crate::reader::Reader;
-use crate::source::FileBytes;
-use crate::table::{self, Table};
-use crate::{Error, Metadata, TensorInfo, TensorView, split};
-
-/// The most a header may take, in bytes. The largest known (vocabularies of 256k tokens with merges) are under 32 MiB;
-/// the limit keeps a crafted sparse file from being parsed into memory.
-pub(crate) const HEADER_LIMIT: usize = 256 << 20;
+use crate::error::Error;
+use crate::file_bytes::FileBytes;
+use crate::metadata::Metadata;
+use crate::shard::Shard;
+use crate::split;
+use crate::tensor::{TensorInfo, TensorView};
 
 /// A GGUF model whose headers and tensor tables have been checked against the files' sizes.
 ///
@@ -29,34 +26,6 @@ pub struct GgufFile {
     index: HashMap<String, usize>,
 }
 
-/// One file, parsed.
-pub(crate) struct Part {
-    source: FileBytes,
-    header: Header,
-    table: Table,
-}
-
-impl Part {
-    /// Opens and checks one file; errors name it.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        FileBytes::open(path).and_then(Self::new).map_err(|error| error.in_file(path))
-    }
-
-    fn new(source: FileBytes) -> Result<Self, Error> {
-        let (header, table) = parse(&source, HEADER_LIMIT)?;
-        Ok(Self { source, header, table })
-    }
-
-    pub(crate) fn metadata(&self) -> &Metadata {
-        &self.header.metadata
-    }
-
-    /// How many tensors the file has.
-    pub(crate) fn tensors(&self) -> usize {
-        self.table.tensors.len()
-    }
-}
-
 impl GgufFile {
     /// Opens and checks the file at `path`; where its metadata make it a shard of a split model, any one of them, all the
     /// others too.
@@ -66,8 +35,7 @@ impl GgufFile {
     /// is missing ([`Error::MissingShard`]) or does not belong to the others ([`Error::SplitMismatch`],
     /// [`Error::DuplicateAcrossShards`]), or the file's name does not say where they are ([`Error::SplitName`]).
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let parts = split::complete(path, Part::open(path)?)?;
-        Self::join(parts)
+        Self::join(split::complete(path, Shard::open(path)?)?)
     }
 
     /// Checks a file that is already in memory. A shard of a split model stands for itself.
@@ -75,36 +43,37 @@ impl GgufFile {
     /// # Errors
     /// What is wrong, if the bytes are not a well-formed GGUF file.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
-        Self::join(vec![Part::new(bytes.into())?])
+        Self::join(vec![Shard::new(bytes.into())?])
     }
 
     /// One model of its files: the first one's version and metadata, the tensors of all.
-    fn join(parts: Vec<Part>) -> Result<Self, Error> {
+    fn join(shards: Vec<Shard>) -> Result<Self, Error> {
         let mut model = Self {
-            shards: Vec::with_capacity(parts.len()),
+            shards: Vec::with_capacity(shards.len()),
             version: 0,
             metadata: Metadata::default(),
             tensors: Vec::new(),
             index: HashMap::new(),
         };
-        for (shard, Part { source, header, table }) in parts.into_iter().enumerate() {
-            if shard == 0 {
+        for (number, Shard { bytes, header, table }) in shards.into_iter().enumerate() {
+            if number == 0 {
                 (model.version, model.metadata) = (header.version, header.metadata);
                 (model.tensors, model.index) = (table.tensors, table.index);
             } else {
-                model.add(shard, &source, table.tensors)?;
+                model.add(number, &bytes, table.tensors)?;
             }
-            model.shards.push(source);
+            model.shards.push(bytes);
         }
         Ok(model)
     }
 
-    fn add(&mut self, shard: usize, source: &FileBytes, tensors: Vec<TensorInfo>) -> Result<(), Error> {
+    /// Adds the tensors of a shard after the first.
+    fn add(&mut self, shard: usize, bytes: &FileBytes, tensors: Vec<TensorInfo>) -> Result<(), Error> {
         for info in tensors {
             let position = self.tensors.len();
             if let Some(first) = self.index.insert(info.name.clone(), position) {
                 let other = self.shards[self.tensors[first].shard].path().to_owned();
-                return Err(Error::DuplicateAcrossShards { name: info.name, other }.in_file(source.path()));
+                return Err(Error::DuplicateAcrossShards { name: info.name, other }.in_file(bytes.path()));
             }
             self.tensors.push(TensorInfo { shard, ..info });
         }
@@ -144,7 +113,7 @@ impl GgufFile {
     /// [`Error::InFile`] with [`Error::Shortened`], or [`Error::Io`].
     pub fn check(&self, name: &str) -> Result<(), Error> {
         match self.info(name).and_then(|info| self.shards.get(info.shard)) {
-            Some(source) => source.check_length(),
+            Some(bytes) => bytes.check_length(),
             None => Ok(()),
         }
     }
@@ -155,11 +124,11 @@ impl GgufFile {
     /// Does nothing for a view of another file, for a file held in memory, and where the system has no such call.
     pub fn release(&self, view: &TensorView<'_>) {
         let address = view.data.as_ptr().addr();
-        for source in &self.shards {
-            if let Some(start) = address.checked_sub(source.as_ptr().addr())
+        for bytes in &self.shards {
+            if let Some(start) = address.checked_sub(bytes.as_ptr().addr())
                 && let Some(end) = start.checked_add(view.data.len())
             {
-                source.release(start..end); // which ignores a range past its end
+                bytes.release(start..end); // which ignores a range past its end
             }
         }
     }
@@ -170,55 +139,9 @@ impl fmt::Debug for GgufFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GgufFile")
             .field("version", &self.version)
-            .field("bytes", &self.shards.iter().map(|source| source.len()).sum::<usize>())
+            .field("bytes", &self.shards.iter().map(|bytes| bytes.len()).sum::<usize>())
             .field("metadata", &self.metadata.len())
             .field("tensors", &self.tensors.len())
             .finish_non_exhaustive()
-    }
-}
-
-fn parse(bytes: &[u8], limit: usize) -> Result<(Header, Table), Error> {
-    let head = &bytes[..bytes.len().min(limit)];
-    let mut reader = Reader::new(head);
-    header::parse(&mut reader)
-        .and_then(|header| {
-            let table = table::parse(&mut reader, header.tensors, &header.metadata, bytes.len())?;
-            Ok((header, table))
-        })
-        .map_err(|error| match error {
-            // It is the limit that was hit, not the end of the file.
-            Error::Truncated { .. } | Error::Count { .. } if head.len() < bytes.len() => {
-                Error::HeaderTooLarge { limit }
-            }
-            error => error,
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A header of 24 bytes, and one pair of 13.
-    fn bytes() -> Vec<u8> {
-        let counts = [0u64, 1].map(u64::to_le_bytes).concat();
-        let pair = [&1u64.to_le_bytes()[..], b"k", &0u32.to_le_bytes(), b"v"].concat();
-        [&b"GGUF\x03\0\0\0"[..], &counts, &pair].concat()
-    }
-
-    #[test]
-    fn headers_are_limited() {
-        let bytes = bytes();
-        assert!(parse(&bytes, bytes.len()).is_ok());
-        for limit in [8, 24, bytes.len() - 1] {
-            let error = parse(&bytes, limit).err();
-            assert!(matches!(error, Some(Error::HeaderTooLarge { limit: l }) if l == limit), "{error:?}");
-        }
-    }
-
-    #[test]
-    fn a_limit_past_the_end_changes_nothing() {
-        let bytes = bytes();
-        let error = parse(&bytes[..bytes.len() - 1], bytes.len()).err();
-        assert!(matches!(error, Some(Error::Count { .. })), "{error:?}");
     }
 }

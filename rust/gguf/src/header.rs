@@ -1,7 +1,14 @@
 //! The magic number, the version, the counts and the metadata.
 
+use crate::error::Error;
+use crate::metadata::Metadata;
 use crate::reader::Reader;
-use crate::{Array, Error, Metadata, Value};
+use crate::table;
+use crate::value::{Array, Value};
+
+/// The most that the header and the tensor table may take, in bytes. The largest known (vocabularies of 256k tokens with
+/// merges) are under 32 MiB; the limit keeps a crafted sparse file from being parsed into memory.
+pub(crate) const LIMIT: usize = 256 << 20;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSIONS: std::ops::RangeInclusive<u32> = 1..=3;
@@ -31,7 +38,7 @@ pub(crate) fn parse(r: &mut Reader<'_>) -> Result<Header, Error> {
     let tensors = r.size("tensor count")?;
     let pairs = r.size("metadata count")?;
     // Both counts before either is used: a lie in the second should not cost the parse of the first.
-    r.fits(tensors, crate::table::least_bytes(r), "tensor table")?;
+    r.fits(tensors, table::least_bytes(r), "tensor table")?;
     // A key of one byte and its length, the value's type, a value of one byte.
     let pairs = r.fits(pairs, r.count_size() + 1 + 4 + 1, "metadata")?;
     let mut metadata = Metadata::default();

@@ -8,14 +8,17 @@
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))] // a test that unwraps fails as it should
+
 mod error;
 mod file;
+mod file_bytes;
 mod header;
 mod metadata;
 mod quant;
 mod quantize;
 mod reader;
-mod source;
+mod shard;
 mod split;
 mod table;
 mod tensor;
@@ -25,11 +28,11 @@ mod writer;
 
 pub use error::Error;
 pub use file::GgufFile;
+pub use file_bytes::FileBytes;
 pub use metadata::Metadata;
 pub use quant::*;
 pub use quantize::{can_quantize, dequantize, is_supported, quantize};
-pub use source::FileBytes;
-pub use tensor::{TensorInfo, TensorView};
+pub use tensor::{TensorInfo, TensorSpec, TensorView};
 pub use types::GgmlType;
 pub use value::{Array, Value};
-pub use writer::{GgufWriter, PendingFile, TensorSpec};
+pub use writer::{GgufWriter, PendingFile};

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::{Array, Error, Value};
+use crate::error::Error;
+use crate::value::{Array, Value};
 
 /// The key-value pairs of a file, in file order.
 ///

@@ -1,6 +1,6 @@
 //! A cursor over the header that never reads or reserves past its end.
 
-use crate::Error;
+use crate::error::Error;
 
 /// The longest key or tensor name, from the format's rule for keys.
 pub(crate) const NAME_LIMIT: u64 = 65_535;

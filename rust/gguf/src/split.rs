@@ -5,8 +5,9 @@
 
 use std::path::Path;
 
-use crate::file::Part;
-use crate::{Error, Metadata};
+use crate::error::Error;
+use crate::metadata::Metadata;
+use crate::shard::Shard;
 
 /// A file's place in a split model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,38 +42,38 @@ impl Place {
     }
 }
 
-/// All files of the model that `part`, opened at `path`, belongs to, in order.
+/// All shards of the model that `shard`, opened at `path`, belongs to, in order.
 ///
 /// A file without split metadata is alone, whatever its name; any shard leads to the others.
-pub(crate) fn complete(path: &Path, part: Part) -> Result<Vec<Part>, Error> {
-    let count = part.metadata().opt_u64(KEYS[1]).map_err(|error| error.in_file(path))?;
+pub(crate) fn complete(path: &Path, shard: Shard) -> Result<Vec<Shard>, Error> {
+    let count = shard.header.metadata.opt_u64(KEYS[1]).map_err(|error| error.in_file(path))?;
     // llama.cpp writes 0 into a model it has merged.
     if count.is_none_or(|count| count <= 1) {
-        return Ok(vec![part]);
+        return Ok(vec![shard]);
     }
-    let opened = Place::of(part.metadata()).map_err(|error| error.in_file(path))?;
+    let opened = Place::of(&shard.header.metadata).map_err(|error| error.in_file(path))?;
     let stem = stem(path, opened)
         .ok_or_else(|| Error::SplitName { shard: opened.no.saturating_add(1), count: opened.count }.in_file(path))?;
-    let mut part = Some(part);
-    let mut parts = Vec::new();
+    let mut given = Some(shard);
+    let mut shards = Vec::new();
     for no in 0..opened.count {
         let expected = Place { no, ..opened };
-        let next = if let Some(part) = part.take_if(|_| no == opened.no) {
-            part
+        shards.push(if let Some(shard) = given.take_if(|_| no == opened.no) {
+            shard
         } else {
             let path = path.with_file_name(format!("{stem}{}", suffix(expected)));
-            let part = open(&path, expected)?;
-            Place::of(part.metadata()).and_then(|found| expected.check(found)).map_err(|error| error.in_file(&path))?;
-            part
-        };
-        parts.push(next);
+            let shard = open(&path, expected)?;
+            let found = Place::of(&shard.header.metadata);
+            found.and_then(|found| expected.check(found)).map_err(|error| error.in_file(&path))?;
+            shard
+        });
     }
-    let found: usize = parts.iter().map(Part::tensors).sum();
+    let found: usize = shards.iter().map(|shard| shard.table.tensors.len()).sum();
     if found as u64 != opened.tensors {
         let error = Error::SplitMismatch { key: KEYS[2], expected: found as u64, found: opened.tensors };
         return Err(error.in_file(path));
     }
-    Ok(parts)
+    Ok(shards)
 }
 
 /// The end of a shard's file name.
@@ -86,9 +87,10 @@ fn stem(path: &Path, place: Place) -> Option<String> {
     (place.no < place.count).then(|| name.strip_suffix(&suffix(place)))?.map(str::to_owned)
 }
 
-fn open(path: &Path, place: Place) -> Result<Part, Error> {
+/// Opens the shard at `place`.
+fn open(path: &Path, place: Place) -> Result<Shard, Error> {
     let missing = |error: &Error| matches!(error.kind(), Error::Io(e) if e.kind() == std::io::ErrorKind::NotFound);
-    Part::open(path).map_err(|error| match error {
+    Shard::open(path).map_err(|error| match error {
         error if missing(&error) => Error::MissingShard { shard: place.no + 1, count: place.count }.in_file(path),
         error => error,
     })

@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 
+use crate::error::Error;
+use crate::metadata::Metadata;
 use crate::reader::Reader;
-use crate::{Error, GgmlType, Metadata, TensorInfo, Value};
+use crate::tensor::TensorInfo;
+use crate::types::GgmlType;
+use crate::value::Value;
 
 const MAX_DIMS: usize = 4;
 const ALIGNMENT_KEY: &str = "general.alignment";

@@ -1,6 +1,8 @@
-//! A tensor's entry in the table, and the view of its data.
+//! A tensor: its entry in a file's table, the view of its data, and what a writer needs to know of it.
 
-use crate::{Error, GgmlType, dequantize};
+use crate::error::Error;
+use crate::quantize::dequantize;
+use crate::types::GgmlType;
 
 /// An entry of the tensor table, checked against the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,17 @@ impl TensorInfo {
     pub fn elements(&self) -> usize {
         self.dims.iter().product() // checked when the table was read
     }
+}
+
+/// A tensor to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name: 1 to 63 bytes, as llama.cpp wants it, and unique.
+    pub name: String,
+    /// Its shape in ggml's order, innermost first; 1 to 4 dimensions, none zero, the first whole blocks of `dtype`.
+    pub dims: Vec<usize>,
+    /// Its element type.
+    pub dtype: GgmlType,
 }
 
 /// A tensor's data, borrowed from the file.

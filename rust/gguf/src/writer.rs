@@ -8,18 +8,11 @@ use std::io::Write;
 use std::path::Path;
 
 pub use self::pending::PendingFile;
-use crate::{Error, GgmlType, GgufFile, Metadata, split, table};
-
-/// A tensor to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// Its name: 1 to 63 bytes, as llama.cpp wants it, and unique.
-    pub name: String,
-    /// Its shape in ggml's order, innermost first; 1 to 4 dimensions, none zero, the first whole blocks of `dtype`.
-    pub dims: Vec<usize>,
-    /// Its element type.
-    pub dtype: GgmlType,
-}
+use crate::error::Error;
+use crate::file::GgufFile;
+use crate::metadata::Metadata;
+use crate::tensor::TensorSpec;
+use crate::{split, table};
 
 /// What a tensor still needs.
 struct Remaining {

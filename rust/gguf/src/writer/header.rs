@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::TensorSpec;
-use crate::file::HEADER_LIMIT;
+use crate::error::Error;
+use crate::header;
+use crate::metadata::Metadata;
 use crate::reader::NAME_LIMIT;
-use crate::{Array, Error, Metadata, Value, table};
+use crate::table;
+use crate::tensor::TensorSpec;
+use crate::value::{Array, Value};
 
 const VERSION: u32 = 3;
 
@@ -48,8 +51,8 @@ pub(super) fn encode(
             .and_then(|end| end.checked_next_multiple_of(alignment))
             .ok_or_else(|| Error::TensorTooLarge { tensor: spec.name.clone(), dims: claimed })?;
     }
-    if out.len() > HEADER_LIMIT {
-        return Err(Error::HeaderTooLarge { limit: HEADER_LIMIT });
+    if out.len() > header::LIMIT {
+        return Err(Error::HeaderTooLarge { limit: header::LIMIT });
     }
     Ok((out, sizes))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::Error;
+use crate::error::Error;
 
 /// A temporary file beside the one it is to become; dropped, it is deleted.
 pub struct PendingFile {

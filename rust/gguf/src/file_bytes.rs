@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use crate::Error;
+use crate::error::Error;
 
 /// A file's bytes, whichever way they are had.
 ///
@@ -125,7 +125,6 @@ fn drop_pages(map: &Mmap, start: usize, len: usize) {
 fn drop_pages(_: &Mmap, _: usize, _: usize) {}
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)] // tests
 mod tests {
     use super::*;
 
