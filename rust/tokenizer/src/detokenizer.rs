@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokenizers::DecoderWrapper;
 
-use crate::{Error, Tokenizer, byte_level};
+use crate::byte_level;
+use crate::error::Error;
+use crate::tokenizer::Tokenizer;
 
 /// Tokens after which held-back text of a decoder that is not byte-level is given out as it is. A character takes at
 /// most four byte tokens; beyond that the bytes are simply not UTF-8.

@@ -11,11 +11,11 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
-use crate::Error;
 use crate::chat::ChatTemplates;
+use crate::error::Error;
+use crate::parts::Parts;
 use crate::post_processor;
 use crate::special::{ROLES, SpecialTokens};
-use crate::tokenizer::Parts;
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";

@@ -7,12 +7,12 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
-use crate::Error;
 use crate::chat::ChatTemplates;
+use crate::error::Error;
+use crate::parts::Parts;
 use crate::post_processor;
 use crate::pre_tokenizer::PreTokenizer;
 use crate::special::SpecialTokens;
-use crate::tokenizer::Parts;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";

@@ -5,9 +5,9 @@ use serde_json::Value as Json;
 use tokenizers::tokenizer::{Normalizer as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 use tokenizers::{NormalizedString, NormalizerWrapper, PreTokenizerWrapper};
 
-use crate::Error;
+use crate::error::Error;
+use crate::parts::Parts;
 use crate::pre_tokenizer::{self, PreTokenizer};
-use crate::tokenizer::Parts;
 
 /// `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;

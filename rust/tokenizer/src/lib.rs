@@ -16,6 +16,7 @@ mod directory;
 mod error;
 mod gguf;
 mod gguf_export;
+mod parts;
 mod post_processor;
 mod pre_tokenizer;
 mod special;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokenizers::PostProcessorWrapper;
 
-use crate::Error;
+use crate::error::Error;
 
 /// A token and its id.
 pub(crate) type TokenAndId<'a> = (&'a str, u32);

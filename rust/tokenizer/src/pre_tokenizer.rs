@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
-use crate::Error;
+use crate::error::Error;
 
 /// One cut; cuts apply in order, each to the pieces the one before it left.
 #[derive(Debug, Clone, Copy)]

@@ -4,16 +4,10 @@ use std::path::Path;
 
 use tokenizers::Tokenizer as HfTokenizer;
 
-use crate::chat::{ChatTemplates, render};
-use crate::special::SpecialTokens;
-use crate::{ChatOptions, Error, directory, gguf, gguf_export};
-
-/// What a source yields, before it is checked and given its face.
-pub(crate) struct Parts {
-    pub(crate) tokenizer: HfTokenizer,
-    pub(crate) special: SpecialTokens,
-    pub(crate) templates: ChatTemplates,
-}
+use crate::chat::{ChatOptions, render};
+use crate::error::Error;
+use crate::parts::Parts;
+use crate::{directory, gguf, gguf_export};
 
 /// A vocabulary with its rules for encoding and decoding, its special tokens and its chat templates.
 ///

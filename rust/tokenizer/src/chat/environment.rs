@@ -8,10 +8,11 @@ use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::clock::strftime_now;
+use super::generation_tags::without_generation_tags;
 use super::json::tojson;
-use super::source::without_generation_tags;
+use super::options::ChatOptions;
+use crate::error::Error;
 use crate::special::SpecialTokens;
-use crate::{ChatOptions, Error};
 
 /// Variables that the chat defines and `extra` may not.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];

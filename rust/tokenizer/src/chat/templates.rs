@@ -1,6 +1,7 @@
 //! The templates of a model, by name.
 
-use crate::{ChatOptions, Error};
+use super::options::ChatOptions;
+use crate::error::Error;
 
 const DEFAULT: &str = "default";
 /// The template preferred where tools are given.
