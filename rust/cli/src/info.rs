@@ -6,8 +6,9 @@ mod text;
 
 use std::io::{self, Write};
 
+use crate::error::Error;
+use crate::host::Host;
 use crate::model_files::ModelFiles;
-use crate::{Error, Host};
 
 /// Describe a model: architecture, quantisation, memory, speed to expect on this machine.
 #[derive(Debug, clap::Args)]

@@ -6,26 +6,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test that unwraps fails as it should
 
 mod error;
+mod host;
 mod info;
 mod model_files;
 mod quantize;
 mod units;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 pub use error::Error;
-
-/// What the command asks of the process it runs in.
-#[derive(Clone, Copy)]
-pub struct Host<'a> {
-    /// From what a user calls a model to a directory or file; the text of an error is shown as it is.
-    pub resolve: &'a dyn Fn(&str) -> Result<PathBuf, String>,
-    /// Whether the user wants the command to end; asked between pieces of work.
-    pub interrupted: &'a dyn Fn() -> bool,
-}
+pub use host::Host;
 
 /// LLM inference on the CPU with nano-vLLM's API.
 #[derive(Debug, Parser)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nanovllm_gguf::{GgmlType, GgufFile};
 use nanovllm_model::{LoadError, ModelConfig, SafeTensorsCheckpoint};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A GGUF file or a Hugging Face directory.
 pub(crate) enum ModelFiles {

@@ -12,11 +12,12 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use nanovllm_gguf::{GgmlType, GgufWriter, Metadata, TensorSpec, Value, can_quantize};
 
+use self::convert::Difference;
+use self::mix::{MIXES, Mix};
+use self::source::{Source, SourceTensor};
+use crate::error::Error;
+use crate::host::Host;
 use crate::units::{bytes, printable};
-use crate::{Error, Host};
-use convert::Difference;
-use mix::{MIXES, Mix};
-use source::{Source, SourceTensor};
 
 /// Quantise a model (safetensors or GGUF) into a GGUF file, with llama.cpp's mixes by name.
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,7 @@ use nanovllm_gguf::Value;
 use nanovllm_model::ModelConfig;
 use nanovllm_tokenizer::Tokenizer;
 
-use crate::Error;
+use crate::error::Error;
 
 /// Everything but `general.file_type`, which depends on what the file is quantised to.
 pub(crate) fn from_directory(dir: &Path, config: &ModelConfig) -> Result<Vec<(String, Value)>, Error> {

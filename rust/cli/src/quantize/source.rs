@@ -7,7 +7,7 @@ use nanovllm_model::{ExportedTensor, SafeTensorsCheckpoint};
 
 use super::metadata;
 use super::mix::Model;
-use crate::Error;
+use crate::error::Error;
 use crate::model_files::ModelFiles;
 
 /// A tensor under GGUF's name.
