@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nanovllm_gguf::{GgmlType, GgufFile};
 use nanovllm_model::{LoadError, ModelConfig, SafeTensorsCheckpoint};
+use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 
@@ -20,18 +21,24 @@ pub(crate) enum ModelFiles {
     },
 }
 
-/// A stored tensor.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    /// As stored.
+/// A tensor as the files list it; `info --tensors --json` prints these fields.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ListedTensor {
     pub(crate) name: String,
+    #[serde(serialize_with = "type_name")]
     pub(crate) dtype: GgmlType,
     /// Outermost first.
     pub(crate) shape: Vec<usize>,
+    /// Bytes in the file.
     pub(crate) bytes: u64,
 }
 
-impl Entry {
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature that serde asks for
+fn type_name<S: Serializer>(dtype: &GgmlType, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(dtype.name())
+}
+
+impl ListedTensor {
     /// Bytes it takes once loaded: a matrix is packed by the CPU device, a vector becomes f32.
     pub(crate) fn loaded_bytes(&self) -> u64 {
         if self.shape.len() < 2 {
@@ -66,21 +73,21 @@ impl ModelFiles {
     }
 
     /// Every tensor: GGUF's in the file's order, others by name.
-    pub(crate) fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn tensors(&self) -> Vec<ListedTensor> {
         match self {
             Self::Gguf(file) => {
-                let entry = |t: &nanovllm_gguf::TensorInfo| Entry {
+                let tensor = |t: &nanovllm_gguf::TensorInfo| ListedTensor {
                     name: t.name.clone(),
                     dtype: t.dtype,
                     shape: t.dims.iter().rev().copied().collect(),
                     bytes: t.len as u64,
                 };
-                file.tensors().iter().map(entry).collect()
+                file.tensors().iter().map(tensor).collect()
             }
             Self::SafeTensors { checkpoint, .. } => {
                 let tensors = checkpoint.names().into_iter().filter_map(|name| {
                     let t = checkpoint.tensor(&name)?;
-                    Some(Entry { dtype: t.dtype, bytes: t.data.len() as u64, shape: t.shape, name })
+                    Some(ListedTensor { dtype: t.dtype, bytes: t.data.len() as u64, shape: t.shape, name })
                 });
                 tensors.collect()
             }

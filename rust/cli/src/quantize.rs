@@ -50,8 +50,8 @@ fn parse_mix(name: &str) -> Result<&'static Mix, String> {
     })
 }
 
-/// How one tensor is written.
-struct Step<'a> {
+/// A tensor and the type it is to have; where it has that type already, its bytes are copied.
+struct Conversion<'a> {
     tensor: &'a SourceTensor,
     to: GgmlType,
 }
@@ -62,42 +62,43 @@ pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
         return Err(Error::Option(format!("{} exists; --force replaces it", args.output.display())));
     }
     let source = Source::open(&(host.resolve)(&args.input).map_err(Error::Model)?)?;
-    let steps = plan(args, &source)?;
-    let extra = source.extra().iter().map(|(tensor, _)| Step { tensor, to: tensor.dtype });
-    let specs: Vec<TensorSpec> = steps.iter().map(spec).chain(extra.map(|step| spec(&step))).collect();
+    let conversions = conversions(args, &source)?;
+    let extra = source.extra().iter().map(|(tensor, _)| Conversion { tensor, to: tensor.dtype });
+    let specs: Vec<TensorSpec> = conversions.iter().map(spec).chain(extra.map(|copy| spec(&copy))).collect();
     let mut writer = GgufWriter::create(&args.output, &metadata(args, &source)?, &specs)?;
 
     let offered = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.map_or_else(offered, usize::from);
-    let mut report = Report::new(&source);
-    for (i, step) in steps.iter().enumerate() {
+    let mut progress = Progress::new(&source);
+    for (i, conversion) in conversions.iter().enumerate() {
         if (host.interrupted)() {
             return Err(Error::Interrupted);
         }
-        let SourceTensor { name, dtype: from, .. } = step.tensor;
+        let &Conversion { tensor, to } = conversion;
+        let SourceTensor { name, dtype: from, .. } = tensor;
         let (written, difference) = source.read(i, |data| {
-            if *from == step.to {
+            if *from == to {
                 writer.tensor(name, data)?;
                 return Ok((data.len(), None));
             }
-            let (new, difference) = convert::convert(data, *from, step.to, step.tensor.cols(), threads)
+            let (new, difference) = convert::convert(data, *from, to, tensor.cols(), threads)
                 .map_err(|error| Error::Tensor { name: name.clone(), reason: error.to_string() })?;
             writer.tensor(name, &new)?;
             Ok((new.len(), Some(difference)))
         })?;
-        report.add(step, written, difference)?;
+        progress.add(conversion, written, difference)?;
     }
     for (tensor, data) in source.extra() {
         writer.tensor(&tensor.name, data)?;
     }
     writer.finish()?;
-    report.finish(args)
+    progress.finish(args)
 }
 
 /// The type of every tensor.
-fn plan<'a>(args: &Args, source: &'a Source) -> Result<Vec<Step<'a>>, Error> {
+fn conversions<'a>(args: &Args, source: &'a Source) -> Result<Vec<Conversion<'a>>, Error> {
     let model = source.model();
-    let step = |tensor: &'a SourceTensor| {
+    let conversion = |tensor: &'a SourceTensor| {
         let (stored, dims) = (tensor.dtype, tensor.dims.len());
         let to = match stored {
             // llama.cpp adds vectors in F32 only.
@@ -109,13 +110,13 @@ fn plan<'a>(args: &Args, source: &'a Source) -> Result<Vec<Step<'a>>, Error> {
             let reason = format!("there is no quantiser for {to}");
             return Err(Error::Tensor { name: tensor.name.clone(), reason });
         }
-        Ok(Step { tensor, to })
+        Ok(Conversion { tensor, to })
     };
-    source.tensors.iter().map(step).collect()
+    source.tensors.iter().map(conversion).collect()
 }
 
-fn spec(step: &Step<'_>) -> TensorSpec {
-    TensorSpec { name: step.tensor.name.clone(), dims: step.tensor.dims.clone(), dtype: step.to }
+fn spec(&Conversion { tensor, to }: &Conversion<'_>) -> TensorSpec {
+    TensorSpec { name: tensor.name.clone(), dims: tensor.dims.clone(), dtype: to }
 }
 
 /// The source's metadata, but of one file and of the new type.
@@ -135,45 +136,45 @@ fn metadata(args: &Args, source: &Source) -> Result<Metadata, Error> {
 }
 
 /// Progress on standard error, and one line a tensor on standard output.
-struct Report {
-    progress: ProgressBar,
+struct Progress {
+    bar: ProgressBar,
     started: Instant,
     before: u64,
     after: u64,
     tensors: u64,
 }
 
-impl Report {
+impl Progress {
     fn new(source: &Source) -> Self {
-        let progress = ProgressBar::new(source.tensors.len() as u64);
+        let bar = ProgressBar::new(source.tensors.len() as u64);
         // The template is a constant that parses; without it the bar would only look different.
         if let Ok(style) = ProgressStyle::with_template("{pos}/{len} tensors {wide_bar} {eta}") {
-            progress.set_style(style);
+            bar.set_style(style);
         }
-        Self { progress, started: Instant::now(), before: 0, after: 0, tensors: source.tensors.len() as u64 }
+        Self { bar, started: Instant::now(), before: 0, after: 0, tensors: source.tensors.len() as u64 }
     }
 
-    fn add(&mut self, step: &Step<'_>, written: usize, difference: Option<Difference>) -> io::Result<()> {
-        let SourceTensor { name, dtype: from, dims } = step.tensor;
+    fn add(&mut self, conversion: &Conversion<'_>, written: usize, difference: Option<Difference>) -> io::Result<()> {
+        let SourceTensor { name, dtype: from, dims } = conversion.tensor;
         let elements: usize = dims.iter().product();
         let stored = from.bytes_for(elements).unwrap_or(0);
         self.before += stored as u64;
         self.after += written as u64;
         let change = match difference {
             None => format!("{from} kept"),
-            Some(d) => format!("{from} -> {}, NMSE {:.2e}, largest error {:.2e}", step.to, d.nmse(), d.largest),
+            Some(d) => format!("{from} -> {}, NMSE {:.2e}, largest error {:.2e}", conversion.to, d.nmse(), d.largest),
         };
         let shape: Vec<String> = dims.iter().rev().map(ToString::to_string).collect();
         let name = printable(name);
         let line = format!("{name:<36} {:<14} {change}", shape.join(" x "));
         let mut result = Ok(());
-        self.progress.suspend(|| result = writeln!(io::stdout(), "{line}"));
-        self.progress.inc(1);
+        self.bar.suspend(|| result = writeln!(io::stdout(), "{line}"));
+        self.bar.inc(1);
         unless_closed(result)
     }
 
     fn finish(self, args: &Args) -> Result<(), Error> {
-        self.progress.finish_and_clear();
+        self.bar.finish_and_clear();
         let seconds = self.started.elapsed().as_secs_f64();
         let (before, after) = (bytes(self.before), bytes(self.after));
         let Self { tensors, .. } = self;

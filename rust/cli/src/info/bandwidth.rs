@@ -26,7 +26,7 @@ const TIME: Duration = Duration::from_millis(400);
 pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
     let available = host_memory().map_or(BYTES, |memory| memory.available());
     let bytes = usize::try_from(BYTES.min(available / 4)).ok()?;
-    let share = bytes / threads / CHUNK * CHUNK;
+    let share = bytes / threads / STRIDE * STRIDE;
     if share == 0 {
         return None;
     }
@@ -52,11 +52,11 @@ pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
 }
 
 /// Bytes added up at a time: enough sums side by side that memory, not addition, is the limit.
-const CHUNK: usize = 256;
+const STRIDE: usize = 256;
 
 fn sum(part: &[u8]) -> u64 {
-    let mut sums = [0u64; CHUNK / 8];
-    for chunk in part.chunks_exact(CHUNK) {
+    let mut sums = [0u64; STRIDE / 8];
+    for chunk in part.chunks_exact(STRIDE) {
         for (sum, word) in sums.iter_mut().zip(chunk.chunks_exact(8)) {
             *sum = sum.wrapping_add(u64::from_ne_bytes([
                 word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],

@@ -10,7 +10,7 @@ use nanovllm_tokenizer::Tokenizer;
 use serde::Serialize;
 
 use super::bandwidth::Bandwidth;
-use crate::model_files::{Entry, ModelFiles};
+use crate::model_files::{ListedTensor, ModelFiles};
 
 /// A model described; this is also the shape of `--json`.
 #[derive(Debug, Serialize)]
@@ -26,20 +26,20 @@ pub(crate) struct Report {
     pub(crate) parameters: u64,
     pub(crate) bits_per_weight: f64,
     /// By element type, most bytes first.
-    pub(crate) quantization: Vec<Share>,
+    pub(crate) quantization: Vec<Tally>,
     /// By what the tensors are for, in the order of a forward pass.
-    pub(crate) kinds: Vec<Share>,
-    pub(crate) shape: Option<Shape>,
+    pub(crate) kinds: Vec<Tally>,
+    pub(crate) shape: Option<ModelShape>,
     pub(crate) tokenizer: TokenizerReport,
     pub(crate) memory: Memory,
     pub(crate) speed: Option<Speed>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tensors: Option<Vec<Tensor>>,
+    pub(crate) tensors: Option<Vec<ListedTensor>>,
 }
 
-/// Part of the tensors.
+/// How many tensors of some type or kind there are, and how large.
 #[derive(Debug, Default, Clone, Serialize)]
-pub(crate) struct Share {
+pub(crate) struct Tally {
     pub(crate) name: String,
     pub(crate) tensors: usize,
     pub(crate) parameters: u64,
@@ -48,7 +48,7 @@ pub(crate) struct Share {
 
 /// The hyperparameters.
 #[derive(Debug, Serialize)]
-pub(crate) struct Shape {
+pub(crate) struct ModelShape {
     pub(crate) num_hidden_layers: usize,
     pub(crate) hidden_size: usize,
     pub(crate) intermediate_size: usize,
@@ -94,15 +94,6 @@ pub(crate) struct Speed {
     pub(crate) tokens_per_second_at_context: Option<f64>,
 }
 
-/// One tensor.
-#[derive(Debug, Serialize)]
-pub(crate) struct Tensor {
-    pub(crate) name: String,
-    pub(crate) dtype: &'static str,
-    pub(crate) shape: Vec<usize>,
-    pub(crate) bytes: u64,
-}
-
 impl Report {
     pub(crate) fn new(
         path: &Path,
@@ -111,12 +102,12 @@ impl Report {
         list_tensors: bool,
         bandwidth: Option<Bandwidth>,
     ) -> Self {
-        let entries = files.entries();
+        let tensors = files.tensors();
         let config = files.config();
-        let parameters: u64 = entries.iter().map(Entry::elements).sum();
-        let weight_bytes: u64 = entries.iter().map(|e| e.bytes).sum();
-        let memory = memory(&entries, config.as_ref().ok(), weight_bytes, context);
-        let speed = bandwidth.filter(|_| weight_bytes > 0).map(|bandwidth| speed(&entries, bandwidth, &memory));
+        let parameters: u64 = tensors.iter().map(ListedTensor::elements).sum();
+        let weight_bytes: u64 = tensors.iter().map(|t| t.bytes).sum();
+        let memory = memory(&tensors, config.as_ref().ok(), weight_bytes, context);
+        let speed = bandwidth.filter(|_| weight_bytes > 0).map(|bandwidth| speed(&tensors, bandwidth, &memory));
         let (format, name, architecture) = identity(files);
         Self {
             path: path.display().to_string(),
@@ -126,13 +117,13 @@ impl Report {
             unsupported: config.as_ref().err().map(ToString::to_string),
             parameters,
             bits_per_weight: if parameters == 0 { 0.0 } else { weight_bytes as f64 * 8.0 / parameters as f64 },
-            quantization: shares(&entries, |e| e.dtype.name().to_owned(), |a, b| b.bytes.cmp(&a.bytes)),
-            kinds: shares(&entries, |e| kind(&e.name).to_owned(), |a, b| order(&a.name).cmp(&order(&b.name))),
-            shape: config.ok().map(|config| Shape::from(config.base)),
+            quantization: tallies(&tensors, |t| t.dtype.name().to_owned(), |a, b| b.bytes.cmp(&a.bytes)),
+            kinds: tallies(&tensors, |t| kind(&t.name).to_owned(), |a, b| order(&a.name).cmp(&order(&b.name))),
+            shape: config.ok().map(|config| ModelShape::from(config.base)),
             tokenizer: TokenizerReport::new(files),
             memory,
             speed,
-            tensors: list_tensors.then(|| entries.into_iter().map(Tensor::from).collect()),
+            tensors: list_tensors.then_some(tensors),
         }
     }
 }
@@ -181,35 +172,35 @@ fn kind(name: &str) -> &'static str {
     }
 }
 
-fn shares(
-    entries: &[Entry],
-    key: impl Fn(&Entry) -> String,
-    order: impl FnMut(&Share, &Share) -> std::cmp::Ordering,
-) -> Vec<Share> {
-    let mut shares: BTreeMap<String, Share> = BTreeMap::new();
-    for entry in entries {
-        let name = key(entry);
-        let share = shares.entry(name.clone()).or_insert_with(|| Share { name, ..Share::default() });
-        share.tensors += 1;
-        share.parameters += entry.elements();
-        share.bytes += entry.bytes;
+fn tallies(
+    tensors: &[ListedTensor],
+    key: impl Fn(&ListedTensor) -> String,
+    order: impl FnMut(&Tally, &Tally) -> std::cmp::Ordering,
+) -> Vec<Tally> {
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    for tensor in tensors {
+        let name = key(tensor);
+        let tally = tallies.entry(name.clone()).or_insert_with(|| Tally { name, ..Tally::default() });
+        tally.tensors += 1;
+        tally.parameters += tensor.elements();
+        tally.bytes += tensor.bytes;
     }
-    let mut shares: Vec<Share> = shares.into_values().collect();
-    shares.sort_by(order);
-    shares
+    let mut tallies: Vec<Tally> = tallies.into_values().collect();
+    tallies.sort_by(order);
+    tallies
 }
 
 /// Where the context is not given: what the engine allows by default.
 const DEFAULT_CONTEXT: usize = 4096;
 
-fn memory(entries: &[Entry], config: Option<&ModelConfig>, weight_bytes: u64, context: Option<u64>) -> Memory {
-    let loaded_bytes = entries.iter().map(Entry::loaded_bytes).sum();
+fn memory(tensors: &[ListedTensor], config: Option<&ModelConfig>, weight_bytes: u64, context: Option<u64>) -> Memory {
+    let loaded_bytes = tensors.iter().map(ListedTensor::loaded_bytes).sum();
     let Some(config) = config else {
         return Memory { weight_bytes, loaded_bytes, context: None, kv_cache_dtype: None, kv_cache_bytes: None };
     };
     let context = context.unwrap_or(config.base.max_position_embeddings.min(DEFAULT_CONTEXT) as u64);
     // The engine's choice: as exact as the weights are.
-    let exact = entries.iter().filter(|e| e.shape.len() > 1).all(|e| e.dtype == GgmlType::F32);
+    let exact = tensors.iter().filter(|t| t.shape.len() > 1).all(|t| t.dtype == GgmlType::F32);
     let dtype = if exact { GgmlType::F32 } else { GgmlType::Bf16 };
     // One block of one token.
     let cache = KvCacheSpec { num_blocks: 1, block_size: 1, dtype, layers: config.cache_layers() };
@@ -223,10 +214,10 @@ fn memory(entries: &[Entry], config: Option<&ModelConfig>, weight_bytes: u64, co
 }
 
 /// A token reads every weight once, but of an embedding that is not also the output projection only its own row.
-fn speed(entries: &[Entry], bandwidth: Bandwidth, memory: &Memory) -> Speed {
-    let untied = entries.iter().any(|e| kind(&e.name) == "output");
-    let read = entries.iter().filter(|e| !(untied && kind(&e.name) == "embedding"));
-    let bytes_per_token: u64 = read.map(Entry::loaded_bytes).sum();
+fn speed(tensors: &[ListedTensor], bandwidth: Bandwidth, memory: &Memory) -> Speed {
+    let untied = tensors.iter().any(|t| kind(&t.name) == "output");
+    let read = tensors.iter().filter(|t| !(untied && kind(&t.name) == "embedding"));
+    let bytes_per_token: u64 = read.map(ListedTensor::loaded_bytes).sum();
     let limit = |bytes: u64| bandwidth.bytes_per_second / bytes.max(1) as f64;
     Speed {
         bandwidth,
@@ -259,7 +250,7 @@ impl TokenizerReport {
     }
 }
 
-impl From<BaseConfig> for Shape {
+impl From<BaseConfig> for ModelShape {
     fn from(config: BaseConfig) -> Self {
         Self {
             num_hidden_layers: config.num_hidden_layers,
@@ -272,11 +263,5 @@ impl From<BaseConfig> for Shape {
             max_position_embeddings: config.max_position_embeddings,
             tie_word_embeddings: config.tie_word_embeddings,
         }
-    }
-}
-
-impl From<Entry> for Tensor {
-    fn from(entry: Entry) -> Self {
-        Self { name: entry.name, dtype: entry.dtype.name(), shape: entry.shape, bytes: entry.bytes }
     }
 }

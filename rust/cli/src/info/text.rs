@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::report::{Report, Share};
+use super::report::{Report, Tally};
 use crate::units::{bytes, count, printable};
 
 pub(crate) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
@@ -44,7 +44,7 @@ pub(crate) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
             out,
             "{:<48}{:>8}{:>12}  {:?}",
             printable(&tensor.name),
-            tensor.dtype,
+            tensor.dtype.name(),
             bytes(tensor.bytes),
             tensor.shape
         )?;
@@ -52,18 +52,18 @@ pub(crate) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn table(out: &mut impl Write, title: &str, shares: &[Share]) -> io::Result<()> {
+fn table(out: &mut impl Write, title: &str, tallies: &[Tally]) -> io::Result<()> {
     writeln!(out, "\n{title:<15}{:>8}{:>12}{:>12}{:>7}", "Tensors", "Parameters", "Size", "Share")?;
-    let total: u64 = shares.iter().map(|s| s.bytes).sum();
-    for s in shares {
-        let percent = s.bytes as f64 * 100.0 / total.max(1) as f64;
+    let total: u64 = tallies.iter().map(|t| t.bytes).sum();
+    for t in tallies {
+        let percent = t.bytes as f64 * 100.0 / total.max(1) as f64;
         writeln!(
             out,
             "{:<15}{:>8}{:>12}{:>12}{percent:>6.1}%",
-            s.name,
-            s.tensors,
-            count(s.parameters),
-            bytes(s.bytes)
+            t.name,
+            t.tensors,
+            count(t.parameters),
+            bytes(t.bytes)
         )?;
     }
     Ok(())

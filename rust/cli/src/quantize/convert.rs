@@ -36,13 +36,13 @@ impl Difference {
     }
 }
 
-/// Elements that one thread converts at a time: enough to be worth claiming, few enough to stay in its cache.
-const CHUNK: usize = 1 << 16;
+/// Elements that a thread claims and converts at a time: enough to be worth claiming, few enough to stay in its cache.
+const CLAIM: usize = 1 << 16;
 
 /// Converts `data`, rows of `cols` elements of type `from`, to `to`. The result does not depend on `threads`.
 ///
 /// # Errors
-/// What [`dequantize`] or [`quantize`] say of the first chunk that cannot be converted, or that it has values which are not
+/// What [`dequantize`] or [`quantize`] say of the first rows that cannot be converted, or that it has values which are not
 /// finite in the new type.
 pub(crate) fn convert(
     data: &[u8],
@@ -53,26 +53,26 @@ pub(crate) fn convert(
 ) -> Result<(Vec<u8>, Difference), Error> {
     let row_bytes = from.bytes_for(cols).unwrap_or(0).max(1);
     let rows = data.len() / row_bytes;
-    let chunk_rows = (CHUNK / cols.max(1)).max(1);
-    let chunks = rows.div_ceil(chunk_rows);
+    let claim_rows = (CLAIM / cols.max(1)).max(1);
+    let claims = rows.div_ceil(claim_rows);
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Converted>>> = Mutex::new((0..chunks).map(|_| None).collect());
+    let results: Mutex<Vec<Option<Converted>>> = Mutex::new((0..claims).map(|_| None).collect());
     std::thread::scope(|scope| {
-        for _ in 0..threads.min(chunks) {
+        for _ in 0..threads.min(claims) {
             scope.spawn(|| {
                 loop {
-                    let chunk = next.fetch_add(1, Ordering::Relaxed);
-                    if chunk >= chunks {
+                    let claim = next.fetch_add(1, Ordering::Relaxed);
+                    if claim >= claims {
                         break;
                     }
-                    let first = chunk * chunk_rows;
-                    let last = (first + chunk_rows).min(rows);
+                    let first = claim * claim_rows;
+                    let last = (first + claim_rows).min(rows);
                     let converted = convert_rows(&data[first * row_bytes..last * row_bytes], from, to);
                     if converted.is_err() {
                         // The others need not go on.
-                        next.store(chunks, Ordering::Relaxed);
+                        next.store(claims, Ordering::Relaxed);
                     }
-                    results.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[chunk] = Some(converted);
+                    results.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[claim] = Some(converted);
                 }
             });
         }

@@ -48,15 +48,12 @@ pub(crate) const MIXES: &[Mix] = &[
     mix("TQ1_0", TQ1_0, 36),
 ];
 
-/// Short names, as `llama-quantize` has them.
-const ALIASES: [(&str, &str); 3] = [("Q3_K", "Q3_K_M"), ("Q4_K", "Q4_K_M"), ("Q5_K", "Q5_K_M")];
-
 /// What the rules ask of a model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Model {
     pub(crate) num_layers: usize,
-    /// Query heads a key/value head.
-    pub(crate) group: usize,
+    /// Query heads that share one key/value head.
+    pub(crate) heads_per_kv_head: usize,
     /// Whether the embedding is also the output projection.
     pub(crate) tied: bool,
 }
@@ -73,11 +70,10 @@ enum Role {
 }
 
 impl Mix {
-    /// The mix of this name, in any case.
+    /// The mix of this name, in any case. As for `llama-quantize`, "Q4_K" is short for "Q4_K_M".
     pub(crate) fn named(name: &str) -> Option<&'static Self> {
-        let upper = name.to_ascii_uppercase();
-        let full = ALIASES.iter().find(|(short, _)| *short == upper).map_or(upper.as_str(), |(_, full)| full);
-        MIXES.iter().find(|mix| mix.name == full)
+        let find = |name: &str| MIXES.iter().find(|mix| mix.name.eq_ignore_ascii_case(name));
+        find(name).or_else(|| find(&format!("{name}_M")))
     }
 
     /// As [`dtype`](Self::dtype), but every matrix gets the base type.
@@ -104,7 +100,7 @@ impl Mix {
         let (n, base) = (model.num_layers, self.base);
         let first_eighth = layer < n / 8;
         let more_bits = first_eighth || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
-        let grouped = model.group >= 4;
+        let shared = model.heads_per_kv_head >= 4;
         if role == Role::Output || (model.tied && role == Role::Embedding) {
             let small = !cols.is_multiple_of(base.block_size());
             return if small || matches!(base, Q8_0 | MXFP4) { Q8_0 } else { Q6_K };
@@ -115,7 +111,7 @@ impl Mix {
             (Role::Value, name) => {
                 let dtype = match name {
                     "Q2_K" => {
-                        if grouped {
+                        if shared {
                             Q4_K
                         } else {
                             Q3_K
@@ -129,7 +125,7 @@ impl Mix {
                         }
                     }
                     "Q3_K_L" => Q5_K,
-                    "IQ4_NL" | "IQ4_XS" if grouped => Q5_K,
+                    "IQ4_NL" | "IQ4_XS" if shared => Q5_K,
                     "Q4_K_M" | "Q5_K_M" if more_bits => Q6_K,
                     "Q4_K_S" if layer < 4 => Q5_K,
                     _ => base,
@@ -137,7 +133,7 @@ impl Mix {
                 // In models of 70 billion parameters eight query heads share a value head, so it is small and much depends on
                 // it. llama.cpp knows them by their 80 layers and their architecture; a Qwen1.5-72B, whose heads share nothing,
                 // it counts among them.
-                let is_70b = n == 80 && model.group > 1;
+                let is_70b = n == 80 && model.heads_per_kv_head > 1;
                 if is_70b && matches!(dtype, Q3_K | Q4_K) { Q5_K } else { dtype }
             }
             (Role::Down, "Q2_K") => Q3_K,
@@ -205,7 +201,7 @@ fn fit(dtype: GgmlType, cols: usize) -> GgmlType {
 mod tests {
     use super::*;
 
-    const MODEL: Model = Model { num_layers: 28, group: 2, tied: true };
+    const MODEL: Model = Model { num_layers: 28, heads_per_kv_head: 2, tied: true };
 
     fn types(mix: &str, model: &Model, part: &str, cols: usize) -> Vec<GgmlType> {
         let mix = Mix::named(mix).unwrap();

@@ -41,7 +41,7 @@ pub(crate) struct Source {
     /// Tensors that are not stored but follow from the configuration.
     extra: Vec<(SourceTensor, Vec<u8>)>,
     num_layers: usize,
-    group: usize,
+    heads_per_kv_head: usize,
 }
 
 impl Source {
@@ -66,7 +66,7 @@ impl Source {
             tensors: file.tensors().iter().map(tensor).collect(),
             extra: Vec::new(),
             num_layers: u32::try_from(num_layers).unwrap_or(u32::MAX) as usize,
-            group: usize::try_from(heads / kv_heads).unwrap_or(1),
+            heads_per_kv_head: usize::try_from(heads / kv_heads).unwrap_or(1),
             store: Store::Gguf(file),
         })
     }
@@ -86,7 +86,7 @@ impl Source {
             tensors,
             extra: factors.into_iter().collect(),
             num_layers: config.base.num_hidden_layers,
-            group: config.base.num_attention_heads / config.base.num_key_value_heads,
+            heads_per_kv_head: config.base.num_attention_heads / config.base.num_key_value_heads,
             store: Store::HuggingFace { checkpoint, names },
         })
     }
@@ -95,7 +95,7 @@ impl Source {
     pub(crate) fn model(&self) -> Model {
         Model {
             num_layers: self.num_layers,
-            group: self.group,
+            heads_per_kv_head: self.heads_per_kv_head,
             tied: !self.tensors.iter().any(|t| t.name == "output.weight"),
         }
     }
