@@ -7,13 +7,12 @@
 mod common;
 mod seeds;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use common::counting::{Counting, counted};
 use common::strategies::edit;
 use nanovllm_fuzz::TARGETS;
 use proptest::prelude::*;
@@ -23,29 +22,6 @@ use proptest::prelude::*;
 const BASE: usize = 64 << 10;
 const TOKENIZER_BASE: usize = 16 << 20;
 const EACH: usize = 64;
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-#[allow(unsafe_code)] // an allocator has no safe form
-// SAFETY: every call is the system allocator's own; counting touches none of its memory.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: the caller's promises are passed on unchanged.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: the caller's promises are passed on unchanged.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -78,10 +54,7 @@ fn every_file_has_the_outcome_in_its_name() {
         for (name, bytes) in stored(target) {
             let (kind, _) = name.split_once('-').expect("KIND-what_is_wrong");
             let base = if target == "tokenizer_gguf" && kind == "ok" { TOKENIZER_BASE } else { BASE };
-            let before = LIVE.load(Relaxed);
-            PEAK.store(before, Relaxed);
-            let outcome = nanovllm_fuzz::run(target, &bytes);
-            let used = PEAK.load(Relaxed) - before;
+            let (outcome, used) = counted(|| nanovllm_fuzz::run(target, &bytes));
             let (found, text) = outcome.map_or_else(|f| (f.kind, f.text), |()| ("ok".to_owned(), String::new()));
             let says = seeds.iter().find(|seed| seed.name == name).map_or("", |seed| &seed.says);
             if found != kind || !text.contains(says) {

@@ -5,34 +5,9 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
+use common::counting::{Counting, counted};
 use common::{Builder, sample};
 use nanovllm_gguf::{Error, GgmlType, GgufFile};
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-#[allow(unsafe_code)] // an allocator has no safe form
-// SAFETY: every call is the system allocator's own; counting touches none of its memory.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: the caller's promises are passed on unchanged.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: the caller's promises are passed on unchanged.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -40,10 +15,7 @@ static ALLOCATOR: Counting = Counting;
 /// Opens the file, which may fail, within a multiple of its size.
 fn open_within_bounds(bytes: Vec<u8>) -> Result<GgufFile, Error> {
     let limit = 4096 + 16 * bytes.len();
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let result = GgufFile::from_bytes(bytes);
-    let used = PEAK.load(Relaxed) - before;
+    let (result, used) = counted(|| GgufFile::from_bytes(bytes));
     assert!(used <= limit, "{used} bytes allocated, {limit} allowed: {result:?}");
     result
 }

@@ -1,6 +1,7 @@
 //! Builds GGUF files byte by byte, well-formed or not, independently of the reader.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
+pub mod counting;
 pub mod strategies;
 
 use nanovllm_gguf::{Array, Error, GgmlType, GgufFile, Value};
