@@ -34,7 +34,7 @@ pub enum Error {
     /// The version makes sense only byte-swapped.
     #[error("big-endian GGUF (version {version}, byte-swapped); only little-endian files can be read")]
     BigEndian {
-        /// The version after swapping.
+        /// The version once its bytes are swapped.
         version: u32,
     },
     /// A version this crate does not know.
@@ -48,15 +48,15 @@ pub enum Error {
         "{what}: {count} entries of at least {each} bytes claimed at byte {offset}, but only {left} bytes are left"
     )]
     Count {
-        /// What is counted.
+        /// What is counted, for example "tensor table".
         what: String,
         /// Where the entries would begin.
         offset: usize,
         /// The count claimed.
         count: u64,
-        /// The least an entry takes.
+        /// The size of the smallest entry there can be.
         each: usize,
-        /// The bytes left.
+        /// The bytes left in the file.
         left: usize,
     },
     /// A read past the end.
@@ -64,17 +64,17 @@ pub enum Error {
     Truncated {
         /// What was being read.
         what: String,
-        /// Where.
+        /// Where the read begins.
         offset: usize,
-        /// The bytes it takes.
+        /// The bytes to be read.
         need: u64,
-        /// The bytes left.
+        /// The bytes left in the file.
         left: usize,
     },
     /// The header runs on past the limit for headers.
     #[error("the header (metadata and tensor table) is larger than the limit of {limit} bytes")]
     HeaderTooLarge {
-        /// The limit.
+        /// The largest size allowed.
         limit: usize,
     },
     /// A key or a tensor name that is not UTF-8.
@@ -102,7 +102,7 @@ pub enum Error {
         offset: usize,
         /// Its length.
         len: u64,
-        /// The most allowed.
+        /// The greatest length allowed.
         limit: u64,
     },
     /// Two metadata entries share a key.
@@ -131,18 +131,18 @@ pub enum Error {
         /// The key.
         key: String,
     },
-    /// A bool stored as neither 0 nor 1.
+    /// A bool that is stored as neither 0 nor 1.
     #[error("metadata key {key:?} holds a bool stored as {found}; only 0 and 1 are valid")]
     Bool {
         /// The key.
         key: String,
-        /// The byte.
+        /// The byte that is stored.
         found: u8,
     },
     /// `general.alignment` is unusable.
     #[error("general.alignment is {found}; it must be a u32 and a power of two")]
     Alignment {
-        /// What the file says.
+        /// What the file says instead.
         found: String,
     },
     /// A tensor of no or too many dimensions.
@@ -152,7 +152,7 @@ pub enum Error {
         tensor: String,
         /// Its number of dimensions.
         found: u32,
-        /// The most supported.
+        /// The greatest number supported.
         limit: usize,
     },
     /// A dimension of size zero.
@@ -171,7 +171,7 @@ pub enum Error {
         /// Its shape, innermost first.
         dims: Vec<u64>,
     },
-    /// An element type ggml does not define, or no longer does.
+    /// A number of an element type that ggml does not define, or no longer does.
     #[error("tensor {tensor:?} has unknown element type {id}")]
     TensorType {
         /// The tensor.
@@ -186,9 +186,9 @@ pub enum Error {
         tensor: String,
         /// Its element type.
         dtype: GgmlType,
-        /// Elements a row.
+        /// Elements in a row.
         row: usize,
-        /// Elements a block.
+        /// Elements in a block.
         block: usize,
     },
     /// A tensor that does not begin on the file's alignment.
@@ -218,9 +218,9 @@ pub enum Error {
     /// Two tensors that share bytes.
     #[error("tensors {first:?} and {second:?} overlap")]
     Overlap {
-        /// The one that begins first.
+        /// The tensor that begins first.
         first: String,
-        /// The one that begins inside it.
+        /// The tensor that begins inside it.
         second: String,
     },
     /// The file has become shorter since it was opened.
@@ -236,7 +236,7 @@ pub enum Error {
         "this is shard {shard} of a model split in {count}, so its name must end in \"-{shard:05}-of-{count:05}.gguf\""
     )]
     SplitName {
-        /// Its number, from 1.
+        /// The shard's number, from 1.
         shard: u64,
         /// How many shards the model has.
         count: u64,
@@ -244,19 +244,19 @@ pub enum Error {
     /// A shard of a split model that is not there.
     #[error("shard {shard} of the {count} that hold the model is missing")]
     MissingShard {
-        /// Its number, from 1.
+        /// The shard's number, from 1.
         shard: u64,
         /// How many shards the model has.
         count: u64,
     },
-    /// A shard that does not belong to the others.
+    /// A shard whose metadata do not fit those of the others.
     #[error("metadata key {key:?} is {found}, but the shards of the model make it {expected}")]
     SplitMismatch {
         /// The key.
         key: &'static str,
-        /// What it should be.
+        /// The value that fits.
         expected: u64,
-        /// What it is.
+        /// The value found.
         found: u64,
     },
     /// Two shards share a tensor's name.
@@ -264,10 +264,10 @@ pub enum Error {
     DuplicateAcrossShards {
         /// The name.
         name: String,
-        /// The earlier shard.
+        /// The earlier shard's file.
         other: PathBuf,
     },
-    /// Data given to a writer for another tensor than the next.
+    /// Data were given to a writer for another tensor than the one whose turn it is.
     #[error("data of tensor {got:?} where {} were expected", expected.as_ref().map_or("none".to_owned(), |name| format!("those of {name:?}")))]
     WriteOrder {
         /// The tensor whose turn it is; none when all are complete.
@@ -290,7 +290,7 @@ pub enum Error {
     Unfinished {
         /// The first tensor that lacks data.
         tensor: String,
-        /// How many do.
+        /// How many tensors lack data.
         missing: usize,
     },
     /// A metadata key that is needed and absent.
@@ -319,10 +319,10 @@ pub enum Error {
         /// The type it must fit.
         expected: &'static str,
     },
-    /// An element type without an implementation here.
+    /// An element type that cannot be read or cannot be written.
     #[error("{what} is not supported for tensors of type {dtype}")]
     UnsupportedType {
-        /// What was asked for.
+        /// "quantisation" or "dequantisation".
         what: &'static str,
         /// The element type.
         dtype: GgmlType,
@@ -334,9 +334,9 @@ pub enum Error {
         dtype: GgmlType,
         /// What was measured, and its unit.
         what: &'static str,
-        /// The size that is right, or the rule for it.
+        /// The right size, or the rule for it.
         expected: String,
-        /// The size given.
+        /// The size of the buffer given.
         got: usize,
     },
     /// Values a block format cannot hold.
@@ -350,7 +350,7 @@ pub enum Error {
     /// The system has not enough memory.
     #[error("cannot allocate {bytes} bytes for {what}")]
     OutOfMemory {
-        /// What it was for.
+        /// What the memory was for.
         what: String,
         /// Its size.
         bytes: usize,

@@ -27,18 +27,17 @@ pub struct GgufFile {
 }
 
 impl GgufFile {
-    /// Opens and checks the file at `path`; where its metadata make it a shard of a split model, any one of them, all the
-    /// others too.
+    /// Opens and checks the file at `path` and, where its metadata make it a shard of a split model, all other shards.
     ///
     /// # Errors
-    /// [`Error::InFile`], with the path and what is wrong: the file cannot be read, is not GGUF, or is malformed; a shard
-    /// is missing ([`Error::MissingShard`]) or does not belong to the others ([`Error::SplitMismatch`],
+    /// [`Error::InFile`], with the path and what is wrong: the file cannot be read, is not GGUF, or is malformed; a
+    /// shard is missing ([`Error::MissingShard`]) or does not belong to the others ([`Error::SplitMismatch`],
     /// [`Error::DuplicateAcrossShards`]), or the file's name does not say where they are ([`Error::SplitName`]).
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::join(split::complete(path, Shard::open(path)?)?)
     }
 
-    /// Checks a file that is already in memory. A shard of a split model stands for itself.
+    /// Checks a file that is already in memory. Of a split model it has the tensors of this shard alone.
     ///
     /// # Errors
     /// What is wrong, if the bytes are not a well-formed GGUF file.
@@ -46,7 +45,7 @@ impl GgufFile {
         Self::join(vec![Shard::new(bytes.into())?])
     }
 
-    /// One model of its files: the first one's version and metadata, the tensors of all.
+    /// Makes one model of its files: the version and metadata of the first, the tensors of all.
     fn join(shards: Vec<Shard>) -> Result<Self, Error> {
         let mut model = Self {
             shards: Vec::with_capacity(shards.len()),
@@ -80,17 +79,17 @@ impl GgufFile {
         Ok(())
     }
 
-    /// The version of the format: 1, 2 or 3; the first shard's.
+    /// The version of the format, 1, 2 or 3, of the first shard.
     pub fn version(&self) -> u32 {
         self.version
     }
 
-    /// The metadata; the first shard's.
+    /// The metadata of the first shard, which describe the whole model.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// The tensor table, in file order, shard by shard.
+    /// All tensors in file order, shard by shard.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
@@ -106,8 +105,8 @@ impl GgufFile {
         self.tensors.get(*self.index.get(name)?)
     }
 
-    /// Checks that the file that holds the tensor called `name` is still as long as when it was opened; to be called before
-    /// the data are read. Nothing is wrong with a tensor that is not there.
+    /// Checks that the file that holds the tensor called `name` has not become shorter; to be called before its data are
+    /// read. A name that no tensor has is no error.
     ///
     /// # Errors
     /// [`Error::InFile`] with [`Error::Shortened`], or [`Error::Io`].
@@ -134,7 +133,7 @@ impl GgufFile {
     }
 }
 
-/// The version and the sizes, not the contents.
+/// Shows the version and the sizes, not the contents.
 impl fmt::Debug for GgufFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GgufFile")

@@ -1,4 +1,4 @@
-//! The bytes of a file: mapped, or read where they cannot be.
+//! The bytes of a file, mapped where that is possible and read where it is not.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -9,7 +9,7 @@ use memmap2::Mmap;
 
 use crate::error::Error;
 
-/// A file's bytes, whichever way they are had.
+/// The bytes of a file, mapped or in memory.
 ///
 /// A mapped file must not be changed while it is open: touching a part that has been cut off ends the process (SIGBUS).
 /// [`check_length`](Self::check_length) turns that into an error for a file cut off before the check.
@@ -22,7 +22,7 @@ pub struct FileBytes {
 
 #[derive(Debug)]
 enum Bytes {
-    /// The file stays open, to be asked for its length.
+    /// The file stays open so that its length can be asked for again.
     Mapped {
         map: Mmap,
         file: File,
@@ -92,7 +92,7 @@ impl Deref for FileBytes {
     }
 }
 
-/// Reads the whole file.
+/// Reads the whole file into memory.
 fn read(mut file: File) -> Result<Vec<u8>, Error> {
     let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
@@ -106,7 +106,7 @@ fn read(mut file: File) -> Result<Vec<u8>, Error> {
 #[allow(unsafe_code)] // mapping a file has no safe form
 fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the mapping is read-only. Should another process change the file, plain bytes change under plain byte
-    // slices: whatever must stay valid (lengths, offsets, text) was copied out before it was checked. Should it shorten
+    // slices: whatever must stay valid (lengths, offsets, text) is copied before it is checked. Should it shorten
     // the file, a later access ends this process with SIGBUS, as in every reader of mapped weights; `check_length`
     // makes that a matter of the moment between the check and the access.
     unsafe { Mmap::map(file) }

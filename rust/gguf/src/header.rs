@@ -6,17 +6,17 @@ use crate::reader::Reader;
 use crate::table;
 use crate::value::{Array, Value};
 
-/// The most that the header and the tensor table may take, in bytes. The largest known (vocabularies of 256k tokens with
-/// merges) are under 32 MiB; the limit keeps a crafted sparse file from being parsed into memory.
+/// The most that the header and the tensor table may take, in bytes. The largest known (vocabularies of 256k tokens
+/// with merges) are under 32 MiB; the limit keeps a crafted sparse file from being parsed into memory.
 pub(crate) const LIMIT: usize = 256 << 20;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSIONS: std::ops::RangeInclusive<u32> = 1..=3;
 
-/// What precedes the tensor table.
+/// What a file says before the tensor table.
 pub(crate) struct Header {
     pub(crate) version: u32,
-    /// As claimed: only the table's parser can bound it.
+    /// How many tensors the file claims to have, which only the parser of the table can check.
     pub(crate) tensors: u64,
     pub(crate) metadata: Metadata,
 }
@@ -37,9 +37,9 @@ pub(crate) fn parse(r: &mut Reader<'_>) -> Result<Header, Error> {
     r.set_narrow(version == 1);
     let tensors = r.size("tensor count")?;
     let pairs = r.size("metadata count")?;
-    // Both counts before either is used: a lie in the second should not cost the parse of the first.
+    // Both counts are checked before either is used, so that a false number of tensors costs no parse of the metadata.
     r.fits(tensors, table::least_bytes(r), "tensor table")?;
-    // A key of one byte and its length, the value's type, a value of one byte.
+    // The shortest pair: a key's length, a key of one byte, the value's type, a value of one byte.
     let pairs = r.fits(pairs, r.count_size() + 1 + 4 + 1, "metadata")?;
     let mut metadata = Metadata::default();
     for _ in 0..pairs {

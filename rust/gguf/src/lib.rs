@@ -1,12 +1,29 @@
-//! The GGUF file format: parse, validate, map, write; block formats with scalar quantise and dequantise.
+//! The GGUF file format of llama.cpp: reading and writing files, and the block formats of quantised tensors.
+//!
+//! ```
+//! use nanovllm_gguf::{GgmlType, GgufFile, GgufWriter, Metadata, TensorSpec, Value, quantize};
+//!
+//! let mut metadata = Metadata::default();
+//! metadata.set("general.name", Value::String("tiny".to_owned()));
+//! let weight = TensorSpec { name: "w".to_owned(), dims: vec![32, 2], dtype: GgmlType::Q4_0 };
+//! let mut blocks = Vec::new();
+//! quantize(weight.dtype, &[0.5; 64], &mut blocks)?;
+//! let mut writer = GgufWriter::new(Vec::new(), &metadata, &[weight])?; // `create` writes a file instead
+//! writer.tensor("w", &blocks)?;
+//!
+//! let file = GgufFile::from_bytes(writer.into_inner()?)?; // `open` maps a file instead
+//! assert_eq!(file.metadata().str("general.name")?, "tiny");
+//! assert_eq!(file.tensor("w").ok_or("no such tensor")?.to_f32()?, [0.5; 64]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! [`GgufFile`] opens a file of version 1, 2 or 3, checks its whole header and tensor table against the file's size,
-//! and lends [`TensorView`]s into the mapped bytes. Nothing is allocated by what a file merely claims: a count is
-//! compared with the bytes left before anything is sized by it. [`dequantize`] and [`quantize`] are the scalar
-//! reference the kernels are measured against; the block structs are public so that packers can read them in place.
+//! and lends [`TensorView`]s into the mapped bytes. What a file merely claims allocates nothing: a count is compared
+//! with the bytes left before anything is sized by it. [`dequantize`] and [`quantize`] are the plain code that the
+//! kernels of the devices are compared with; the block structs are public so that a device can read them in place.
 //! [`GgufWriter`] writes a file of version 3 tensor by tensor.
 //!
-//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+//! The format is described in <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // a test that unwraps fails as it should
 

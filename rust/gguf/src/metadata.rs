@@ -1,4 +1,4 @@
-//! The metadata map and its typed look-ups.
+//! The metadata of a file as a map with typed look-ups.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ pub struct Metadata {
     index: HashMap<String, usize>,
 }
 
-/// Both forms of a look-up, from the conversion of a value that is there.
+/// Defines both forms of each look-up, from the function that converts a value that is there.
 macro_rules! lookups {
     ($($(#[$doc:meta])* $name:ident, $opt:ident -> $out:ty = $convert:expr;)*) => {
         impl Metadata {$(
@@ -63,7 +63,7 @@ impl Metadata {
         self.entries.get(position).map(|(_, value)| value)
     }
 
-    /// The pairs in file order.
+    /// Keys and values, in file order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }

@@ -1,8 +1,10 @@
-//! The block formats: scalar quantise and dequantise, one file a family.
+//! The block formats: how a block is laid out, read and written, with a file for each family.
 //!
-//! The layouts and the arithmetic are ggml's reference functions (`ggml-quants.c`), bit for bit: codes times f16 scales
-//! widened to f32, each product and sum rounded to f32. Written blocks are ggml's too, byte for byte, but for IQ4_NL and
+//! Reading gives what ggml's reference functions (`ggml-quants.c`) give, bit for bit: codes times f16 scales widened to
+//! f32, each product and sum rounded to f32. Written blocks are ggml's too, byte for byte, but for those of IQ4_NL and
 //! MXFP4, which say how they do better.
+//!
+//! A super-block is a block of 256 elements. A new format is a file here and a row in `types.rs`.
 
 mod bits;
 mod codebook;

@@ -1,14 +1,14 @@
-//! f32 to blocks of any type and back.
+//! f32 values to the blocks of any type and back.
 
 use crate::error::Error;
 use crate::types::GgmlType;
 
-/// Whether [`dequantize`] knows `dtype`.
+/// Whether [`dequantize`] can read `dtype`.
 pub const fn is_supported(dtype: GgmlType) -> bool {
     dtype.codec().decode.is_some()
 }
 
-/// Whether [`quantize`] knows `dtype`.
+/// Whether [`quantize`] can write `dtype`.
 pub const fn can_quantize(dtype: GgmlType) -> bool {
     dtype.codec().encode.is_some()
 }

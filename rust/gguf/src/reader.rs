@@ -34,7 +34,7 @@ impl<'a> Reader<'a> {
         self.bytes.len() - self.position
     }
 
-    /// Bytes a count or length takes in this version.
+    /// How many bytes a count or length takes in this version.
     pub(crate) fn count_size(&self) -> usize {
         if self.narrow { 4 } else { 8 }
     }
@@ -65,12 +65,12 @@ impl<'a> Reader<'a> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// A count, length or dimension, unchecked.
+    /// A count, length or dimension as the file claims it.
     pub(crate) fn size(&mut self, what: &str) -> Result<u64, Error> {
         if self.narrow { self.u32(what).map(u64::from) } else { self.u64(what) }
     }
 
-    /// `count` as a number of entries of at least `each` bytes that the bytes left can hold.
+    /// `count`, if the bytes left can hold as many entries of at least `each` bytes.
     pub(crate) fn fits(&self, count: u64, each: usize, what: &str) -> Result<usize, Error> {
         usize::try_from(count)
             .ok()
@@ -84,15 +84,15 @@ impl<'a> Reader<'a> {
             })
     }
 
-    /// A string value; invalid UTF-8 is replaced. Copied before it is checked, as in [`name`](Self::name): the bytes
-    /// may be a mapped file's.
+    /// A string value, with invalid UTF-8 replaced. Like that of a [`name`](Self::name) its text is copied before it is
+    /// checked, for another process may change the bytes of a mapped file.
     pub(crate) fn string(&mut self, what: &str) -> Result<String, Error> {
         let len = self.size(what)?;
         let text = self.bytes(len, what)?.to_vec();
         Ok(String::from_utf8(text).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
-    /// A key or a tensor name: UTF-8, not empty, of bounded length.
+    /// A key or a tensor name, which must be UTF-8, not empty and at most [`NAME_LIMIT`] bytes long.
     pub(crate) fn name(&mut self, what: &str) -> Result<String, Error> {
         let len = self.size(what)?;
         let (what_owned, offset) = (|| what.to_owned(), self.position);

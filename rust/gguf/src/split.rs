@@ -1,7 +1,8 @@
 //! Split models: files `NAME-00001-of-0000N.gguf` that hold one model together.
 //!
 //! Each shard is a GGUF file of its own with `split.no` (from 0), `split.count` and `split.tensors.count` (of the whole
-//! model) in its metadata; the other metadata are in the first. llama.cpp's `gguf-split` and the package `gguf` write them.
+//! model) in its metadata; the other metadata are in the first. llama.cpp's `gguf-split` and the Python package `gguf`
+//! write them.
 
 use std::path::Path;
 
@@ -31,7 +32,7 @@ impl Place {
         [self.no, self.count, self.tensors]
     }
 
-    /// Refuses a file that says it is anywhere but here.
+    /// Refuses a file whose place is not this one.
     fn check(self, found: Self) -> Result<(), Error> {
         for ((key, expected), found) in KEYS.iter().zip(self.values()).zip(found.values()) {
             if expected != found {
@@ -76,7 +77,7 @@ pub(crate) fn complete(path: &Path, shard: Shard) -> Result<Vec<Shard>, Error> {
     Ok(shards)
 }
 
-/// The end of a shard's file name.
+/// What the file name of the shard at `place` ends with.
 fn suffix(place: Place) -> String {
     format!("-{:05}-of-{:05}.gguf", place.no.saturating_add(1), place.count)
 }

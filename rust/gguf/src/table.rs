@@ -1,4 +1,4 @@
-//! The tensor table: read, then checked against the data section.
+//! The parser of the tensor table, which checks every entry against the data section.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ pub(crate) struct Table {
     pub(crate) index: HashMap<String, usize>,
 }
 
-/// The least an entry takes: a name of one byte and its length, one dimension, the type and the offset.
+/// The bytes of the shortest entry: a name of one byte and its length, one dimension, the type and the offset.
 pub(crate) fn least_bytes(r: &Reader<'_>) -> usize {
     (r.count_size() + 1) + 4 + r.count_size() + 4 + 8
 }
@@ -53,7 +53,7 @@ pub(crate) fn alignment(metadata: &Metadata) -> Result<usize, Error> {
         .ok_or_else(|| Error::Alignment { found: found.to_string() })
 }
 
-/// One entry; `offset` is still relative to the data section.
+/// Reads one entry, whose `offset` is still relative to the data section.
 fn entry(r: &mut Reader<'_>, alignment: usize) -> Result<TensorInfo, Error> {
     let name = r.name("tensor name")?;
     let what = &format!("table entry of tensor {name:?}");
@@ -86,7 +86,7 @@ fn check_rank(tensor: &str, rank: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// The checked shape of a tensor and the size of its data in bytes.
+/// Checks the shape of a tensor, and works out the size of its data in bytes.
 pub(crate) fn sized(tensor: &str, claimed: &[u64], dtype: GgmlType) -> Result<(Vec<usize>, usize), Error> {
     check_rank(tensor, u32::try_from(claimed.len()).unwrap_or(u32::MAX))?;
     let named = || tensor.to_owned();
@@ -103,7 +103,7 @@ pub(crate) fn sized(tensor: &str, claimed: &[u64], dtype: GgmlType) -> Result<(V
     Ok((dims, len))
 }
 
-/// The dimensions and their product, where both can be expressed.
+/// The dimensions and their product, unless one overflows.
 fn shape(claimed: &[u64]) -> Option<(Vec<usize>, usize)> {
     let dims: Vec<usize> = claimed.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<_>>()?;
     let elements = dims.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;

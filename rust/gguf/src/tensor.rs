@@ -14,7 +14,7 @@ pub struct TensorInfo {
     pub dims: Vec<usize>,
     /// The element type.
     pub dtype: GgmlType,
-    /// The file of a split model that holds the data, from 0.
+    /// Which file of a split model holds the data, counted from 0; 0 for a model in one file.
     pub shard: usize,
     /// Where the data begin, in bytes from the start of that file.
     pub offset: usize,
@@ -29,7 +29,7 @@ impl TensorInfo {
     }
 }
 
-/// A tensor to be written.
+/// A tensor that a [`GgufWriter`](crate::GgufWriter) is to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Its name: 1 to 63 bytes, as llama.cpp wants it, and unique.
@@ -43,13 +43,13 @@ pub struct TensorSpec {
 /// A tensor's data, borrowed from the file.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorView<'a> {
-    /// The name.
+    /// The name, unique in the file.
     pub name: &'a str,
     /// The element type.
     pub dtype: GgmlType,
     /// The shape in ggml's order, innermost first.
     pub dims: &'a [usize],
-    /// The rows one after the other, each whole blocks of `dtype`. Not necessarily aligned to more than a byte.
+    /// The rows one after the other, each whole blocks of `dtype`; aligned to a byte at least.
     pub data: &'a [u8],
 }
 

@@ -1,4 +1,4 @@
-//! The element types of tensors: a row each, with the format that stores it.
+//! The element types of tensors, in a table with a row for each.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ macro_rules! types {
         pub enum GgmlType { $($(#[$doc])* $variant = $id,)* }
 
         impl GgmlType {
-            /// Every type known.
+            /// Every type, in the order of ggml's numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             /// The type with ggml's number `id`.
@@ -26,7 +26,7 @@ macro_rules! types {
                 match id { $($id => Some(Self::$variant),)* _ => None }
             }
 
-            /// ggml's name, upper case.
+            /// ggml's name in upper case, such as "Q4_0".
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
@@ -39,10 +39,11 @@ macro_rules! types {
     };
 }
 
+// A number, a name, and the format: `read_only` where ggml quantises with an importance matrix, which we have not.
 types! {
-    /// IEEE single.
+    /// IEEE 754 floats of 32 bits.
     F32 = 0, "F32", dense::F32;
-    /// IEEE half.
+    /// IEEE 754 floats of 16 bits.
     F16 = 1, "F16", dense::F16;
     /// 4-bit codes, one f16 scale per 32.
     Q4_0 = 2, "Q4_0", Codec::read_write::<BlockQ4_0>();
@@ -84,19 +85,19 @@ types! {
     IQ2_S = 22, "IQ2_S", Codec::read_only::<BlockIQ2_S>();
     /// 4-bit non-linear codes in super-blocks of 256.
     IQ4_XS = 23, "IQ4_XS", Codec::read_write::<BlockIQ4_XS>();
-    /// Signed byte.
+    /// Signed integers of 8 bits.
     I8 = 24, "I8", dense::I8;
-    /// Signed 16 bits.
+    /// Signed integers of 16 bits.
     I16 = 25, "I16", dense::I16;
-    /// Signed 32 bits.
+    /// Signed integers of 32 bits.
     I32 = 26, "I32", dense::I32;
-    /// Signed 64 bits.
+    /// Signed integers of 64 bits.
     I64 = 27, "I64", dense::I64;
-    /// IEEE double.
+    /// IEEE 754 floats of 64 bits.
     F64 = 28, "F64", dense::F64;
     /// 1.75 bits a weight from a codebook.
     IQ1_M = 29, "IQ1_M", Codec::read_only::<BlockIQ1_M>();
-    /// The upper half of an f32.
+    /// The upper 16 bits of an f32.
     Bf16 = 30, "BF16", dense::BF16;
     /// Ternary, 1.69 bits a weight.
     TQ1_0 = 34, "TQ1_0", Codec::read_write::<BlockTQ1_0>();
@@ -117,7 +118,7 @@ impl GgmlType {
         self.codec().type_size
     }
 
-    /// Bytes of `elements` consecutive elements; `None` when not whole blocks or past `usize`.
+    /// The bytes of `elements` consecutive elements; `None` where they are not whole blocks or the number overflows.
     pub const fn bytes_for(self, elements: usize) -> Option<usize> {
         if elements.is_multiple_of(self.block_size()) {
             (elements / self.block_size()).checked_mul(self.type_size())

@@ -24,10 +24,10 @@ pub enum Value {
     F64(f64),
 }
 
-/// A metadata array; all elements have one type.
+/// A metadata array, whose elements all have one type.
 ///
-/// The format also allows arrays of arrays. No known key holds one and llama.cpp refuses a file that does, so the reader
-/// refuses them too and the writer has no way to make one.
+/// The format also allows arrays of arrays. No known key holds one and llama.cpp refuses a file that does, so the
+/// reader refuses them too and the writer has no way to make one.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // the variants are the format's types
 pub enum Array {
@@ -84,7 +84,7 @@ impl Value {
         }
     }
 
-    /// The value of any integer type.
+    /// The value, if its type is one of the integers.
     pub const fn as_integer(&self) -> Option<i128> {
         match self {
             Self::U8(v) => Some(*v as i128),
@@ -137,7 +137,7 @@ impl Array {
         }
     }
 
-    /// Elements in the array.
+    /// How many elements there are.
     pub const fn len(&self) -> usize {
         match self {
             Self::U8(v) => v.len(),
@@ -161,7 +161,7 @@ impl Array {
     }
 }
 
-/// The value as text for people; arrays as their type and length.
+/// The value as text for people. An array is written as its type and length.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

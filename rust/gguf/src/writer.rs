@@ -1,4 +1,4 @@
-//! A file in the making: header and table first, then each tensor's data in order.
+//! Writing a file: header and table first, then the data of each tensor in order.
 
 mod header;
 mod pending;
@@ -14,7 +14,7 @@ use crate::metadata::Metadata;
 use crate::tensor::TensorSpec;
 use crate::{split, table};
 
-/// What a tensor still needs.
+/// A tensor whose data are not complete.
 struct Remaining {
     name: String,
     len: usize,
@@ -86,8 +86,8 @@ impl<W: Write> GgufWriter<W> {
         self.write(name, data, true)
     }
 
-    /// Writes a piece of the next tensor's data, which must be `name`. The piece that completes it makes the one after it
-    /// the next.
+    /// Writes a piece of the next tensor's data, which must be `name`. With the piece that completes it, it is the next
+    /// tensor's turn.
     ///
     /// # Errors
     /// [`Error::WriteOrder`], [`Error::WriteSize`] when the tensor has no room for the piece, [`Error::Write`].
@@ -126,7 +126,7 @@ impl<W: Write> GgufWriter<W> {
     }
 }
 
-/// Fills up with zeros after `len` bytes. ggml pads the last tensor too.
+/// Fills up to the alignment with zeros after `len` bytes. ggml does so after the last tensor too.
 fn pad(sink: &mut impl Write, len: usize, alignment: usize) -> Result<(), Error> {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut left = len.wrapping_neg() & (alignment - 1); // the alignment is a power of two
@@ -139,11 +139,11 @@ fn pad(sink: &mut impl Write, len: usize, alignment: usize) -> Result<(), Error>
 }
 
 impl GgufFile {
-    /// Writes this model as one file of version 3 at `path`: same metadata and tensors in the same order; a split model is
-    /// merged and loses its `split.*` keys.
+    /// Writes this model as one file of version 3 at `path`, with the same metadata and tensors in the same order. A
+    /// split model is merged and loses its `split.*` keys.
     ///
     /// # Errors
-    /// What [`GgufWriter::create`] refuses; [`Error::Shortened`]; [`Error::Write`]. Nothing is then left at `path` that was not there before.
+    /// What [`GgufWriter::create`] refuses; [`Error::Shortened`]; [`Error::Write`]. What was at `path` then stays.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let mut metadata = self.metadata().clone();
         for key in split::KEYS {

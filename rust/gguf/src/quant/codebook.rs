@@ -1,11 +1,11 @@
-//! The codebooks of the IQ formats: points of a lattice, of four or eight coordinates.
+//! The codebooks of IQ1, IQ2 and IQ3: points of a lattice, with a coordinate for each of four or eight elements.
 //!
 //! A code is the rank of its point among the codebook's, ordered by their coordinates from the last to the first. The
 //! files in `codebooks` are bitmaps over all points, made by `tests/tools/make_codebooks.py`; each format's file makes
 //! its table of one at compile time.
 
-/// The points whose bits are set in `members`: the digits of `n` in base `BASE`, the least significant first, choose the
-/// coordinates of point `n` from `magnitudes`.
+/// The points whose bits are set in `members`. The digits of `n` in base `BASE`, the least significant first, choose
+/// the coordinates of point `n` from `magnitudes`.
 pub(super) const fn table<T: Copy, const BASE: usize, const LEN: usize, const POINTS: usize>(
     members: &[u8],
     magnitudes: [T; BASE],
@@ -28,7 +28,7 @@ pub(super) const fn table<T: Copy, const BASE: usize, const LEN: usize, const PO
     points
 }
 
-/// The signs of eight elements from seven: the eighth makes the number of negative ones even.
+/// The signs of eight elements, a set bit for a negative one, from those of seven: the eighth makes their number even.
 pub(super) const fn even_signs(seven: u32) -> u8 {
     let seven = (seven & 0x7f) as u8;
     seven | (seven.count_ones() as u8 & 1) << 7

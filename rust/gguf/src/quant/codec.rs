@@ -1,4 +1,4 @@
-//! What a block format implements, and the table entry that makes of it.
+//! What a block format implements, and what the table of types knows of it.
 
 /// A block format: a struct without padding or alignment that holds a fixed number of consecutive elements of a row.
 pub(crate) trait Block: bytemuck::Pod {
@@ -15,13 +15,13 @@ pub(crate) trait Encode: Block {
     fn quantize(x: &[f32]) -> Option<Self>;
 }
 
-/// How the elements of a type are stored, read and written. Callers check sizes: both functions get whole blocks.
+/// How the elements of a type are stored, read and written. Both functions are given whole blocks.
 pub(crate) struct Codec {
     /// Elements in a block.
     pub(crate) block_size: usize,
     /// Bytes in a block.
     pub(crate) type_size: usize,
-    /// `None` for a type that files may name before anyone has written its decoder; there is none now.
+    /// `None` would be a type that files may name before its decoder is written; there is none now.
     pub(crate) decode: Option<DecodeFn>,
     /// `None` for a type that is only read.
     pub(crate) encode: Option<EncodeFn>,

@@ -1,4 +1,4 @@
-//! A half as files store it.
+//! A 16-bit float as files store it.
 
 use half::f16;
 
@@ -18,7 +18,7 @@ impl LeF16 {
         f16::from_le_bytes(self.0).to_f32()
     }
 
-    /// As [`from_f32`](Self::from_f32), or `None` where the result is not finite.
+    /// The half nearest to `value` like [`from_f32`](Self::from_f32), or `None` where that is not finite.
     pub(super) fn finite(value: f32) -> Option<Self> {
         let half = f16::from_f32(value);
         half.is_finite().then(|| Self(half.to_le_bytes()))

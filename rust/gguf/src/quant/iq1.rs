@@ -7,7 +7,8 @@ use super::half_le::LeF16;
 
 static POINTS: [[i8; 8]; 2048] = codebook::table(include_bytes!("codebooks/iq1_s.bin"), [-1, 0, 1]);
 
-/// 256 elements: `d * (2 * scale + 1)` of each 32 times the point's coordinate plus or minus 1/8.
+/// A block of 256 elements, each `d * (2 * scale + 1)` times its point's coordinate plus or minus 1/8, with a scale for
+/// each 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ1_S {
@@ -20,7 +21,8 @@ pub struct BlockIQ1_S {
     pub qh: [[u8; 2]; 8],
 }
 
-/// 256 elements: `d * (2 * scale + 1)` of each 16 times the point's coordinate plus or minus 1/8.
+/// A block of 256 elements, each `d * (2 * scale + 1)` times its point's coordinate plus or minus 1/8, with a scale for
+/// each 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ1_M {
@@ -67,7 +69,7 @@ impl Block for BlockIQ1_M {
     }
 }
 
-/// Writes the point of the code `low + 256 * high`, shifted and scaled.
+/// Writes the eight coordinates of the point with the code `low + 256 * high`, each shifted and scaled.
 fn shifted(out: &mut [f32], scale: f32, low: u8, high: usize, down: bool) {
     let shift = if down { -0.125 } else { 0.125 };
     for (out, &coordinate) in out.iter_mut().zip(&POINTS[usize::from(low) | high << 8]) {

@@ -9,7 +9,8 @@ static XXS_POINTS: [[u8; 8]; 256] = codebook::table(include_bytes!("codebooks/iq
 static XS_POINTS: [[u8; 8]; 512] = codebook::table(include_bytes!("codebooks/iq2_xs.bin"), MAGNITUDES);
 static S_POINTS: [[u8; 8]; 1024] = codebook::table(include_bytes!("codebooks/iq2_s.bin"), MAGNITUDES);
 
-/// 256 elements: `d * (scale + 1/2) / 4` of each 32 times the magnitudes, signed.
+/// A block of 256 elements, each `d * (scale + 1/2) / 4` times a magnitude of its point, signed, with a scale for each
+/// 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ2_XXS {
@@ -20,19 +21,22 @@ pub struct BlockIQ2_XXS {
     pub qs: [[u8; 8]; 8],
 }
 
-/// 256 elements: `d * (scale + 1/2) / 4` of each 16 times the magnitudes, signed.
+/// A block of 256 elements, each `d * (scale + 1/2) / 4` times a magnitude of its point, signed, with a scale for each
+/// 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ2_XS {
     /// The scale of the scales.
     pub d: LeF16,
-    /// For each 8 elements a little-endian u16: the point in nine bits and seven of signs, an eighth making them even.
+    /// For each 8 elements a little-endian u16: the code of a point in nine bits, then seven bits of signs (an eighth
+    /// makes them even).
     pub qs: [[u8; 2]; 32],
     /// For each 32 elements, the scale of the first 16 in the low nibble and of the others in the high one.
     pub scales: [u8; 8],
 }
 
-/// 256 elements: `d * (scale + 1/2) / 4` of each 16 times the magnitudes, signed.
+/// A block of 256 elements, each `d * (scale + 1/2) / 4` times a magnitude of its point, signed, with a scale for each
+/// 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ2_S {
@@ -44,7 +48,7 @@ pub struct BlockIQ2_S {
     pub signs: [u8; 32],
     /// The upper two bits of four codes a byte, from its lowest bits up.
     pub qh: [u8; 8],
-    /// As [`BlockIQ2_XS::scales`].
+    /// The scales, laid out as [`BlockIQ2_XS::scales`].
     pub scales: [u8; 8],
 }
 
@@ -91,11 +95,12 @@ impl Block for BlockIQ2_S {
     }
 }
 
-/// The scale of point `i`: a nibble for each two.
+/// The scale of point `i`; each nibble serves two points.
 fn scale_of(scales: [u8; 8], i: usize) -> u8 {
     scales[i / 4] >> (i % 4 / 2 * 4) & 0x0f
 }
 
+/// The factor of the magnitudes.
 fn scaled(d: f32, scale: u8) -> f32 {
     d * (0.5 + scale as f32) * 0.25
 }

@@ -6,10 +6,10 @@ use super::half_le::LeF16;
 
 static XXS_POINTS: [[u8; 4]; 256] =
     codebook::table(include_bytes!("codebooks/iq3_xxs.bin"), [4, 12, 20, 28, 36, 44, 52, 62]);
-static S_POINTS: [[u8; 4]; 512] =
-    codebook::table(include_bytes!("codebooks/iq3_s.bin"), [1, 3, 5, 7, 9, 11, 13, 15]);
+static S_POINTS: [[u8; 4]; 512] = codebook::table(include_bytes!("codebooks/iq3_s.bin"), [1, 3, 5, 7, 9, 11, 13, 15]);
 
-/// 256 elements: `d * (scale + 1/2) / 2` of each 32 times the magnitudes, signed.
+/// A block of 256 elements, each `d * (scale + 1/2) / 2` times a magnitude of its point, signed, with a scale for each
+/// 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ3_XXS {
@@ -22,7 +22,8 @@ pub struct BlockIQ3_XXS {
     pub scales_and_signs: [[u8; 4]; 8],
 }
 
-/// 256 elements: `d * (2 * scale + 1)` of each 32 times the magnitudes, signed.
+/// A block of 256 elements, each `d * (2 * scale + 1)` times a magnitude of its point, signed, with a scale for each
+/// 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ3_S {

@@ -8,7 +8,7 @@ use super::numbers::{NEGLIGIBLE, extreme, inverse, nearest, widest};
 /// What the codes of IQ4_NL and IQ4_XS stand for: denser near zero, as weights are.
 pub const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// 32 elements: `d * IQ4_VALUES[q]`.
+/// A block of 32 elements, each `d * IQ4_VALUES[q]` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ4_NL {
@@ -18,7 +18,7 @@ pub struct BlockIQ4_NL {
     pub qs: [u8; 16],
 }
 
-/// 256 elements: `d * scale * IQ4_VALUES[q]`, scale of each 32.
+/// A block of 256 elements, each `d * scale * IQ4_VALUES[q]` for its code `q` and the scale of its 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockIQ4_XS {
@@ -33,7 +33,7 @@ pub struct BlockIQ4_XS {
 }
 
 impl BlockIQ4_XS {
-    /// The scales of the groups of 32, -32 to 31.
+    /// The scale of each 32 elements, -32 to 31.
     pub fn unpacked_scales(&self) -> [i8; 8] {
         let high = u16::from_le_bytes(self.scales_h);
         std::array::from_fn(|j| {
@@ -69,12 +69,12 @@ fn value(q: u8) -> f32 {
 }
 
 impl Encode for BlockIQ4_NL {
-    /// The better of two in plain squared error: ggml has a reference with a search and one without, and either can
-    /// come out ahead.
+    /// The better of two blocks in plain squared error: ggml has a quantiser with a search and one without, and either
+    /// can come out ahead.
     fn quantize(x: &[f32]) -> Option<Self> {
         let found = search(x);
         let searched = Self { d: LeF16::finite(found)?, qs: pack(x, inverse(found)) };
-        // The extreme element on the lowest value, -127.
+        // Without a search, the extreme element is mapped to the lowest value, -127.
         let id = inverse(extreme(x) / IQ4_VALUES[0] as f32);
         let fitted = Fit::new(x, id).scale();
         let direct = Self { d: LeF16::finite(fitted)?, qs: pack(x, id) };
@@ -111,8 +111,8 @@ impl Encode for BlockIQ4_XS {
     }
 }
 
-/// The scale of a group, as ggml's `quantize_row_iq4_nl_impl` finds it: the extreme element is mapped to 127 and to
-/// numbers about -127, and the scale refitted to the codes of each.
+/// The scale of 32 elements as ggml's `quantize_row_iq4_nl_impl` finds it: the extreme element is mapped to 127 and to
+/// numbers around -127, and the scale is refitted to the codes that each gives.
 fn search(x: &[f32]) -> f32 {
     let extreme = extreme(x);
     if extreme.abs() < NEGLIGIBLE {
@@ -128,15 +128,16 @@ fn search(x: &[f32]) -> f32 {
     best.scale()
 }
 
-/// The codes of a group at some scale, for refitting that: sums weighted by squared magnitude.
+/// What refitting the scale of a group needs to know of its codes: two sums, weighted by the elements' squares.
 struct Fit {
-    /// Of products of values and elements.
+    /// The sum of the products of elements and the values that their codes stand for.
     qx: f32,
-    /// Of squared values.
+    /// The sum of the squares of those values.
     q2: f32,
 }
 
 impl Fit {
+    /// The codes are those nearest to `inverse` times the elements.
     fn new(x: &[f32], inverse: f32) -> Self {
         x.iter().fold(Self { qx: 0.0, q2: 0.0 }, |sums, &x| {
             let (w, q) = (x * x, value(nearest_code(inverse * x)));
@@ -149,7 +150,7 @@ impl Fit {
         if self.q2 > 0.0 { self.qx / self.q2 } else { 0.0 }
     }
 
-    /// What that takes off the error of all zeros.
+    /// By how much that scale brings the squared error below that of writing zeros.
     fn gain(&self) -> f32 {
         self.scale() * self.qx
     }
@@ -159,11 +160,11 @@ fn pack(x: &[f32], inverse: f32) -> [u8; 16] {
     pack_nibbles(|i| nearest_code(inverse * x[i]))
 }
 
-/// The code whose value is nearest to `v`, the upper one of two.
+/// The code whose value is nearest to `v`; of two as near, the upper one.
 fn nearest_code(v: f32) -> u8 {
     const LOWEST: f32 = IQ4_VALUES[0] as f32;
     const HIGHEST: f32 = IQ4_VALUES[15] as f32;
-    /// The largest code of no larger value, for every integer from the lowest value up.
+    /// For each integer from the lowest value up, the largest code whose value is not larger.
     const FLOORS: [u8; 256] = {
         let (mut floors, mut i, mut code) = ([15; 256], 0, 0);
         while code < 15 {
@@ -175,7 +176,7 @@ fn nearest_code(v: f32) -> u8 {
         }
         floors
     };
-    /// Where the next code becomes as near.
+    /// For each code, the number from which on the next code is at least as near.
     const MIDDLES: [f32; 16] = {
         let (mut middles, mut code) = ([f32::INFINITY; 16], 0);
         while code < 15 {

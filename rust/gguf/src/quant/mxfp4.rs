@@ -8,7 +8,7 @@ use super::codec::{Block, Encode};
 /// Twice what the E2M1 codes stand for, which makes them integers.
 pub const MXFP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
-/// 32 elements: `scale() * MXFP4_VALUES[q]`.
+/// A block of 32 elements, each `scale() * MXFP4_VALUES[q]` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockMXFP4 {
@@ -35,8 +35,8 @@ impl Block for BlockMXFP4 {
 }
 
 impl Encode for BlockMXFP4 {
-    /// The standard's exponent leaves magnitudes of up to 8 to a code of at most 6. Where that costs more than a
-    /// coarser grid would, the next exponent is taken.
+    /// The standard's rule for the exponent leaves magnitudes of up to 8 (in units of the scale) to codes of at most 6.
+    /// Where that costs more than a coarser grid would, the next exponent is taken.
     fn quantize(x: &[f32]) -> Option<Self> {
         let most = x.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
         let e = ((most.to_bits() >> 23) as u8).saturating_sub(2);
@@ -62,10 +62,10 @@ fn with_exponent(x: &[f32], e: u8) -> (BlockMXFP4, f32) {
     (BlockMXFP4 { e, qs: pack_nibbles(|i| codes[i]) }, error)
 }
 
-/// Past which the next larger magnitude is nearer.
+/// The middles between neighbouring magnitudes, past which the larger one is nearer.
 const MIDDLES: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
 
-/// `2^(e - 128)`, subnormal below 2.
+/// `2^(e - 128)`, which is a subnormal f32 for `e` below 2.
 fn scale(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { u32::from(e - 1) << 23 })
 }

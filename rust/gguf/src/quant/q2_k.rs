@@ -5,11 +5,11 @@ use super::codec::{Block, Encode};
 use super::half_le::LeF16;
 use super::search::{Grid, affine, multiples};
 
-/// 256 elements: `d * scale * q - dmin * min`, scale and minimum of each 16.
+/// A block of 256 elements, each `d * scale * q - dmin * min` for its code `q` and the scale and minimum of its 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ2_K {
-    /// Of each 16 elements, the scale in the low nibble and the minimum in the high one.
+    /// A byte for each 16 elements: the scale in the low nibble, the minimum in the high one.
     pub scales: [u8; 16],
     /// The codes: element `128 * n + 32 * j + l` at bit `2 * j` of byte `32 * n + l`.
     pub qs: [u8; 64],

@@ -6,7 +6,7 @@ use super::half_le::LeF16;
 use super::numbers::{nearest, widest};
 use super::search::{descent, requantize};
 
-/// 256 elements: `d * scale * (q - 4)`, scale of each 16.
+/// A block of 256 elements, each `d * scale * (q - 4)` for its code `q` and the scale of its 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ3_K {
@@ -21,7 +21,7 @@ pub struct BlockQ3_K {
 }
 
 impl BlockQ3_K {
-    /// The scales of the groups of 16, -32 to 31.
+    /// The scale of each 16 elements, -32 to 31.
     ///
     /// The low nibbles of the first eight bytes are those of scales 0 to 7, the high nibbles those of 8 to 15; byte
     /// `8 + j` holds the upper two bits of scales `j`, `j + 4`, `j + 8` and `j + 12`, from its lowest bits up.

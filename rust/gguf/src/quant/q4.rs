@@ -7,7 +7,7 @@ use super::codec::{Block, Encode};
 use super::half_le::LeF16;
 use super::numbers::{extreme, inverse};
 
-/// 32 elements: `d * (q - 8)`.
+/// A block of 32 elements, each `d * (q - 8)` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ4_0 {
@@ -17,7 +17,7 @@ pub struct BlockQ4_0 {
     pub qs: [u8; 16],
 }
 
-/// 32 elements: `d * q + m`.
+/// A block of 32 elements, each `d * q + m` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ4_1 {
@@ -65,7 +65,7 @@ impl Encode for BlockQ4_1 {
     }
 }
 
-/// `code` gives the code plus a half, to be truncated.
+/// Packs codes; `code` gives each plus a half, so that cutting off the fraction rounds it.
 fn pack(x: &[f32], code: impl Fn(f32) -> f32) -> [u8; 16] {
     pack_nibbles(|i| (code(x[i]) as u8).min(15))
 }

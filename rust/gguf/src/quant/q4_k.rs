@@ -4,7 +4,7 @@ use super::codec::{Block, Encode};
 use super::half_le::LeF16;
 use super::search::{Grid, affine, multiples};
 
-/// 256 elements: `d * scale * q - dmin * min`, scale and minimum of each 32.
+/// A block of 256 elements, each `d * scale * q - dmin * min` for its code `q` and the scale and minimum of its 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ4_K {
@@ -12,13 +12,13 @@ pub struct BlockQ4_K {
     pub d: LeF16,
     /// The scale of the minimums.
     pub dmin: LeF16,
-    /// The scales and minimums.
+    /// For each 32 elements a scale and a minimum.
     pub scales: PackedScales,
     /// The codes: element `64 * n + l` in the low nibble of byte `32 * n + l`, `64 * n + 32 + l` in the high one.
     pub qs: [u8; 128],
 }
 
-/// 256 elements: `d * scale * q - dmin * min`, scale and minimum of each 32.
+/// A block of 256 elements, each `d * scale * q - dmin * min` for its code `q` and the scale and minimum of its 32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ5_K {
@@ -26,7 +26,7 @@ pub struct BlockQ5_K {
     pub d: LeF16,
     /// The scale of the minimums.
     pub dmin: LeF16,
-    /// The scales and minimums.
+    /// For each 32 elements a scale and a minimum.
     pub scales: PackedScales,
     /// The fifth bits: element `32 * j + l` at bit `j` of byte `l`.
     pub qh: [u8; 32],
@@ -44,7 +44,7 @@ pub struct BlockQ5_K {
 pub struct PackedScales(pub [u8; 12]);
 
 impl PackedScales {
-    /// The scales and the minimums, 0 to 63.
+    /// The eight scales and the eight minimums, each 0 to 63.
     pub fn unpack(&self) -> ([u8; 8], [u8; 8]) {
         let Self(bytes) = self;
         let at = |first: usize, j: usize, nibble: usize| {
@@ -52,9 +52,7 @@ impl PackedScales {
         };
         (std::array::from_fn(|j| at(0, j, 0)), std::array::from_fn(|j| at(4, j, 4)))
     }
-}
 
-impl PackedScales {
     /// Packs scales and minimums of 0 to 63.
     fn pack(scales: [u8; 8], mins: [u8; 8]) -> Self {
         let upper = |six_bits: u8| six_bits >> 4 << 6;
@@ -113,7 +111,8 @@ impl Encode for BlockQ5_K {
     }
 }
 
-/// The scales of scales and minimums, these, and the codes of each 32 elements.
+/// Quantises 256 elements to what Q4_K and Q5_K store: `d`, `dmin`, the packed scales and minimums, and the codes of
+/// each 32 elements.
 fn super_block(x: &[f32], grid: Grid) -> Option<(LeF16, LeF16, PackedScales, [[u8; 32]; 8])> {
     let groups = x.as_chunks().0.first_chunk::<8>()?;
     let weights = |x: &[f32; 32]| {
@@ -129,7 +128,7 @@ fn super_block(x: &[f32], grid: Grid) -> Option<(LeF16, LeF16, PackedScales, [[u
     Some((d, dmin, PackedScales::pack(fits, mins), codes))
 }
 
-/// The inverse of [`low_bits`], for all groups.
+/// Packs the low four bits of all codes as [`low_bits`] finds them.
 fn pack_low_bits(codes: &[[u8; 32]; 8]) -> [u8; 128] {
     std::array::from_fn(|byte| {
         let (pair, l) = (byte / 32 * 2, byte % 32);

@@ -1,13 +1,13 @@
 //! Q5_0 and Q5_1: 5-bit codes per 32, with a scale, or with a scale and a minimum.
 //!
-//! Low four bits lie as in Q4_0; bit `i` of `qh`, read as a little-endian u32, is the fifth bit of element `i`.
+//! The low four bits lie as in Q4_0. Bit `i` of `qh`, read as a little-endian u32, is the fifth bit of element `i`.
 
 use super::bits::pack_nibbles;
 use super::codec::{Block, Encode};
 use super::half_le::LeF16;
 use super::numbers::{extreme, inverse};
 
-/// 32 elements: `d * (q - 16)`.
+/// A block of 32 elements, each `d * (q - 16)` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ5_0 {
@@ -19,7 +19,7 @@ pub struct BlockQ5_0 {
     pub qs: [u8; 16],
 }
 
-/// 32 elements: `d * q + m`.
+/// A block of 32 elements, each `d * q + m` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ5_1 {
@@ -81,7 +81,7 @@ fn unpack(qh: [u8; 4], qs: &[u8; 16], out: &mut [f32], value: impl Fn(u8) -> f32
     }
 }
 
-/// `code` gives the code plus a half, to be truncated.
+/// Packs codes; `code` gives each plus a half, so that cutting off the fraction rounds it.
 fn pack(x: &[f32], code: impl Fn(f32) -> f32) -> ([u8; 4], [u8; 16]) {
     let code = |i: usize| (code(x[i]) as u8).min(31);
     let qh = (0..32).fold(0, |bits, i| bits | u32::from(code(i) >> 4) << i);

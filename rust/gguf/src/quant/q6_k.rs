@@ -6,7 +6,7 @@ use super::half_le::LeF16;
 use super::numbers::{NEGLIGIBLE, nearest, widest};
 use super::search::{requantize, symmetric};
 
-/// 256 elements: `d * scale * (q - 32)`, scale of each 16.
+/// A block of 256 elements, each `d * scale * (q - 32)` for its code `q` and the scale of its 16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ6_K {
@@ -15,7 +15,7 @@ pub struct BlockQ6_K {
     pub ql: [u8; 128],
     /// The upper two bits: element `128 * n + 32 * j + l` at bit `2 * j` of byte `32 * n + l`.
     pub qh: [u8; 64],
-    /// The scales.
+    /// A scale for each 16 elements.
     pub scales: [i8; 16],
     /// The scale of the scales.
     pub d: LeF16,

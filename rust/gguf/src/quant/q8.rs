@@ -1,12 +1,12 @@
 //! Q8_0 and Q8_1: signed bytes and a scale per 32; Q8_K: per 256.
 //!
-//! ggml uses the latter two for activations alone; their sums serve dot products with formats that have a minimum.
+//! ggml stores only activations in Q8_1 and Q8_K. Their sums serve dot products with formats that have a minimum.
 
 use super::codec::{Block, Encode};
 use super::half_le::LeF16;
 use super::numbers::{extreme, inverse, nearest};
 
-/// 32 elements: `d * qs[i]`.
+/// A block of 32 elements, each `d * q` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ8_0 {
@@ -16,7 +16,7 @@ pub struct BlockQ8_0 {
     pub qs: [i8; 32],
 }
 
-/// 32 elements: `d * qs[i]`.
+/// A block of 32 elements, each `d * q` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ8_1 {
@@ -28,7 +28,7 @@ pub struct BlockQ8_1 {
     pub qs: [i8; 32],
 }
 
-/// 256 elements: `d * qs[i]`.
+/// A block of 256 elements, each `d * q` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockQ8_K {
@@ -36,7 +36,7 @@ pub struct BlockQ8_K {
     pub d: [u8; 4],
     /// The codes.
     pub qs: [i8; 256],
-    /// The sum of each 16 codes, a little-endian i16.
+    /// For each 16 codes their sum, a little-endian i16.
     pub bsums: [[u8; 2]; 16],
 }
 

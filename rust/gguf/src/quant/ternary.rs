@@ -5,7 +5,7 @@ use super::codec::{Block, Encode};
 use super::half_le::LeF16;
 use super::numbers::inverse;
 
-/// 256 elements: `d * (q - 1)`, five codes a byte.
+/// A block of 256 elements, each `d * (q - 1)` for its code `q`, five codes a byte.
 ///
 /// A byte is the fraction `0.abcde` in base 3, in units of 1/256 and rounded up: multiplying it by 3 pushes digit
 /// after digit past the byte, without a division.
@@ -20,7 +20,7 @@ pub struct BlockTQ1_0 {
     pub d: LeF16,
 }
 
-/// 256 elements: `d * (q - 1)`.
+/// A block of 256 elements, each `d * (q - 1)` for its code `q`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct BlockTQ2_0 {
@@ -86,7 +86,7 @@ impl Encode for BlockTQ2_0 {
     }
 }
 
-/// The largest magnitude, and 0, 1 or 2 for what is nearest to minus that, to zero and to it.
+/// The scale, which is the largest magnitude `d`, and the codes: 0, 1 or 2 for an element nearest to `-d`, 0 or `d`.
 fn digits(x: &[f32]) -> (f32, [u8; 256]) {
     let d = x.iter().fold(0.0, |most: f32, v| most.max(v.abs()));
     let id = inverse(d);

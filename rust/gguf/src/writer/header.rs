@@ -1,4 +1,4 @@
-//! Header and table as bytes; the inverse of `header` and `table`.
+//! The header and the table as bytes, which is what `crate::header` and `crate::table` parse.
 
 use std::collections::HashSet;
 

@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 
 use crate::error::Error;
 
-/// A temporary file beside the one it is to become; dropped, it is deleted.
+/// A temporary file beside the one that it is to become. It is deleted when it is dropped.
 pub struct PendingFile {
     file: BufWriter<NamedTempFile>,
     path: PathBuf,
@@ -25,7 +25,7 @@ impl PendingFile {
         builder.prefix(".").suffix(".gguf.part");
         #[cfg(unix)]
         {
-            // As any new file: readable by whom the umask lets, not by the owner alone.
+            // What any new file has: readable by whom the umask lets, not by the owner alone.
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }

@@ -1,4 +1,4 @@
-//! `scale * q - min`: groups with a scale and a minimum.
+//! The search for groups with a scale and a minimum, whose elements are `scale * q - min`.
 
 use std::array::from_fn;
 
@@ -10,13 +10,14 @@ use crate::quant::numbers::nearest;
 pub(crate) struct Grid {
     /// The largest code.
     pub(crate) largest: u8,
-    /// The candidates: candidate `i` has `largest + first + i / 10` steps.
+    /// How many candidates there are; candidate `i` has `largest + first + i / 10` steps.
     pub(crate) candidates: u8,
-    /// As above.
+    /// How far the first candidate's number of steps is from `largest`.
     pub(crate) first: f32,
 }
 
 impl Grid {
+    /// The code nearest to `v`, as a float.
     fn code(self, v: f32) -> f32 {
         nearest(v).clamp(0.0, self.largest as f32)
     }
@@ -29,7 +30,7 @@ impl Grid {
     }
 }
 
-/// Of each of `G` groups, the scale, what is subtracted (neither negative), and the codes.
+/// For each of `G` groups the scale, what is subtracted (neither is negative), and the codes.
 ///
 /// Starts from the group's full range, zero included. Each candidate takes the codes of its number of steps, from the
 /// least value so far up, and the scale and minimum that fit them best in weighted squares; it is kept if that lowers
@@ -76,11 +77,12 @@ fn across<const G: usize, const N: usize>(groups: &[[f32; N]; G]) -> [[f32; G]; 
     from_fn(|i| from_fn(|g| groups[g][i]))
 }
 
+/// Replaces the entries of `to` that `which` marks by those of `from`.
 fn take<const G: usize>(to: &mut [f32; G], from: &[f32; G], which: [bool; G]) {
     *to = from_fn(|g| if which[g] { from[g] } else { to[g] });
 }
 
-/// Elements and weights, element before group, and their sums.
+/// The elements of all groups and their weights, by element and then by group, and the weighted sums over each group.
 struct Groups<const G: usize, const N: usize> {
     x: [[f32; G]; N],
     weights: [[f32; G]; N],
@@ -100,12 +102,12 @@ impl<const G: usize, const N: usize> Groups<G, N> {
         Self { x, weights, sum_w, sum_x }
     }
 
-    /// The codes, as floats, of the elements' distances from `min` in steps of one over `inverse`.
+    /// The codes of all elements, as floats: their distances from `min`, times `inverse`, rounded.
     fn levels(&self, min: &[f32; G], inverse: &[f32; G], grid: Grid) -> [[f32; G]; N] {
         self.x.map(|x| from_fn(|g| grid.code(inverse[g] * (x[g] - min[g]))))
     }
 
-    /// The weighted sum of `error` of the differences.
+    /// For each group the weighted sum of `error` of the differences between elements and what their levels stand for.
     fn total(&self, error: &impl Fn(f32) -> f32, levels: &[[f32; G]; N], scale: &[f32; G], min: &[f32; G]) -> [f32; G] {
         let mut sum = [0.0; G];
         for ((x, w), l) in self.x.iter().zip(&self.weights).zip(levels) {

@@ -1,13 +1,14 @@
-//! `scale * (q - half)` with so few codes that changing one moves the scale: codes are chosen one after another.
+//! The search for groups whose elements are `scale * (q - half)`, with so few codes that changing one moves the scale:
+//! codes are chosen one after another.
 
 use crate::quant::numbers::{NEGLIGIBLE, extreme, nearest};
 
-/// Rounds over a group until no code changes, at most.
+/// The most rounds over a group; it ends earlier with a round in which no code changes.
 const ROUNDS: usize = 5;
 
-/// The scale and the codes, plus `half`, of 0 to `2 * half - 1`, by squared error weighted by squared magnitude, found
-/// by changing one code at a time to what is nearest under the scale that fits the others best. A negligible group has
-/// scale 0 and codes 0.
+/// The scale, and the codes plus `half`, which are 0 to `2 * half - 1`. They are found by changing one code at a time
+/// to what is nearest under the scale that fits the others best; errors are weighted by the elements' squares. A
+/// negligible group has scale 0 and codes 0.
 pub(crate) fn descent<const N: usize>(x: &[f32; N], half: u8) -> (f32, [u8; N]) {
     let extreme = extreme(x);
     if extreme.abs() < NEGLIGIBLE {

@@ -1,11 +1,11 @@
-//! `scale * (q - largest)`: a group with a scale, in signed codes.
+//! The search for groups with a scale alone, whose elements are `scale * (q - half)`.
 
 use crate::quant::numbers::{NEGLIGIBLE, extreme, nearest};
 
-/// The refitted scales that are tried: the extreme element lands on code `-(half + i / 10)`, the exact one first.
+/// The candidates: with candidate `i`, the extreme element lands on `-(half + i / 10)`. The exact fit comes first.
 const TRIES: [i8; 19] = [0, -9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
-/// The scale and the codes, plus `half`, of 0 to `2 * half - 1`, by squared error weighted by squared magnitude. A
+/// The scale, and the codes plus `half`, which are 0 to `2 * half - 1`; errors are weighted by the elements' squares. A
 /// negligible group has scale 0 and codes 0.
 pub(crate) fn symmetric<const N: usize>(x: &[f32; N], half: u8) -> (f32, [u8; N]) {
     let extreme = extreme(x);
@@ -24,7 +24,7 @@ pub(crate) fn symmetric<const N: usize>(x: &[f32; N], half: u8) -> (f32, [u8; N]
             sum_l2[t] += w * l * l;
         }
     }
-    // With its best scale, a candidate takes sum_lx^2 / sum_l2 off the error of all zeros.
+    // With its best scale, a candidate brings the error below that of writing zeros by sum_lx^2 / sum_l2.
     let mut inverse = inverses[0];
     let mut scale = if sum_l2[0] == 0.0 { 0.0 } else { sum_lx[0] / sum_l2[0] };
     let mut gain = scale * sum_lx[0];
