@@ -3,7 +3,7 @@
 //! Printable Latin-1 bytes stand for themselves; the other 68, in order, are U+0100 to U+0143 (`encoder.py` of
 //! <https://github.com/openai/gpt-2>).
 
-/// The byte that `c` stands for.
+/// The byte that `c` stands for, if it belongs to the alphabet.
 fn byte(c: char) -> Option<u8> {
     let code = c as u32;
     let byte = match code {

@@ -1,4 +1,4 @@
-//! Chat templates: which one, and how it is rendered.
+//! Chat templates: which one a chat uses, and how it is rendered.
 //!
 //! The environment is the one transformers sets up (`utils/chat_template_utils.py`): Jinja2 with `trim_blocks` and
 //! `lstrip_blocks`, loop controls, Python's string and dict methods, `raise_exception`, `strftime_now` and a `tojson`

@@ -1,4 +1,4 @@
-//! Ids to text, one at a time.
+//! A stream of ids to a stream of text.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::byte_level;
 use crate::error::Error;
 use crate::tokenizer::Tokenizer;
 
-/// Tokens after which held-back text of a decoder that is not byte-level is given out as it is. A character takes at
-/// most four byte tokens; beyond that the bytes are simply not UTF-8.
+/// How many tokens a decoder that is not byte-level may hold back before their text is given out as it is. A character
+/// takes at most four byte tokens; beyond that the bytes are simply not UTF-8.
 const MAX_HELD: usize = 8;
 
 /// Turns a stream of ids into text, holding back what may still change: the bytes of an unfinished character.
@@ -26,14 +26,14 @@ pub struct Detokenizer {
 
 #[derive(Debug)]
 enum State {
-    /// Byte-level: the bytes of an unfinished character, at most three.
+    /// For byte-level decoders, the bytes of an unfinished character, at most three.
     Bytes(Vec<u8>),
-    /// Anything else: the tokens of the last piece given out (`ids[..read]`, the context), then those held back.
+    /// For all others, the tokens of the last piece given out (`ids[..read]`), as context, and then those held back.
     Window { ids: Vec<u32>, read: usize },
 }
 
 impl Detokenizer {
-    /// A stream at its beginning.
+    /// Begins a stream.
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> Self {
         let state = match tokenizer.inner().get_decoder() {
             Some(DecoderWrapper::ByteLevel(_)) => State::Bytes(Vec::new()),
@@ -93,7 +93,7 @@ fn added<'a>(before: &str, after: &'a str) -> &'a str {
     &after[common..]
 }
 
-/// Takes everything from `bytes` but an unfinished character at the end, with U+FFFD for what is not UTF-8.
+/// Takes everything from `bytes` but an unfinished character at the end; what is not UTF-8 becomes U+FFFD.
 fn take_complete(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut taken = 0;

@@ -1,4 +1,4 @@
-//! A tokenizer from a Hugging Face directory.
+//! Loads a tokenizer from a Hugging Face directory.
 //!
 //! `tokenizer.json` is the tokenizer; the files beside it say which tokens have a role. What transformers changes in
 //! the tokenizer after loading it (tokens added by `tokenizer_config.json`, the BOS and EOS flags of the Llama family)
@@ -20,13 +20,13 @@ use crate::special::{ROLES, SpecialTokens};
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 
-/// Loads what `dir` holds; only `tokenizer.json` has to be there.
+/// Loads what `dir` holds, of which only `tokenizer.json` has to be there.
 pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
     let path = dir.join(TOKENIZER);
     let json = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
     let mut tokenizer = HfTokenizer::from_bytes(&json)
         .map_err(|error| Error::TokenizerJson { path: path.clone(), reason: error.to_string() })?;
-    // Files may carry the settings of whoever saved them; ids are wanted as they are.
+    // Files may carry the padding and truncation of whoever saved them, which would change the ids.
     tokenizer.with_padding(None).with_truncation(None).map_err(|error| Error::Build(error.to_string()))?;
 
     let config = object(dir, CONFIG)?;
@@ -49,7 +49,7 @@ pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
     Ok(Parts { tokenizer, special, templates: chat_templates(dir, &config)? })
 }
 
-/// The text of a file that may be missing.
+/// The text of a file, or `None` where it is missing.
 fn read_optional(path: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -110,8 +110,8 @@ fn add_declared_tokens(tokenizer: &mut HfTokenizer, dir: &Path, config: &Map<Str
     Ok(())
 }
 
-/// Tokens with a role are matched whole in the text. A role whose token is not in the vocabulary adds none: the model
-/// has no row for it.
+/// Makes sure that tokens with a role are matched whole in the text. A role whose token is not in the vocabulary adds
+/// none, for the model has no row for it.
 fn mark_special(tokenizer: &mut HfTokenizer, special: &SpecialTokens) {
     let tokens: Vec<AddedToken> = special
         .iter()
@@ -121,7 +121,8 @@ fn mark_special(tokenizer: &mut HfTokenizer, special: &SpecialTokens) {
     tokenizer.add_special_tokens(&tokens);
 }
 
-/// The Llama and Gemma classes of transformers rebuild the post-processor from these two flags; all others leave it.
+/// Rebuilds the post-processor from the flags `add_bos_token` and `add_eos_token` where the class of the tokenizer does
+/// so in transformers (Llama's and Gemma's); all others leave it.
 fn set_edges(tokenizer: &mut HfTokenizer, config: &Map<String, Value>, special: &SpecialTokens) -> Result<(), Error> {
     let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
     let flag = |key| config.get(key).and_then(Value::as_bool);
@@ -145,7 +146,7 @@ fn set_edges(tokenizer: &mut HfTokenizer, config: &Map<String, Value>, special: 
     Ok(())
 }
 
-/// `eos_token_id` of a configuration file: missing, null, one id or a list.
+/// The `eos_token_id` of a configuration file, which may be missing, null, one id or a list.
 fn eos_ids(dir: &Path, file: &'static str) -> Result<Vec<u32>, Error> {
     const KEY: &str = "eos_token_id";
     let config = object(dir, file)?;

@@ -11,7 +11,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A file that is not the JSON it should be.
@@ -19,7 +19,7 @@ pub enum Error {
     Json {
         /// The file.
         path: PathBuf,
-        /// The parser's words.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
     /// A `tokenizer.json` that describes no tokenizer.
@@ -27,7 +27,7 @@ pub enum Error {
     TokenizerJson {
         /// The file.
         path: PathBuf,
-        /// The `tokenizers` library's words.
+        /// The message of the `tokenizers` library.
         reason: String,
     },
     /// An added token that `tokenizer_config.json` puts where it cannot go.
@@ -51,7 +51,7 @@ pub enum Error {
         /// The value of `tokenizer.ggml.model`.
         model: String,
     },
-    /// A pre-tokenizer type nobody told us about. Guessing would give wrong tokens silently.
+    /// A pre-tokenizer that is not known here. Guessing would give wrong tokens silently.
     #[error("tokenizer.ggml.pre is {pre:?}, which is not supported; the known types are {known}")]
     UnknownPreTokenizer {
         /// The value of `tokenizer.ggml.pre`.
@@ -59,14 +59,14 @@ pub enum Error {
         /// The types that are known, separated by commas.
         known: String,
     },
-    /// Two arrays that should run in parallel do not.
+    /// Two arrays with an entry for each token that are not equally long.
     #[error("{key} has {got} entries, but tokenizer.ggml.tokens has {expected}")]
     Length {
         /// The metadata key.
         key: &'static str,
-        /// Tokens in the vocabulary.
+        /// How many tokens the vocabulary has.
         expected: usize,
-        /// Entries found.
+        /// How many entries there are.
         got: usize,
     },
     /// A token type outside llama.cpp's enumeration.
@@ -77,7 +77,7 @@ pub enum Error {
         /// The type found.
         token_type: i32,
     },
-    /// A token that appears twice, or an empty vocabulary.
+    /// A token that appears twice.
     #[error("token {token:?} has two ids, {first} and {second}")]
     DuplicateToken {
         /// The token.
@@ -90,7 +90,7 @@ pub enum Error {
     /// A vocabulary without tokens, or with more than 2^32.
     #[error("the vocabulary has {got} tokens; 1 to {limit} are supported")]
     VocabularySize {
-        /// Tokens found.
+        /// How many tokens there are.
         got: usize,
         /// The most supported.
         limit: u32,
@@ -112,7 +112,7 @@ pub enum Error {
         key: &'static str,
         /// The id found.
         id: u64,
-        /// Tokens in the vocabulary.
+        /// How many tokens the vocabulary has.
         vocab_size: usize,
     },
     /// A sequence is to begin or end with a token the vocabulary does not name.
@@ -123,7 +123,7 @@ pub enum Error {
         /// The key that should name the token.
         key: &'static str,
     },
-    /// A value in a configuration file that means nothing.
+    /// A value in a configuration file that has no meaning there.
     #[error("{}: {key} is {value}; expected {expected}", path.display())]
     Config {
         /// The file.
@@ -132,13 +132,13 @@ pub enum Error {
         key: &'static str,
         /// What was found.
         value: String,
-        /// What would do.
+        /// What it has to be.
         expected: &'static str,
     },
     /// GGUF has no way to write this tokenizer.
     #[error("the tokenizer cannot be written to GGUF: {reason}")]
     NoGgufForm {
-        /// What stands in the way.
+        /// What cannot be expressed.
         reason: String,
     },
     /// The `tokenizers` library refused the parts.
@@ -147,12 +147,12 @@ pub enum Error {
     /// The `tokenizers` library could not encode, decode or serialise.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
-    /// An id to decode that no token has.
+    /// An id to be decoded that no token has.
     #[error("token id {id} is not in the vocabulary of {vocab_size} tokens")]
     TokenId {
         /// The id.
         id: u32,
-        /// Tokens in the vocabulary, added ones included.
+        /// How many tokens there are, added ones included.
         vocab_size: usize,
     },
     /// A chat was to be rendered without a template.

@@ -1,4 +1,4 @@
-//! A byte-level BPE tokenizer rebuilt from GGUF metadata.
+//! Rebuilds a byte-level BPE tokenizer from GGUF metadata.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,7 +31,7 @@ const ROLE_KEYS: [(&str, &str); 7] = [
     ("tokenizer.ggml.mask_token_id", "mask_token"),
 ];
 
-/// Keys of tokens that end a generation: of the sequence, of the turn, of the message.
+/// Keys of tokens that end a generation: those at the end of a sequence, of a turn and of a message.
 const EOS_KEYS: [&str; 3] = [EOS, "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
 /// Builds the tokenizer that `metadata` describe.
@@ -71,7 +71,7 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
     Ok(Parts { tokenizer, special, templates })
 }
 
-/// Token to id.
+/// The id of each token.
 fn index(tokens: &[String]) -> Result<HashMap<&str, u32>, Error> {
     let count = u32::try_from(tokens.len()).ok().filter(|count| *count > 0);
     let count = count.ok_or(Error::VocabularySize { got: tokens.len(), limit: u32::MAX })?;
@@ -170,7 +170,7 @@ fn edge<'a>(
     token_of(metadata, key, tokens)?.map(Some).ok_or(Error::MissingSpecialToken { flag, key })
 }
 
-/// The default template, and those listed by name.
+/// The default chat template, and those that are listed by name.
 fn chat_templates(metadata: &Metadata) -> Result<ChatTemplates, Error> {
     let mut templates = ChatTemplates::default();
     if let Some(template) = metadata.opt_str("tokenizer.chat_template")? {

@@ -1,4 +1,4 @@
-//! GGUF metadata that describe a tokenizer: the inverse of [`crate::gguf`].
+//! Describes a tokenizer as the GGUF metadata that [`crate::gguf`] rebuilds it from.
 
 use nanovllm_gguf::{Array, Value};
 use serde_json::Value as Json;
@@ -9,13 +9,13 @@ use crate::error::Error;
 use crate::parts::Parts;
 use crate::pre_tokenizer::{self, PreTokenizer};
 
-/// `tokenizer.ggml.token_type`.
+/// The values of `tokenizer.ggml.token_type` that are written.
 const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
-/// Roles GGUF has a key for.
+/// The roles that are written, with their keys.
 const ROLE_KEYS: [(&str, &str); 4] = [
     ("bos_token", "tokenizer.ggml.bos_token_id"),
     ("eos_token", "tokenizer.ggml.eos_token_id"),
@@ -23,13 +23,13 @@ const ROLE_KEYS: [(&str, &str); 4] = [
     ("pad_token", "tokenizer.ggml.padding_token_id"),
 ];
 
-/// A text on which the pre-tokenizers differ: cases, contractions, digits, runs of space, punctuation before letters and
-/// line ends, scripts with and without spaces, combining marks that a normaliser would join.
+/// A text that the pre-tokenizers cut differently: cases, contractions, digits, many spaces, punctuation before letters
+/// and line ends, scripts with and without spaces, combining marks that a normaliser would join.
 const SAMPLE: &str = "It'S we'll I'M 1234567 x  y\t\tfn main() {\n\n  fooBar-Baz'd a/b/c:\r\n #é e\u{301}a\u{308}! \
     日本語のテキスト 漢字1２ हिन्दी ภาษาไทย $5+<=>^~| \u{1f680}…\n \n";
 
-/// The `tokenizer.*` pairs of a vocabulary of `rows` tokens, the rows of the model's embedding: ids without a token get one
-/// that is marked unused.
+/// The `tokenizer.*` pairs of a vocabulary of `rows` tokens, one for each row of the model's embedding: ids without a
+/// token get one that is marked unused.
 pub(crate) fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
     let fail = |reason: &str| Error::NoGgufForm { reason: reason.to_owned() };
     let json = parts.tokenizer.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))?;
@@ -71,7 +71,7 @@ pub(crate) fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, 
     Ok(pairs)
 }
 
-/// Tokens by id and their types.
+/// The tokens by id, and their types.
 fn vocabulary(json: &Json, rows: usize) -> Result<(Vec<String>, Vec<i32>), String> {
     let entry = |id: &Json, token: &str| {
         let id = id.as_u64().and_then(|id| usize::try_from(id).ok()).filter(|&id| id < rows);
@@ -130,7 +130,7 @@ fn name(tokenizer: &tokenizers::Tokenizer, ignore_merges: bool) -> Result<&'stat
     Err(Error::NoGgufForm { reason })
 }
 
-/// The sample, normalised and cut.
+/// The words of the sample, once it is normalised and cut.
 fn words(normalizer: Option<&NormalizerWrapper>, cut: Option<&PreTokenizerWrapper>) -> Result<Vec<String>, Error> {
     let fail = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
     let mut text = NormalizedString::from(SAMPLE);

@@ -1,4 +1,4 @@
-//! Beginning- and end-of-sequence tokens around an encoded text.
+//! Puts beginning- and end-of-sequence tokens around an encoded text.
 
 use serde_json::{Value, json};
 use tokenizers::PostProcessorWrapper;

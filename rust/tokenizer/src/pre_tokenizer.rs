@@ -15,26 +15,26 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 use crate::error::Error;
 
-/// One cut; cuts apply in order, each to the pieces the one before it left.
+/// A way of cutting a text into pieces. Cuts apply in order, each to the pieces that the one before it left.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
     /// Every match of the pattern, and every stretch between matches, is a piece.
     Regex(&'static str),
     /// Every digit is a piece.
     Digits,
-    /// GPT-2's words.
+    /// The words of GPT-2, as its regular expression cuts them.
     Gpt2,
 }
 
-/// What one name stands for.
+/// What a value of `tokenizer.ggml.pre` stands for.
 #[derive(Debug)]
 pub(crate) struct PreTokenizer {
     names: &'static [&'static str],
     cuts: &'static [Cut],
-    /// Text is brought to normalisation form C first. llama.cpp has no normaliser; the models' own `tokenizer.json`
-    /// has, and that is what they were trained with.
+    /// Whether text is brought to normalisation form C first. llama.cpp has no normaliser, but the `tokenizer.json` of
+    /// these models has, and that is what they were trained with.
     nfc: bool,
-    /// A word that is a token is taken whole, whatever the merges say.
+    /// Whether a word that is a token is taken whole, whatever the merges say.
     pub(crate) ignore_merges: bool,
     /// Whether a text begins with the BOS token when `tokenizer.ggml.add_bos_token` does not say.
     pub(crate) add_bos: bool,
@@ -51,12 +51,12 @@ const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^
 
 const PLAIN: PreTokenizer = PreTokenizer { names: &[], cuts: &[], nfc: false, ignore_merges: false, add_bos: false };
 
-/// Every known name.
+/// Every pre-tokenizer known.
 pub(crate) const TABLE: &[PreTokenizer] = &[
     PreTokenizer { names: &["gpt-2", "gpt2", "phi-2", "mpt", "olmo"], cuts: &[Cut::Gpt2], ..PLAIN },
     PreTokenizer { names: &["smollm", "starcoder", "refact"], cuts: &[Cut::Digits, Cut::Gpt2], ..PLAIN },
     PreTokenizer {
-        // What llama.cpp falls back on; Falcon's cut, more or less.
+        // What llama.cpp falls back on, which is much like Falcon's cut.
         names: &["default"],
         cuts: &[
             Cut::Regex(r"[\p{P}\$\+<=>\^~\|]+"),

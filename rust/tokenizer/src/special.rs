@@ -1,4 +1,4 @@
-//! The tokens with a role: beginning and end of sequence, padding, unknown.
+//! The tokens with a role, such as the beginning and the end of a sequence.
 
 /// The names transformers gives the roles; templates see them under these names.
 pub(crate) const ROLES: [&str; 7] =
@@ -12,7 +12,7 @@ pub(crate) struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// Gives `role` its token; the first one stays.
+    /// Gives `role` its token, unless it has one.
     pub(crate) fn set(&mut self, role: &'static str, token: &str) {
         if self.get(role).is_none() {
             self.roles.push((role, token.to_owned()));
@@ -24,7 +24,7 @@ impl SpecialTokens {
         self.roles.iter().find(|(name, _)| *name == role).map(|(_, token)| token.as_str())
     }
 
-    /// Roles and tokens.
+    /// Every role that has a token, with it.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.roles.iter().map(|(role, token)| (*role, token.as_str()))
     }
@@ -38,7 +38,7 @@ impl SpecialTokens {
         }
     }
 
-    /// Ids that end a generation, the primary one first.
+    /// Ids that end a generation, the tokenizer's own first.
     pub(crate) fn eos_token_ids(&self) -> &[u32] {
         &self.eos_token_ids
     }

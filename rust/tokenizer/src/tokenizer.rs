@@ -1,4 +1,4 @@
-//! The tokenizer: one face for both sources.
+//! The tokenizer as callers see it, whichever files it was loaded from.
 
 use std::path::Path;
 
@@ -67,10 +67,10 @@ impl Tokenizer {
     }
 
     /// The text of `ids`; bytes that are no UTF-8 become U+FFFD. Nothing is "cleaned up": encoding and decoding a text
-    /// gives the text, up to the tokenizer's own normalisation and to bytes its vocabulary lacks (which encoding drops).
+    /// gives the text, up to the tokenizer's own normalisation and bytes its vocabulary lacks, which encoding drops.
     ///
     /// # Errors
-    /// [`Error::TokenId`] for an id no token has; [`Error::Tokenizer`] when the library cannot decode.
+    /// [`Error::TokenId`] for an id that no token has; [`Error::Tokenizer`] when the library cannot decode.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Error> {
         ids.iter().try_for_each(|id| self.token(*id).map(|_| ()))?;
         self.parts.tokenizer.decode(ids, skip_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))
@@ -84,7 +84,7 @@ impl Tokenizer {
         self.parts.tokenizer.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))
     }
 
-    /// Tokens in the vocabulary, added ones included.
+    /// How many tokens there are, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -149,19 +149,19 @@ impl Tokenizer {
         render(template, &self.parts.special, messages, options)
     }
 
-    /// The library's tokenizer.
+    /// The tokenizer of the `tokenizers` library.
     pub(crate) fn inner(&self) -> &HfTokenizer {
         &self.parts.tokenizer
     }
 
-    /// The token with this id, or the error that says there is none.
+    /// The token with this id, or [`Error::TokenId`].
     pub(crate) fn token(&self, id: u32) -> Result<String, Error> {
         self.id_to_token(id).ok_or(Error::TokenId { id, vocab_size: self.vocab_size })
     }
 }
 
 impl std::fmt::Debug for Tokenizer {
-    /// Without the vocabulary.
+    /// Leaves out the vocabulary.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size)

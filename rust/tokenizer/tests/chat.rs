@@ -1,4 +1,4 @@
-//! Chat templates: the features real ones use, with the text Jinja2 gives for them.
+//! The features that real chat templates use, with the text that Jinja2 gives for them.
 #![allow(clippy::unwrap_used)] // tests
 
 mod common;

@@ -1,4 +1,4 @@
-//! Streams of ids against decoding them at once.
+//! Compares decoding a stream of ids with decoding them at once.
 #![allow(clippy::unwrap_used)] // tests
 
 mod common;
@@ -9,7 +9,7 @@ use common::{Builder, id, tokens};
 use nanovllm_tokenizer::{Detokenizer, Error, Tokenizer};
 use proptest::prelude::*;
 
-/// Pieces and the rest.
+/// The pieces of a stream, and what is left at its end.
 fn stream(tokenizer: &Arc<Tokenizer>, ids: &[u32], skip: bool) -> (Vec<String>, String) {
     let mut detokenizer = Detokenizer::new(Arc::clone(tokenizer), skip);
     let pieces = ids.iter().map(|id| detokenizer.push(*id).unwrap()).collect();
@@ -40,7 +40,7 @@ fn sentencepiece() -> Arc<Tokenizer> {
 }
 
 proptest! {
-    /// Any ids at all, broken characters included.
+    /// The ids may be any, broken characters included.
     #[test]
     fn pieces_join_to_the_decoded_text(ids in prop::collection::vec(0..tokens().len() as u32, 0..40), skip: bool) {
         let tokenizer = Arc::new(Builder::new("smollm").tokenizer().unwrap());
@@ -48,7 +48,7 @@ proptest! {
         prop_assert_eq!(pieces.concat() + &rest, tokenizer.decode(&ids, skip).unwrap());
     }
 
-    /// Text never waits: after the last byte of a character it is out, and nothing in it is broken.
+    /// No text waits longer than it must: after the last byte of a character it is out, and nothing in it is broken.
     #[test]
     fn whole_characters_come_at_once(text in any::<String>()) {
         prop_assume!(!text.contains('\u{fffd}'));

@@ -1,9 +1,9 @@
-//! The time of day, as Python writes it.
+//! The time of day, formatted as Python formats it.
 
 use jiff::Zoned;
 use minijinja::{Error, ErrorKind};
 
-/// The local time in `strftime` format, Python's `datetime.now().strftime(format)`.
+/// What Python's `datetime.now().strftime(format)` gives, for templates that print the date.
 pub(crate) fn strftime_now(format: &str) -> Result<String, Error> {
     jiff::fmt::strtime::format(format, &Zoned::now())
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {error}")))

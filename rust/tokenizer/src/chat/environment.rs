@@ -1,4 +1,4 @@
-//! Rendering one template.
+//! Renders a template in the environment that transformers gives it.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::special::SpecialTokens;
 /// Variables that the chat defines and `extra` may not.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 
-/// What `raise_exception` was called with.
+/// The message that a template called `raise_exception` with.
 #[derive(Debug)]
 struct Raised(String);
 
@@ -49,7 +49,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    // As Jinja2: an undefined name prints as nothing and is false, but has no attributes.
+    // An undefined name prints as nothing and is false, but has no attributes, as with Jinja2.
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_unknown_method_callback(unknown_method_callback);
     environment.add_filter("tojson", tojson);
@@ -61,7 +61,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     Ok(environment)
 }
 
-/// The template's variables.
+/// The variables that the template sees.
 fn context(special: &SpecialTokens, messages: &serde_json::Value, options: &ChatOptions) -> Result<Value, Error> {
     if !messages.is_array() {
         return Err(Error::Messages { got: json_type(messages) });
@@ -78,7 +78,7 @@ fn context(special: &SpecialTokens, messages: &serde_json::Value, options: &Chat
     ];
     let tokens = special.iter().map(|(role, token)| (role, Value::from(token)));
     let extra = options.extra.iter().map(|(name, value)| (name.as_str(), to_value(value)));
-    // Of two pairs with one key the later counts.
+    // Of two pairs with the same key the later counts.
     Ok(Value::from_pairs(tokens.chain(extra).chain(fixed)))
 }
 
@@ -111,7 +111,7 @@ fn to_value(value: &serde_json::Value) -> Value {
     }
 }
 
-/// The template's own refusal, or what went wrong and where.
+/// The crate's error for one of minijinja's: the template's own refusal, or what went wrong and where.
 fn typed(error: &minijinja::Error) -> Error {
     let mut message = error.detail().map_or_else(|| error.kind().to_string(), |d| format!("{}: {d}", error.kind()));
     let mut source = std::error::Error::source(error);

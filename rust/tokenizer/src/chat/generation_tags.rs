@@ -1,4 +1,4 @@
-//! The template's text before it is compiled.
+//! Takes tags out of a template that only transformers knows.
 
 use std::borrow::Cow;
 

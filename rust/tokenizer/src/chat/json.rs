@@ -14,7 +14,7 @@ struct Style {
     sort_keys: bool,
 }
 
-/// The filter: `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+/// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 #[allow(clippy::needless_pass_by_value)] // filters take their keyword arguments by value
 pub(crate) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
@@ -131,7 +131,7 @@ impl Style {
     }
 }
 
-/// None, a bool or a number, also where it is a key.
+/// The JSON of none, a bool or a number, which may be a value or a key.
 fn scalar(value: &Value) -> Result<String, Error> {
     match value.kind() {
         ValueKind::None => Ok("null".to_owned()),
@@ -142,7 +142,7 @@ fn scalar(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// Python's `float.__repr__`: the shortest digits, an exponent below 1e-4 and from 1e16 on.
+/// What Python's `float.__repr__` gives: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
 fn float(x: f64) -> String {
     if x.is_nan() {
         return "NaN".to_owned();

@@ -1,10 +1,10 @@
-//! The templates of a model, by name.
+//! The chat templates of a model, by name.
 
 use super::options::ChatOptions;
 use crate::error::Error;
 
 const DEFAULT: &str = "default";
-/// The template preferred where tools are given.
+/// The name of the template that is preferred where tools are given.
 const TOOL_USE: &str = "tool_use";
 
 /// Template sources by name, in file order.
@@ -32,8 +32,8 @@ impl ChatTemplates {
         })
     }
 
-    /// The template that `options` ask for: the one given, by name or as source; `tool_use` where there are tools and
-    /// it exists; the default.
+    /// The template that `options` ask for, by name or as source; without one, the template `tool_use` if there are
+    /// tools and it exists, else the default.
     pub(crate) fn select<'a>(&'a self, options: &'a ChatOptions) -> Result<&'a str, Error> {
         if let Some(template) = options.template.as_deref() {
             return Ok(self.get(template).unwrap_or(template));
