@@ -9,7 +9,7 @@ use nanovllm_model::LoadError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no such model.
+    /// There is no such model; the text is that of [`Host::resolve`](crate::Host::resolve).
     #[error("{0}")]
     Model(String),
     /// The model's files cannot be used.
@@ -32,15 +32,15 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The system refused.
+    /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's error.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The user wants no more of it.
+    /// The user has interrupted the command.
     #[error("interrupted")]
     Interrupted,
     /// Nobody reads standard output any more.

@@ -1,4 +1,4 @@
-//! `nanovllm info`: what a model is, what it needs, and how fast it can be here.
+//! `nanovllm info` says what a model is, how much memory it needs, and how fast it can be on this machine.
 
 mod bandwidth;
 mod report;

@@ -1,4 +1,4 @@
-//! A model's files as a list of tensors, whatever they are stored in.
+//! The files of a model, GGUF or safetensors, and the tensors in them.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,10 @@ use crate::error::Error;
 
 /// A GGUF file or a Hugging Face directory.
 pub(crate) enum ModelFiles {
-    /// One GGUF file, or all shards of one.
+    /// A GGUF file, or all shards of a split one.
     Gguf(GgufFile),
     /// config.json beside safetensors files.
-    SafeTensors {
-        /// The directory.
-        dir: PathBuf,
-        /// Its tensors.
-        checkpoint: SafeTensorsCheckpoint,
-    },
+    SafeTensors { dir: PathBuf, checkpoint: SafeTensorsCheckpoint },
 }
 
 /// A tensor as the files list it; `info --tensors --json` prints these fields.
@@ -39,7 +34,7 @@ fn type_name<S: Serializer>(dtype: &GgmlType, serializer: S) -> Result<S::Ok, S:
 }
 
 impl ListedTensor {
-    /// Bytes it takes once loaded: a matrix is packed by the CPU device, a vector becomes f32.
+    /// The bytes that it takes once it is loaded on the CPU device, which packs matrices and turns vectors into f32.
     pub(crate) fn loaded_bytes(&self) -> u64 {
         if self.shape.len() < 2 {
             return self.elements() * 4;
@@ -64,7 +59,7 @@ impl ModelFiles {
         }
     }
 
-    /// The hyperparameters; a GGUF file of an architecture we have no code for has none.
+    /// The hyperparameters, unless the model's architecture or one of its features is not supported.
     pub(crate) fn config(&self) -> Result<ModelConfig, LoadError> {
         match self {
             Self::Gguf(file) => ModelConfig::from_gguf(file),
@@ -72,7 +67,7 @@ impl ModelFiles {
         }
     }
 
-    /// Every tensor: GGUF's in the file's order, others by name.
+    /// Every tensor, those of a GGUF file in its order and others by name.
     pub(crate) fn tensors(&self) -> Vec<ListedTensor> {
         match self {
             Self::Gguf(file) => {

@@ -1,4 +1,4 @@
-//! `nanovllm quantize`: a model to a GGUF file of another type.
+//! `nanovllm quantize` writes a model to a GGUF file of another type.
 
 mod convert;
 mod metadata;
@@ -57,7 +57,7 @@ struct Conversion<'a> {
 }
 
 pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
-    // Before the input: finding it may mean to download it.
+    // This comes before the input is looked for, which may mean to download it.
     if args.output.exists() && !args.force {
         return Err(Error::Option(format!("{} exists; --force replaces it", args.output.display())));
     }
@@ -95,13 +95,13 @@ pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
     progress.finish(args)
 }
 
-/// The type of every tensor.
+/// What each tensor of `source` is to become.
 fn conversions<'a>(args: &Args, source: &'a Source) -> Result<Vec<Conversion<'a>>, Error> {
     let model = source.model();
     let conversion = |tensor: &'a SourceTensor| {
         let (stored, dims) = (tensor.dtype, tensor.dims.len());
         let to = match stored {
-            // llama.cpp adds vectors in F32 only.
+            // llama.cpp can add vectors only in F32.
             GgmlType::F16 | GgmlType::Bf16 if dims < 2 => GgmlType::F32,
             _ if args.pure => args.mix.pure_dtype(&tensor.name, dims, tensor.cols(), stored),
             _ => args.mix.dtype(&model, &tensor.name, dims, tensor.cols(), stored),
@@ -119,7 +119,7 @@ fn spec(&Conversion { tensor, to }: &Conversion<'_>) -> TensorSpec {
     TensorSpec { name: tensor.name.clone(), dims: tensor.dims.clone(), dtype: to }
 }
 
-/// The source's metadata, but of one file and of the new type.
+/// The metadata of `source`, changed to those of a single file of the new type.
 fn metadata(args: &Args, source: &Source) -> Result<Metadata, Error> {
     let mut metadata = Metadata::default();
     for (key, value) in &source.metadata {
@@ -130,12 +130,12 @@ fn metadata(args: &Args, source: &Source) -> Result<Metadata, Error> {
         }
     }
     metadata.insert("general.file_type".to_owned(), Value::U32(args.mix.file_type))?;
-    // The version of ggml's block formats, 2 since 2023.
+    // The version of ggml's block formats has been 2 since 2023.
     metadata.insert("general.quantization_version".to_owned(), Value::U32(2))?;
     Ok(metadata)
 }
 
-/// Progress on standard error, and one line a tensor on standard output.
+/// A progress bar on standard error, and a line for each tensor on standard output.
 struct Progress {
     bar: ProgressBar,
     started: Instant,
@@ -147,7 +147,7 @@ struct Progress {
 impl Progress {
     fn new(source: &Source) -> Self {
         let bar = ProgressBar::new(source.tensors.len() as u64);
-        // The template is a constant that parses; without it the bar would only look different.
+        // The template is a constant that parses, and without it the bar would only look different.
         if let Ok(style) = ProgressStyle::with_template("{pos}/{len} tensors {wide_bar} {eta}") {
             bar.set_style(style);
         }
@@ -184,7 +184,7 @@ impl Progress {
     }
 }
 
-/// The file is what was asked for: a reader of the report that has gone (`| head`) does not end the work.
+/// Ignores that nobody reads standard output any more (`| head`): what was asked for is the file.
 fn unless_closed(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -1,6 +1,6 @@
-//! Numbers for people.
+//! Numbers and text as people read them.
 
-/// Bytes with a binary unit: "93.8 MiB".
+/// A number of bytes with a binary unit, such as "93.8 MiB".
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = n as f64;
@@ -12,7 +12,7 @@ pub(crate) fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// A count with a decimal unit: "134.5 M".
+/// A count with a decimal unit, such as "134.5 M".
 pub(crate) fn count(n: u64) -> String {
     let (divisor, unit) = match n {
         1_000_000_000.. => (1e9, " B"),

@@ -1,4 +1,4 @@
-//! How fast this machine reads memory.
+//! Measures how fast this machine reads memory.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -7,22 +7,22 @@ use memmap2::MmapMut;
 use nanovllm_devices::host_memory;
 use serde::Serialize;
 
-/// A measurement of reading.
+/// How fast memory was read.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Bandwidth {
-    /// Threads that read at the same time.
+    /// How many threads read at the same time.
     pub(crate) threads: usize,
-    /// Bytes a second of all threads together, the best of several passes.
+    /// The bytes that all threads together read in a second, in the best of several passes.
     pub(crate) bytes_per_second: f64,
 }
 
-/// More than the last-level cache of any machine but the largest.
+/// The size of the buffer that is read: more than the last-level cache of any machine but the largest.
 const BYTES: u64 = 512 << 20;
 /// How long to go on measuring.
 const TIME: Duration = Duration::from_millis(400);
 
-/// Reads a buffer larger than the caches from `threads` threads, for about half a second; `None` where there is no memory
-/// for it.
+/// Reads a buffer larger than the caches from `threads` threads, for about half a second; `None` where there is no
+/// memory for it.
 pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
     let available = host_memory().map_or(BYTES, |memory| memory.available());
     let bytes = usize::try_from(BYTES.min(available / 4)).ok()?;
@@ -30,11 +30,11 @@ pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
     if share == 0 {
         return None;
     }
-    // On huge pages where they are to be had, as the engine's weights are.
+    // On huge pages where the system has them, for the engine's weights lie on such.
     let mut buffer = MmapMut::map_anon(share * threads).ok()?;
     #[cfg(target_os = "linux")]
     let _ = buffer.advise(memmap2::Advice::HugePage);
-    // Written, so that the pages exist: unmapped ones all read the system's one page of zeros.
+    // Pages exist once they are written; until then all read the system's one page of zeros.
     buffer.fill(1);
     let started = Instant::now();
     let mut fastest = Duration::MAX;
@@ -51,7 +51,7 @@ pub(crate) fn measure(threads: usize) -> Option<Bandwidth> {
     Some(Bandwidth { threads, bytes_per_second })
 }
 
-/// Bytes added up at a time: enough sums side by side that memory, not addition, is the limit.
+/// How many bytes are added up at a time: enough sums side by side that memory, not addition, is the limit.
 const STRIDE: usize = 256;
 
 fn sum(part: &[u8]) -> u64 {
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn memory_is_read_at_some_speed() {
         let measured = super::measure(2).unwrap();
-        // Between a floppy disk and a wafer.
+        // Slower than the one limit is a floppy disk, faster than the other no machine yet.
         assert!((1e6..1e14).contains(&measured.bytes_per_second), "{measured:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What `nanovllm info` says, as data.
+//! What `nanovllm info` says about a model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,22 +12,22 @@ use serde::Serialize;
 use super::bandwidth::Bandwidth;
 use crate::model_files::{ListedTensor, ModelFiles};
 
-/// A model described; this is also the shape of `--json`.
+/// The description of a model. `--json` prints these fields under these names.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) path: String,
     /// "GGUF v3" or "safetensors".
     pub(crate) format: String,
-    /// As the model calls itself, if it does.
+    /// What the model calls itself, if it does.
     pub(crate) name: Option<String>,
     pub(crate) architecture: String,
-    /// Why the model does not run here, if it does not.
+    /// Why the engine cannot run the model; `None` if it can.
     pub(crate) unsupported: Option<String>,
     pub(crate) parameters: u64,
     pub(crate) bits_per_weight: f64,
-    /// By element type, most bytes first.
+    /// The tensors by element type, most bytes first.
     pub(crate) quantization: Vec<Tally>,
-    /// By what the tensors are for, in the order of a forward pass.
+    /// The tensors by what they are for, in the order of a forward pass.
     pub(crate) kinds: Vec<Tally>,
     pub(crate) shape: Option<ModelShape>,
     pub(crate) tokenizer: TokenizerReport,
@@ -46,7 +46,7 @@ pub(crate) struct Tally {
     pub(crate) bytes: u64,
 }
 
-/// The hyperparameters.
+/// The sizes of a model, under the names of `config.json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct ModelShape {
     pub(crate) num_hidden_layers: usize,
@@ -69,28 +69,28 @@ pub(crate) struct TokenizerReport {
     pub(crate) unsupported: Option<String>,
 }
 
-/// Bytes needed.
+/// How much memory a model needs, in bytes.
 #[derive(Debug, Serialize)]
 pub(crate) struct Memory {
-    /// As stored.
+    /// What the weights take in the file.
     pub(crate) weight_bytes: u64,
-    /// As loaded by the CPU device, which keeps codebooks as tables of more bits.
+    /// What they take once loaded by the CPU device, which keeps codebooks as tables of more bits.
     pub(crate) loaded_bytes: u64,
-    /// Tokens the KV cache is reckoned for.
+    /// How many tokens the KV cache is to hold; `None`, like the rest, for a model that does not run here.
     pub(crate) context: Option<u64>,
     pub(crate) kv_cache_dtype: Option<String>,
     pub(crate) kv_cache_bytes: Option<u64>,
 }
 
-/// What memory allows at batch 1.
+/// How fast reading memory allows decoding to be, for one sequence at a time.
 #[derive(Debug, Serialize)]
 pub(crate) struct Speed {
     pub(crate) bandwidth: Bandwidth,
-    /// Bytes that one token reads with an empty cache.
+    /// How many bytes are read for one token with an empty cache.
     pub(crate) bytes_per_token: u64,
-    /// The limit with an empty cache.
+    /// The highest speed with an empty cache.
     pub(crate) tokens_per_second: f64,
-    /// The limit with a full one, of `memory.context` tokens.
+    /// The highest speed with a cache of `memory.context` tokens.
     pub(crate) tokens_per_second_at_context: Option<f64>,
 }
 
@@ -128,7 +128,7 @@ impl Report {
     }
 }
 
-/// Format, name and architecture.
+/// The format, the name and the architecture of a model.
 fn identity(files: &ModelFiles) -> (String, Option<String>, String) {
     match files {
         ModelFiles::Gguf(file) => {
@@ -190,7 +190,7 @@ fn tallies(
     tallies
 }
 
-/// Where the context is not given: what the engine allows by default.
+/// The context for a user who gives none, which is what the engine allows by default.
 const DEFAULT_CONTEXT: usize = 4096;
 
 fn memory(tensors: &[ListedTensor], config: Option<&ModelConfig>, weight_bytes: u64, context: Option<u64>) -> Memory {
@@ -199,10 +199,10 @@ fn memory(tensors: &[ListedTensor], config: Option<&ModelConfig>, weight_bytes: 
         return Memory { weight_bytes, loaded_bytes, context: None, kv_cache_dtype: None, kv_cache_bytes: None };
     };
     let context = context.unwrap_or(config.base.max_position_embeddings.min(DEFAULT_CONTEXT) as u64);
-    // The engine's choice: as exact as the weights are.
+    // The engine's choice: float32 for a float32 checkpoint, else bfloat16.
     let exact = tensors.iter().filter(|t| t.shape.len() > 1).all(|t| t.dtype == GgmlType::F32);
     let dtype = if exact { GgmlType::F32 } else { GgmlType::Bf16 };
-    // One block of one token.
+    // A cache of one block of one token, to know what a token takes.
     let cache = KvCacheSpec { num_blocks: 1, block_size: 1, dtype, layers: config.cache_layers() };
     Memory {
         weight_bytes,
@@ -213,7 +213,7 @@ fn memory(tensors: &[ListedTensor], config: Option<&ModelConfig>, weight_bytes: 
     }
 }
 
-/// A token reads every weight once, but of an embedding that is not also the output projection only its own row.
+/// For a token every weight is read once, but of an embedding that is not also the output projection only one row.
 fn speed(tensors: &[ListedTensor], bandwidth: Bandwidth, memory: &Memory) -> Speed {
     let untied = tensors.iter().any(|t| kind(&t.name) == "output");
     let read = tensors.iter().filter(|t| !(untied && kind(&t.name) == "embedding"));

@@ -1,4 +1,4 @@
-//! One tensor to its new type, rows split over threads.
+//! Converts one tensor to its new type; threads share the rows.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,12 @@ use nanovllm_gguf::{GgmlType, dequantize, quantize};
 pub(crate) struct Difference {
     squared_error: f64,
     squared_norm: f64,
-    /// Largest absolute difference of a value.
+    /// The largest absolute difference.
     pub(crate) largest: f32,
 }
 
 impl Difference {
-    /// Squared error over squared norm (NMSE); 0 where all is zero.
+    /// The squared error over the squared norm (NMSE); 0 for a tensor of zeros.
     pub(crate) fn nmse(&self) -> f64 {
         if self.squared_error == 0.0 { 0.0 } else { self.squared_error / self.squared_norm }
     }
@@ -42,7 +42,7 @@ const CLAIM: usize = 1 << 16;
 /// Converts `data`, rows of `cols` elements of type `from`, to `to`. The result does not depend on `threads`.
 ///
 /// # Errors
-/// What [`dequantize`] or [`quantize`] say of the first rows that cannot be converted, or that it has values which are not
+/// What [`dequantize`] or [`quantize`] say of the first rows that cannot be converted, or that a value in them is not
 /// finite in the new type.
 pub(crate) fn convert(
     data: &[u8],
@@ -69,7 +69,7 @@ pub(crate) fn convert(
                     let last = (first + claim_rows).min(rows);
                     let converted = convert_rows(&data[first * row_bytes..last * row_bytes], from, to);
                     if converted.is_err() {
-                        // The others need not go on.
+                        // Ends the other threads too, which find nothing to claim.
                         next.store(claims, Ordering::Relaxed);
                     }
                     results.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[claim] = Some(converted);
@@ -97,12 +97,7 @@ pub(crate) enum Error {
     Gguf(#[from] nanovllm_gguf::Error),
     /// A value is not finite in the new type.
     #[error("the value {value} is not finite as {dtype}")]
-    NotFinite {
-        /// What was stored.
-        value: f32,
-        /// The new type.
-        dtype: GgmlType,
-    },
+    NotFinite { value: f32, dtype: GgmlType },
 }
 
 fn convert_rows(data: &[u8], from: GgmlType, to: GgmlType) -> Converted {
@@ -113,7 +108,7 @@ fn convert_rows(data: &[u8], from: GgmlType, to: GgmlType) -> Converted {
     quantize(to, &old, &mut bytes)?;
     let mut new = vec![0.0; elements];
     dequantize(to, &bytes, &mut new)?;
-    // Dense types hold infinities and NaN, but a model that has them answers nonsense.
+    // Dense types can hold infinities and NaN, but a model that has them answers nonsense.
     if let Some(at) = new.iter().position(|x| !x.is_finite()) {
         return Err(Error::NotFinite { value: old[at], dtype: to });
     }

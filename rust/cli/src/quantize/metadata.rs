@@ -1,4 +1,4 @@
-//! GGUF metadata of a Hugging Face directory.
+//! Makes GGUF metadata of a Hugging Face directory.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use nanovllm_tokenizer::Tokenizer;
 
 use crate::error::Error;
 
-/// Everything but `general.file_type`, which depends on what the file is quantised to.
+/// All metadata but `general.file_type`, which depends on what the file is quantised to.
 pub(crate) fn from_directory(dir: &Path, config: &ModelConfig) -> Result<Vec<(String, Value)>, Error> {
     let mut pairs = config.to_gguf()?;
     if let Some(name) = dir.canonicalize().ok().as_deref().and_then(name) {
@@ -18,7 +18,7 @@ pub(crate) fn from_directory(dir: &Path, config: &ModelConfig) -> Result<Vec<(St
     Ok(pairs)
 }
 
-/// The folder's name; in the hub's cache (`models--OWNER--NAME/snapshots/COMMIT`) the repository's.
+/// The name of the folder, or in the hub's cache (`models--OWNER--NAME/snapshots/COMMIT`) that of the repository.
 fn name(dir: &Path) -> Option<String> {
     let text = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
     let parent = dir.parent()?;

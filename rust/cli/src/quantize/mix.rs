@@ -1,19 +1,20 @@
-//! Which type each tensor of a quantised file gets: llama.cpp's mixes by name.
+//! The mixes of llama.cpp: which type each tensor of a quantised file gets.
 //!
-//! The rules are those of `llama_tensor_get_type` in llama.cpp's `src/llama-quant.cpp` for dense models without an importance
-//! matrix, so that a file made here has the types that `llama-quantize` would give it. Tensors that matter more than
-//! their size (values, the down projection, the output) get more bits, the more so in the first and last layers.
+//! The rules are those of `llama_tensor_get_type` in llama.cpp's `src/llama-quant.cpp` for dense models without an
+//! importance matrix, so that a file made here has the types that `llama-quantize` would give it. Tensors that matter
+//! more than their size (values, the down projection, the output) get more bits, the more so in the first and last
+//! layers.
 
 #[allow(clippy::enum_glob_use)] // the rules are about nothing but types
 use nanovllm_gguf::GgmlType::{self, *};
 
-/// A named recipe.
+/// A named recipe, such as Q4_K_M.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Mix {
     pub(crate) name: &'static str,
     /// What most matrices get.
     pub(crate) base: GgmlType,
-    /// `general.file_type` in the file.
+    /// What `general.file_type` is in the file.
     pub(crate) file_type: u32,
 }
 
@@ -21,7 +22,7 @@ const fn mix(name: &'static str, base: GgmlType, file_type: u32) -> Mix {
     Mix { name, base, file_type }
 }
 
-/// Every mix; for the types of llama.cpp's others there is no quantiser, most of them needing an importance matrix.
+/// Every mix that can be made. For the types of llama.cpp's others there is no quantiser; most want an importance matrix.
 pub(crate) const MIXES: &[Mix] = &[
     mix("F32", F32, 0),
     mix("F16", F16, 1),
@@ -76,7 +77,7 @@ impl Mix {
         find(name).or_else(|| find(&format!("{name}_M")))
     }
 
-    /// As [`dtype`](Self::dtype), but every matrix gets the base type.
+    /// The type of a tensor like [`dtype`](Self::dtype), but with the base type for every matrix.
     pub(crate) fn pure_dtype(&self, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
         if is_matrix(name, dims) { fit(self.base, cols) } else { stored }
     }
@@ -92,7 +93,7 @@ impl Mix {
         fit(self.wanted(model, name, cols), cols)
     }
 
-    /// The rules, before the row's length is looked at.
+    /// The type that the rules give a matrix, which rows of `cols` elements may not fit.
     #[allow(clippy::match_same_arms)] // one arm a rule of llama.cpp's, by role
     fn wanted(&self, model: &Model, name: &str, cols: usize) -> GgmlType {
         let role = Role::of(name);
@@ -130,9 +131,9 @@ impl Mix {
                     "Q4_K_S" if layer < 4 => Q5_K,
                     _ => base,
                 };
-                // In models of 70 billion parameters eight query heads share a value head, so it is small and much depends on
-                // it. llama.cpp knows them by their 80 layers and their architecture; a Qwen1.5-72B, whose heads share nothing,
-                // it counts among them.
+                // In models of 70 billion parameters eight query heads share a value head, so it is small and much
+                // depends on it. llama.cpp knows them by their 80 layers and their architecture, and counts a
+                // Qwen1.5-72B, whose heads share nothing, among them.
                 let is_70b = n == 80 && model.heads_per_kv_head > 1;
                 if is_70b && matches!(dtype, Q3_K | Q4_K) { Q5_K } else { dtype }
             }
@@ -175,13 +176,13 @@ fn is_matrix(name: &str, dims: usize) -> bool {
     dims >= 2 && name.ends_with("weight") && !name.contains("_norm.weight") && !name.contains("ffn_gate_inp.weight")
 }
 
-/// The layer of "blk.7.attn_v.weight".
+/// The number of the layer that a tensor belongs to, 7 for "blk.7.attn_v.weight".
 fn layer(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split_once('.')?.0.parse().ok()
 }
 
-/// The type itself where rows are whole blocks of it; otherwise llama.cpp's replacement of no fewer bits, in blocks of 32,
-/// and where even those do not fit, F16.
+/// `dtype` where rows are whole blocks of it; otherwise llama.cpp's replacement of no fewer bits in blocks of 32, and
+/// where those do not fit either, F16.
 fn fit(dtype: GgmlType, cols: usize) -> GgmlType {
     if cols.is_multiple_of(dtype.block_size()) {
         return dtype;

@@ -1,4 +1,4 @@
-//! The model to be quantised, as GGUF would store it: metadata, and tensors one at a time.
+//! The model to be quantised as GGUF would store it: its metadata, and its tensors one at a time.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::mix::Model;
 use crate::error::Error;
 use crate::model_files::ModelFiles;
 
-/// A tensor under GGUF's name.
+/// A tensor under the name that GGUF has for it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SourceTensor {
     pub(crate) name: String,
@@ -20,25 +20,29 @@ pub(crate) struct SourceTensor {
 }
 
 impl SourceTensor {
-    /// Elements of a row.
+    /// How many elements a row has.
     pub(crate) fn cols(&self) -> usize {
         self.dims.first().copied().unwrap_or(1)
     }
 }
 
-/// Where the tensors come from.
-enum Store {
+/// The files that the tensors are read from.
+enum Files {
     Gguf(GgufFile),
-    HuggingFace { checkpoint: SafeTensorsCheckpoint, names: Vec<String> },
+    /// The names are those in the checkpoint, in the order of [`Source::tensors`].
+    HuggingFace {
+        checkpoint: SafeTensorsCheckpoint,
+        names: Vec<String>,
+    },
 }
 
 /// A model to be quantised.
 pub(crate) struct Source {
-    store: Store,
-    /// Metadata of the file to be written but for what quantising changes.
+    files: Files,
+    /// The metadata of the file to be written, but for what quantising changes.
     pub(crate) metadata: Vec<(String, Value)>,
     pub(crate) tensors: Vec<SourceTensor>,
-    /// Tensors that are not stored but follow from the configuration.
+    /// Tensors that are not in the files but follow from the configuration (`rope_freqs.weight`), with their bytes.
     extra: Vec<(SourceTensor, Vec<u8>)>,
     num_layers: usize,
     heads_per_kv_head: usize,
@@ -67,7 +71,7 @@ impl Source {
             extra: Vec::new(),
             num_layers: u32::try_from(num_layers).unwrap_or(u32::MAX) as usize,
             heads_per_kv_head: usize::try_from(heads / kv_heads).unwrap_or(1),
-            store: Store::Gguf(file),
+            files: Files::Gguf(file),
         })
     }
 
@@ -87,11 +91,11 @@ impl Source {
             extra: factors.into_iter().collect(),
             num_layers: config.base.num_hidden_layers,
             heads_per_kv_head: config.base.num_attention_heads / config.base.num_key_value_heads,
-            store: Store::HuggingFace { checkpoint, names },
+            files: Files::HuggingFace { checkpoint, names },
         })
     }
 
-    /// What the mixes ask.
+    /// What the rules of the mixes ask.
     pub(crate) fn model(&self) -> Model {
         Model {
             num_layers: self.num_layers,
@@ -100,19 +104,19 @@ impl Source {
         }
     }
 
-    /// Calls `with` with the bytes of tensor `i`, then lets go of their pages.
+    /// Calls `with` with the bytes of tensor `i`, and then tells the system that their pages are not needed any more.
     pub(crate) fn read<T>(&self, i: usize, with: impl FnOnce(&[u8]) -> Result<T, Error>) -> Result<T, Error> {
         let name = || self.tensors.get(i).map_or_else(String::new, |t| t.name.clone());
         let gone = || Error::Tensor { name: name(), reason: "is no longer in the file".to_owned() };
-        match &self.store {
-            Store::Gguf(file) => {
+        match &self.files {
+            Files::Gguf(file) => {
                 file.check(&name())?;
                 let view = file.tensor(&name()).ok_or_else(gone)?;
                 let result = with(view.data);
                 file.release(&view);
                 result
             }
-            Store::HuggingFace { checkpoint, names } => {
+            Files::HuggingFace { checkpoint, names } => {
                 let stored = names.get(i).ok_or_else(gone)?;
                 let data = checkpoint.gguf_data(stored)?.ok_or_else(gone)?;
                 let result = with(&data);
