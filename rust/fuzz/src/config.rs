@@ -1,9 +1,10 @@
-//! Hyperparameters: config.json, or GGUF metadata where the bytes are a GGUF file.
+//! The target for hyperparameters, from the metadata where the bytes are a GGUF file and else from config.json.
 
 use nanovllm_gguf::GgufFile;
 use nanovllm_model::{LoadError, ModelConfig};
 
-/// Heads wider than this are refused for want of tensors of that size before a table is made for them.
+/// The widest heads for which frequencies are worked out. A model with wider ones would be refused before, because its
+/// tensors have other sizes.
 const HEAD_DIM: usize = 4096;
 
 /// Reads the configuration and works out its rotary frequencies.

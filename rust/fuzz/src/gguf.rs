@@ -1,11 +1,11 @@
-//! The GGUF reader, the scalar dequantisers, and the writer on what was read.
+//! The target for the GGUF reader, the scalar dequantisers, and the writer, which writes again what was read.
 
 use nanovllm_gguf::{Error, GgufFile, GgufWriter, TensorSpec, TensorView, dequantize, is_supported};
 
-/// Most blocks of a tensor that are dequantised: the codec is the same for all.
+/// How many blocks of a tensor are dequantised at most: all go through the same code.
 const BLOCKS: usize = 8;
 
-/// Reads everything in the file.
+/// Reads everything in a file.
 ///
 /// # Errors
 /// What is wrong with the file.
@@ -34,10 +34,10 @@ fn decode(view: &TensorView<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes the file again, and finds the same in it.
+/// Writes the file again, and checks that the same is in it.
 fn rewrite(file: &GgufFile) -> Result<(), Error> {
     let alignment = file.metadata().get("general.alignment").and_then(nanovllm_gguf::Value::as_integer).unwrap_or(32);
-    // Padding up to 2 GiB a tensor would be right and tell nothing.
+    // Padding up to 2 GiB a tensor would be right and show nothing.
     if alignment > 4096 || file.tensors().iter().any(|info| info.name.len() > 63) {
         return Ok(());
     }
@@ -52,7 +52,7 @@ fn rewrite(file: &GgufFile) -> Result<(), Error> {
         writer.tensor(view.name, view.data)?;
     }
     let again = GgufFile::from_bytes(writer.into_inner()?)?;
-    // Compared as text: NaN is not equal to itself.
+    // Compared as text, since NaN is not equal to itself.
     let pairs = |file: &GgufFile| format!("{:?}", file.metadata().iter().collect::<Vec<_>>());
     assert_eq!(pairs(&again), pairs(file));
     for spec in &specs {

@@ -1,8 +1,8 @@
 //! Fuzz targets for the parsers of model files, and the corpus they start from.
 //!
-//! Each module is the body of one target: it does with the bytes all that loading a file would do and returns the error
-//! that a user would see. Anything but a return is a finding. `run.sh` (`make fuzz`) runs the targets under libFuzzer with
-//! the address sanitizer; `tests/replay.rs` runs them over the corpus without it.
+//! Each module is one target: it does with the bytes all that loading a file would do, and returns the error that a user
+//! would see. A panic, a crash or an endless loop is a finding. `run.sh` (`make fuzz`) runs the targets under libFuzzer
+//! with the address sanitizer; `tests/replay.rs` runs them over the corpus without it.
 
 pub mod config;
 pub mod gguf;
@@ -14,16 +14,16 @@ use std::fmt::Debug;
 /// The names of the targets; each has a folder in `corpus`.
 pub const TARGETS: [&str; 4] = ["gguf", "safetensors", "config", "tokenizer_gguf"];
 
-/// An error as the corpus names it.
+/// An error, in the words that the corpus and its tests use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The variant, that of the error inside where one crate passes another's on.
+    /// The name of the error's variant; where one crate returns an error of another, that of the inner one.
     pub kind: String,
-    /// What the user reads.
+    /// The message that a user reads.
     pub text: String,
 }
 
-/// What the target called `name` makes of `data`.
+/// Runs the target called `name` on `data`.
 ///
 /// # Errors
 /// What is wrong with the data.

@@ -1,8 +1,8 @@
-//! The safetensors reader.
+//! The target for the safetensors reader.
 
 use nanovllm_model::{LoadError, SafeTensorsFiles};
 
-/// Reads everything in the file.
+/// Reads everything in a file.
 ///
 /// # Errors
 /// What is wrong with the file.

@@ -1,4 +1,4 @@
-//! The tokenizer rebuilt from GGUF metadata.
+//! The target for tokenizers rebuilt from GGUF metadata.
 
 use nanovllm_gguf::GgufFile;
 use nanovllm_tokenizer::{Error, Tokenizer};

@@ -1,6 +1,6 @@
 //! Every file of the corpus gives the outcome that its name begins with, within memory in proportion to its size.
 //!
-//! A test binary of its own, and no two tests at a time: it counts what the whole process allocates.
+//! The tests run one at a time, for they count what the whole process allocates.
 #![allow(missing_docs)] // a test
 
 #[path = "../../gguf/tests/common/mod.rs"]
@@ -17,16 +17,16 @@ use common::strategies::edit;
 use nanovllm_fuzz::TARGETS;
 use proptest::prelude::*;
 
-/// Bytes that may be allocated for a file, and for each of its bytes. Rebuilding a tokenizer compiles regular expressions,
-/// which takes as much for the smallest vocabulary.
+/// How many bytes may be allocated for any file, and how many more for each of its bytes.
 const BASE: usize = 64 << 10;
-const TOKENIZER_BASE: usize = 16 << 20;
 const EACH: usize = 64;
+/// Instead of [`BASE`] for a tokenizer that is rebuilt, which compiles regular expressions whatever its vocabulary.
+const TOKENIZER_BASE: usize = 16 << 20;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Held by whoever allocates.
+/// Held by the test that is running.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -37,7 +37,7 @@ fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// The stored files of a target, by name.
+/// The stored files of a target, sorted by name.
 fn stored(target: &str) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder(target)).expect("a corpus");
     let paths: BTreeSet<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -71,7 +71,7 @@ fn every_file_has_the_outcome_in_its_name() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
-    /// What a fuzzer does for minutes, for a moment: the files of the corpus with bytes changed, put in or left out.
+    /// Does for a moment what a fuzzer does for minutes: changes, inserts and deletes bytes in the files of the corpus.
     #[test]
     fn a_damaged_file_is_answered_too(
         (target, name) in prop::sample::select(all()),
@@ -89,12 +89,12 @@ proptest! {
     }
 }
 
-/// Every file of every target.
+/// The targets and names of all stored files.
 fn all() -> Vec<(&'static str, String)> {
     TARGETS.iter().flat_map(|&target| stored(target).into_iter().map(move |(name, _)| (target, name))).collect()
 }
 
-/// What is stored is what the code beside it makes; files that a fuzzer found may be there too.
+/// Every seed is stored as the code in `seeds` makes it. Files that a fuzzer found may be stored too.
 #[test]
 fn the_seeds_are_stored() {
     let _alone = alone();
@@ -108,7 +108,7 @@ fn the_seeds_are_stored() {
     }
 }
 
-/// Stores the seeds. Not a test, but this is where they are.
+/// Stores the seeds. It is no test, but only tests can reach the code that makes them.
 #[test]
 #[ignore = "writes the corpus"]
 fn write_seeds() {

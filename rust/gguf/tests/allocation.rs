@@ -1,6 +1,6 @@
 //! What a file claims is never allocated: memory stays within a small multiple of the file's size.
 //!
-//! One test alone in its binary, for it counts what the whole process allocates.
+//! The test is alone in its binary, for it counts what the whole process allocates.
 #![allow(clippy::unwrap_used)] // tests
 
 mod common;
@@ -12,7 +12,7 @@ use nanovllm_gguf::{Error, GgmlType, GgufFile};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Opens the file, which may fail, within a multiple of its size.
+/// Opens the file, which may fail, and checks that memory stayed within a multiple of its size.
 fn open_within_bounds(bytes: Vec<u8>) -> Result<GgufFile, Error> {
     let limit = 4096 + 16 * bytes.len();
     let (result, used) = counted(|| GgufFile::from_bytes(bytes));
@@ -42,11 +42,11 @@ fn claims_are_not_allocated() {
         assert!(bytes.len() <= 100, "{}", bytes.len());
         assert!(open_within_bounds(bytes).is_err());
     }
-    // Many of the smallest things that can be.
+    // The smallest entries there can be, and many of them.
     let empty_strings = Builder::new(3).raw_array(b"k", 8, 50_000, &vec![0; 400_000]).build();
     assert!(open_within_bounds(empty_strings).is_ok());
 
-    // Every byte of a good file set to values that turn lengths and counts huge.
+    // Sets every byte of a good file to values that make lengths and counts huge.
     for version in 1..=3 {
         let good = sample(version).build();
         assert!(open_within_bounds(good.clone()).is_ok());

@@ -147,7 +147,7 @@ fn dimensions() {
     for dims in [&[u64::MAX, 2][..], &[1 << 32, 1 << 32], &[1 << 62, 4], &[u64::MAX; 4], &[1 << 62], &[1 << 16; 4]] {
         assert_error!(shaped(dims), Error::TensorTooLarge { .. }, "\"w\"");
     }
-    // Expressible, but not in this file.
+    // This size can be expressed, but the file does not hold as much.
     assert_error!(shaped(&[1 << 60]), Error::OutOfFile { .. }, "\"w\"");
 }
 
@@ -158,7 +158,7 @@ fn element_types() {
         assert_error!(error, Error::TensorType { .. }, &format!("\"w\" has unknown element type {id}"));
     }
     for (row, dtype) in [(31, GgmlType::Q4_0), (33, GgmlType::Q8_0), (1, GgmlType::Q4_1), (128, GgmlType::Q4_K)] {
-        // 64 rows: the whole is always whole blocks, each row is not.
+        // With 64 rows the whole is always whole blocks, but each row is not.
         let error = Builder::new(3).raw_tensor(b"w", &[row, 64], dtype as u32, 0).raw_data(&[0; 4096]).error();
         assert_error!(error, Error::PartialBlock { .. }, dtype.name());
     }

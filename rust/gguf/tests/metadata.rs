@@ -1,4 +1,4 @@
-//! Typed look-ups.
+//! The typed look-ups of metadata.
 #![allow(clippy::unwrap_used)] // tests
 
 mod common;

@@ -1,4 +1,5 @@
-//! Block formats: against an independent implementation's bytes, a naive decoder, and the error each may make.
+//! Compares block formats with the bytes of an independent implementation, with a naive decoder, and with the largest
+//! error that each may make.
 #![allow(clippy::unwrap_used)] // tests
 
 use nanovllm_gguf::{BlockQ4_0, BlockQ4_1, BlockQ8_0, Error, GgmlType, LeF16, can_quantize, dequantize, quantize};
@@ -20,12 +21,12 @@ fn f32s(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-/// Bits, with every NaN alike.
+/// The bits of floats, with one pattern for every NaN.
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| if v.is_nan() { f32::NAN.to_bits() } else { v.to_bits() }).collect()
 }
 
-/// A half by its definition.
+/// The value of a 16-bit float, by the definition of the format.
 fn half_value(bits: u16) -> f64 {
     let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
     let magnitude = match exponent {
@@ -37,7 +38,7 @@ fn half_value(bits: u16) -> f64 {
     if bits >> 15 == 1 { -magnitude } else { magnitude }
 }
 
-/// Element `i` of `data`, read from the format's description; `None` for types without one here.
+/// Element `i` of `data`, read by the format's description; `None` for types whose description is not written down here.
 fn naive(dtype: GgmlType, data: &[u8], i: usize) -> Option<f32> {
     let half = |at: usize| half_value(u16::from_le_bytes([data[at], data[at + 1]])) as f32;
     let (block, k) = (i / 32 * dtype.type_size(), i % 32);
@@ -93,7 +94,7 @@ fn every_half() {
 #[test]
 fn blocks_are_read_in_place() {
     let x: Vec<f32> = (0..64).map(|i| i as f32 - 20.0).collect();
-    // One byte off any alignment.
+    // The blocks begin one byte past any alignment.
     let shifted = |dtype| [vec![0], encode(dtype, &x)].concat();
     let q8 = shifted(GgmlType::Q8_0);
     let blocks: &[BlockQ8_0] = bytemuck::cast_slice(&q8[1..]);
@@ -141,9 +142,9 @@ fn values_a_block_cannot_hold() {
             assert_eq!(out, [7], "nothing is left behind");
         }
     }
-    // A minimum past f16 although the range is not.
+    // The minimum is past f16, although the range is not.
     assert!(quantize(GgmlType::Q4_1, &[1e5; 32], &mut Vec::new()).is_err());
-    // Dense types hold anything.
+    // Dense types hold any float.
     for dtype in [GgmlType::F32, GgmlType::F16, GgmlType::Bf16] {
         let back = decode(dtype, &encode(dtype, &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0]));
         assert!(back[0].is_nan());
@@ -168,7 +169,7 @@ fn weights() -> impl Strategy<Value = Vec<f32>> {
     })
 }
 
-/// `encoded` is the pattern whose value is nearest to `x`, the even one of two.
+/// Whether `encoded` is the pattern whose value is nearest to `x`, and of two as near the even one.
 fn is_nearest(x: f32, encoded: u16, value: impl Fn(u16) -> f64) -> bool {
     let distance = |pattern| (value(pattern) - f64::from(x)).abs();
     [encoded.wrapping_sub(1), encoded.wrapping_add(1)].into_iter().filter(|&p| value(p).is_finite()).all(|neighbour| {

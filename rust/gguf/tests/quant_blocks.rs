@@ -1,4 +1,4 @@
-//! Every type: what is read and written, whatever the bytes or values. Exact values are tests/test_gguf_quants.py's.
+//! What holds for every type, whatever the bytes or values. `tests/test_gguf_quants.py` checks exact values.
 #![allow(clippy::unwrap_used)] // tests
 
 use nanovllm_gguf::{
@@ -59,7 +59,7 @@ fn values_no_block_can_hold() {
             );
             assert_eq!(out, [7], "{dtype}: nothing is left behind");
         }
-        // Past what an f16 scale reaches: refused, or written as about what it is by a format with a wider scale.
+        // No f16 scale reaches these: they are refused, or a format with a wider scale keeps them about as they are.
         for big in [1e10, 1e12, 1e15, 1e20, 1e30, 3e38] {
             let mut x = [1.0; 256];
             x[100] = big;
@@ -73,7 +73,7 @@ fn values_no_block_can_hold() {
 
 #[test]
 fn packed_scales_of_the_super_blocks() {
-    // Groups whose magnitudes are 1, 2, 3... steps of the largest scale.
+    // The magnitudes of the groups are 1, 2, 3... steps of the largest scale.
     let x: Vec<f32> = (0..256).map(|i| (1 + i / 32) as f32 * if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
     let q4 = encode(GgmlType::Q4_K, &x).unwrap();
     let (scales, mins) = bytemuck::from_bytes::<BlockQ4_K>(&q4).scales.unpack();

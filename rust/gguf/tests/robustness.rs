@@ -1,4 +1,4 @@
-//! Whatever the bytes, opening a file returns; whatever was written, it is read back.
+//! Opening a file returns whatever its bytes are, and whatever was written is read back.
 #![allow(clippy::unwrap_used)] // tests
 
 mod common;
@@ -8,7 +8,7 @@ use common::{Builder, sample};
 use nanovllm_gguf::{GgmlType, GgufFile, Value};
 use proptest::prelude::*;
 
-/// Opens, and reads all there is to read; errors are fine, with a text.
+/// Opens a file and reads all there is in it. An error is fine as long as it has a text.
 fn exercise(bytes: Vec<u8>) {
     match GgufFile::from_bytes(bytes) {
         Err(error) => assert!(!error.to_string().is_empty()),

@@ -37,7 +37,7 @@ fn replaced(no: u64, with: Builder, file: u64) -> Vec<Error> {
     three(folder.path());
     std::fs::write(path(folder.path(), no, 3), with.build()).unwrap();
     let errors: Vec<Error> = (0..3)
-        .filter(|&from| from != no) // that one names the others as strangers
+        .filter(|&from| from != no) // opened from that one, the others do not fit
         .map(|from| GgufFile::open(&path(folder.path(), from, 3)).unwrap_err())
         .collect();
     for error in &errors {

@@ -74,7 +74,7 @@ fn nothing_but_a_header() {
     for version in 1..=3 {
         let file = Builder::new(version).open();
         assert!(file.metadata().is_empty() && file.tensors().is_empty());
-        // Ends before the padding that a data section would need.
+        // This file ends before the padding that a data section would need.
         let file = Builder::new(version).pair("k", &Value::Bool(false)).open();
         assert_eq!(file.metadata().get("k"), Some(&Value::Bool(false)));
     }

@@ -20,7 +20,7 @@ fn spec(name: &str, dims: &[usize], dtype: GgmlType) -> TensorSpec {
     TensorSpec { name: name.to_owned(), dims: dims.to_vec(), dtype }
 }
 
-/// A writer into memory of two tensors of 12 bytes.
+/// A writer into memory that expects two tensors of 12 bytes.
 fn two() -> GgufWriter<Vec<u8>> {
     let specs = [spec("a", &[3], GgmlType::F32), spec("b", &[3, 2], GgmlType::I16)];
     GgufWriter::new(Vec::new(), &Metadata::default(), &specs).unwrap()
@@ -139,7 +139,7 @@ fn what_the_reader_would_refuse_is_not_written() {
     assert!(matches!(new(&[spec("w", &[4, 0], f32)]), Error::ZeroDimension { dim: 1, .. }));
     assert!(matches!(new(&[spec("w", &[33], GgmlType::Q8_0)]), Error::PartialBlock { .. }));
     assert!(matches!(new(&[spec("w", &[usize::MAX, 2], f32)]), Error::TensorTooLarge { .. }));
-    // Each can be expressed, their sum cannot.
+    // Each size can be expressed, but their sum cannot.
     let two = [spec("v", &[usize::MAX / 8], f32), spec("w", &[usize::MAX / 8], f32), spec("x", &[64], f32)];
     assert!(matches!(new(&two), Error::TensorTooLarge { .. }));
     let refused = |key: &str, value: Value| GgufWriter::new(Vec::new(), &metadata(&[(key, value)]), &[]).err().unwrap();

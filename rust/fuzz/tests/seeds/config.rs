@@ -1,4 +1,4 @@
-//! config.json, and GGUF files whose metadata describe no model.
+//! Files `config.json`, and GGUF files whose metadata describe no model.
 
 use nanovllm_gguf::{GgmlType, Value};
 use serde_json::{Value as Json, json};

@@ -7,7 +7,7 @@ use crate::common::{Builder, sample};
 
 const F32: u32 = GgmlType::F32 as u32;
 const HUGE: u64 = 1 << 60;
-/// What a negative count or length is to a reader of unsigned ones.
+/// What -1 as a count or a length is to a reader of unsigned numbers.
 const NEGATIVE: u64 = -1i64 as u64;
 
 pub(super) fn seeds() -> Vec<Seed> {

@@ -1,4 +1,4 @@
-//! safetensors files.
+//! Files in the format safetensors.
 
 use super::{Seed, seed};
 
