@@ -1,7 +1,7 @@
 //! Fuzz targets for the parsers of model files, and the corpus they start from.
 //!
-//! Each module is one target: it does with the bytes all that loading a file would do, and returns the error that a user
-//! would see. A panic, a crash or an endless loop is a finding. `run.sh` (`make fuzz`) runs the targets under libFuzzer
+//! Each module is one target: it does with the bytes all that loading a file would do, and returns the error that a
+//! user would see. A panic, a crash or an endless loop is a finding. `run.sh` (`make fuzz`) runs the targets under libFuzzer
 //! with the address sanitizer; `tests/replay.rs` runs them over the corpus without it.
 
 pub mod config;

@@ -105,8 +105,8 @@ impl GgufFile {
         self.tensors.get(*self.index.get(name)?)
     }
 
-    /// Checks that the file that holds the tensor called `name` has not become shorter; to be called before its data are
-    /// read. A name that no tensor has is no error.
+    /// Checks that the file that holds the tensor called `name` has not become shorter; to be called before its data
+    /// are read. A name that no tensor has is no error.
     ///
     /// # Errors
     /// [`Error::InFile`] with [`Error::Shortened`], or [`Error::Io`].

@@ -39,7 +39,7 @@ macro_rules! types {
     };
 }
 
-// A number, a name, and the format: `read_only` where ggml quantises with an importance matrix, which we have not.
+// ggml's number and name, and how the type is stored. Blocks that are `read_only` take an importance matrix to make.
 types! {
     /// IEEE 754 floats of 32 bits.
     F32 = 0, "F32", dense::F32;

@@ -38,7 +38,7 @@ fn half_value(bits: u16) -> f64 {
     if bits >> 15 == 1 { -magnitude } else { magnitude }
 }
 
-/// Element `i` of `data`, read by the format's description; `None` for types whose description is not written down here.
+/// Element `i` of `data`, read by the format's description; `None` for types that are not described here.
 fn naive(dtype: GgmlType, data: &[u8], i: usize) -> Option<f32> {
     let half = |at: usize| half_value(u16::from_le_bytes([data[at], data[at + 1]])) as f32;
     let (block, k) = (i / 32 * dtype.type_size(), i % 32);

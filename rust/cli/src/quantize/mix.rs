@@ -22,7 +22,8 @@ const fn mix(name: &'static str, base: GgmlType, file_type: u32) -> Mix {
     Mix { name, base, file_type }
 }
 
-/// Every mix that can be made. For the types of llama.cpp's others there is no quantiser; most want an importance matrix.
+/// Every mix that can be made. For the types of llama.cpp's others there is no quantiser, as most want an importance
+/// matrix.
 pub(crate) const MIXES: &[Mix] = &[
     mix("F32", F32, 0),
     mix("F16", F16, 1),
