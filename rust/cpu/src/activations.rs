@@ -1,13 +1,12 @@
-//! Activations in the form a weight's format multiplies with: i8 blocks for quantised weights, bf16 pairs for bf16 ones.
+//! Room for the activations of one matmul in the forms its kernels read, which [`codes`](crate::kernels::codes) describes.
 //!
-//! A wide block has 15-bit codes in two planes, `128 * high + low`, so that the same byte products serve.
-//!
-//! Every row is converted by itself, so its codes do not depend on the batch.
+//! Every row is converted by itself, so its codes do not depend on the batch it is computed in.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 use nanovllm_backend::Result;
 
 use crate::buffer::Buffer;
+use crate::kernels::codes::{BlockMeta, Rows};
 use crate::layout::BLOCK;
 use crate::tensor::Tensor;
 
@@ -21,77 +20,13 @@ pub enum ActivationBits {
     Sixteen,
 }
 
-/// What goes with 32 i8 codes of an activation row.
-#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-#[repr(C)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // portable kernels subtract the offset instead
-pub(crate) struct BlockMeta {
-    /// Scale: the value is `code * scale`.
-    pub(crate) scale: f32,
-    /// Scaled sum of the codes: what a weight's minimum is multiplied with.
-    pub(crate) sum: f32,
-    /// The same of each 16.
-    pub(crate) run_sums: [f32; 2],
-    /// Minus the sum of each 16 codes: times a power of two, where the sums of their products with offset codes start.
-    pub(crate) run_starts: [i32; 2],
-    /// -8 times the sum of the codes: where the sum of their products with codes stored with an offset of 8 starts.
-    pub(crate) start8: i32,
-    /// The same for an offset of 128.
-    pub(crate) start128: i32,
-}
-
-impl BlockMeta {
-    /// For codes of this scale, with the sum of each 16.
-    pub(crate) fn new(scale: f32, sums: [i32; 2]) -> Self {
-        // Wrapping: a NaN or an infinity among the activations leaves a sum without meaning.
-        let sum = sums[0].wrapping_add(sums[1]);
-        Self {
-            scale,
-            sum: scale * sum as f32,
-            run_sums: sums.map(|sum| scale * sum as f32),
-            run_starts: sums.map(i32::wrapping_neg),
-            start8: sum.wrapping_mul(-8),
-            start128: sum.wrapping_mul(-128),
-        }
-    }
-}
-
-/// Below this a block of activations counts as zero: the inverse of its scale would be infinite.
-pub(crate) const TINY: f32 = 1e-30;
-/// The largest code of a block, and the high plane's step in wide ones.
-pub(crate) const LARGEST: i32 = 127;
-/// What the high plane of a wide code counts.
-pub(crate) const STEP: i32 = 128;
-
-/// Scratch for the converted rows of one matmul; grows, never shrinks.
+/// Memory that the rows of a matmul are converted in. One is kept for all matmuls of a device; it grows and never shrinks.
 pub(crate) struct Activations {
     codes: Buffer<i8>,
     low: Buffer<i8>,
     meta: Buffer<BlockMeta>,
     pairs: Buffer<u32>,
 }
-
-/// The rows of one matmul as kernels read them.
-#[derive(Clone, Copy)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // portable kernels take bf16 rows as f32
-pub(crate) struct Rows {
-    /// f32, `[rows, cols]`.
-    pub(crate) x: *const f32,
-    /// i8 codes in [-127, 127], the high plane of wide ones, `[rows, cols]`.
-    pub(crate) codes: *const i8,
-    /// The low plane of wide codes, in [-64, 63], `[rows, cols]`.
-    pub(crate) low: *const i8,
-    /// `[rows, cols / 32]`.
-    pub(crate) meta: *const BlockMeta,
-    /// bf16 pairs, `[rows, ceil(cols / 2)]`.
-    pub(crate) pairs: *const u32,
-    pub(crate) cols: usize,
-}
-
-// SAFETY: plain addresses; those who read or write through them say why they may.
-unsafe impl Send for Rows {}
-// SAFETY: as above.
-unsafe impl Sync for Rows {}
 
 impl Activations {
     pub(crate) fn new() -> Result<Self> {
@@ -104,7 +39,8 @@ impl Activations {
         })
     }
 
-    /// Room for `rows` rows of `cols` values in every form; what is not used is never mapped.
+    /// Makes room for `rows` rows of `cols` values in every form. Memory is mapped when it is first written, so a form that no
+    /// weight calls for costs nothing.
     pub(crate) fn reserve(&mut self, rows: usize, cols: usize) -> Result<()> {
         grow(&mut self.codes, rows.saturating_mul(cols))?;
         grow(&mut self.low, rows.saturating_mul(cols))?;
@@ -112,7 +48,7 @@ impl Activations {
         grow(&mut self.pairs, rows.saturating_mul(cols.div_ceil(2)))
     }
 
-    /// Addresses of the scratch for the rows of `x`, for which room was reserved.
+    /// Where the rows of `x` are and where their converted forms go. Room for them must have been reserved.
     pub(crate) fn rows(&mut self, x: &Tensor) -> Rows {
         let (rows, cols) = (x.rows(), x.cols());
         assert!(rows * cols <= self.codes.len() && rows * cols.div_ceil(2) <= self.pairs.len(), "room for the codes");

@@ -15,9 +15,9 @@ use std::ops::Range;
 use nanovllm_backend::{AttentionOptions, Context, HeadLayout};
 
 use crate::claims::Claims;
-use crate::kernels::attention::{AttendTile, PARTITION, Partial};
-use crate::kernels::cached::GROUP;
-use crate::kernels::table::CacheKernels;
+use crate::kernels::generic::attention::{AttendTile, PARTITION, PartialSoftmax};
+use crate::kernels::generic::cached::GROUP;
+use crate::kernels::table::{AttentionKernels, CacheKernels};
 use crate::kv_cache::{KvCache, LayerView};
 use crate::team::Team;
 use crate::tensor::{SharedMut, Tensor};
@@ -25,7 +25,6 @@ use plan::{Seen, Unit};
 use scoring::Scoring;
 use scratch::{Sizes, ThreadScratch};
 
-pub(crate) use crate::kernels::table::AttentionKernels;
 pub(crate) use scratch::Scratch;
 
 /// Multiply-adds from which waking the team pays: about two microseconds of work.
@@ -131,7 +130,7 @@ struct Call<'a> {
     layer: LayerView<'a>,
     context: &'a Context<'a>,
     out: SharedMut,
-    partials: Partial,
+    partials: PartialSoftmax,
 }
 
 // SAFETY: the pointers in `partials` are to scratch borrowed for the call; each piece writes its own rows of it, and merges read
@@ -172,7 +171,7 @@ impl Call<'_> {
     }
 
     /// Where a split unit with partial results from `slot` on has those of `part`.
-    fn partial(&self, unit: &Unit, part: usize, slot: usize) -> Partial {
+    fn partial(&self, unit: &Unit, part: usize, slot: usize) -> PartialSoftmax {
         let row = slot + (part - unit.parts().start) * unit.positions * self.group;
         // SAFETY: the plan gave the unit that many rows for each of its partitions.
         unsafe { at(self.partials, row, self.width) }
@@ -183,7 +182,7 @@ impl Call<'_> {
     /// # Safety
     /// Both have a row for each of the unit's and do not overlap; what the rows see of this partition is in `next`, and of all
     /// before it in `total`; nobody else uses either.
-    unsafe fn gather(&self, unit: &Unit, part: usize, total: Partial, next: Partial) {
+    unsafe fn gather(&self, unit: &Unit, part: usize, total: PartialSoftmax, next: PartialSoftmax) {
         let Seen { first, begun, last } = unit.seen(part);
         let rows = |positions: usize| positions * self.group;
         // SAFETY: by this function's contract; `first <= begun <= last`, which is at most the unit's positions.
@@ -208,7 +207,7 @@ impl Call<'_> {
         for i in 0..unit.positions {
             let row = &self.qkv.row(unit.row + i)[unit.kv_head * self.group * head_dim..][..self.group * head_dim];
             for head in row.chunks_exact(head_dim) {
-                // SAFETY: scratch has room for the queries of a tile; the kernels are for this machine.
+                // SAFETY: scratch has room for the queries of a tile.
                 unsafe {
                     (self.kernels.prepare_query)(head.as_ptr(), head_dim / 2, to);
                     to = to.add(bytes);
@@ -218,7 +217,7 @@ impl Call<'_> {
     }
 
     /// Attends over one partition, writing the rows of `out` that see it.
-    fn attend(&self, thread: &mut ThreadScratch, unit: &Unit, part: usize, out: Partial) {
+    fn attend(&self, thread: &mut ThreadScratch, unit: &Unit, part: usize, out: PartialSoftmax) {
         let Seen { first, last, .. } = unit.seen(part);
         thread.visible.clear();
         for i in first..last {
@@ -293,7 +292,7 @@ impl Call<'_> {
     }
 
     /// Normalises a unit's rows into the output.
-    fn finish(&self, unit: &Unit, total: Partial) {
+    fn finish(&self, unit: &Unit, total: PartialSoftmax) {
         let dim = self.heads.head_dim;
         for r in 0..unit.positions * self.group {
             let (row, head) = (unit.row + r / self.group, unit.kv_head * self.group + r % self.group);
@@ -320,9 +319,11 @@ fn copy_key(from: &[u8], to: &mut [u8], group_bytes: usize) {
 ///
 /// # Safety
 /// `partial` has more than `row` rows of `width` values, or exactly `row`.
-unsafe fn at(partial: Partial, row: usize, width: usize) -> Partial {
+unsafe fn at(partial: PartialSoftmax, row: usize, width: usize) -> PartialSoftmax {
     // SAFETY: in bounds by this function's contract.
-    unsafe { Partial { out: partial.out.add(row * width), max: partial.max.add(row), sum: partial.sum.add(row) } }
+    unsafe {
+        PartialSoftmax { out: partial.out.add(row * width), max: partial.max.add(row), sum: partial.sum.add(row) }
+    }
 }
 
 #[cfg(test)]

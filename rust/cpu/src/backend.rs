@@ -9,14 +9,15 @@ use nanovllm_backend::{
 
 use crate::activations::{ActivationBits, Activations};
 use crate::arena::Arena;
-use crate::attention::{self, AttentionKernels, Scratch as AttentionScratch};
+use crate::attention::{self, Scratch as AttentionScratch};
 use crate::claims::Claims;
 use crate::format;
 use crate::isa::Isa;
+use crate::kernels::table::Kernels;
 use crate::kv_cache::{self, KvCache};
-use crate::matmul::{self, MatmulKernels, Weight};
+use crate::matmul::{self, Matmul, Weight};
 use crate::pack::Packed;
-use crate::rows::{self, RowKernels};
+use crate::rows;
 use crate::sample;
 use crate::team::Team;
 use crate::tensor::Tensor;
@@ -37,9 +38,8 @@ pub struct CpuBackend {
     isa: Isa,
     team: Team,
     arena: Arena,
-    matmul: MatmulKernels,
-    rows: RowKernels,
-    attention: AttentionKernels,
+    kernels: Kernels,
+    matmul: Matmul,
     scratch: Mutex<Scratch>,
 }
 
@@ -56,18 +56,14 @@ impl CpuBackend {
     /// [`Error::Option`] when an option is out of range or not to be had on this machine.
     pub fn new(options: CpuOptions) -> Result<Self> {
         let isa = options.isa.unwrap_or_else(Isa::detect);
-        if !isa.is_available() {
-            return Err(Error::Option(format!("this machine does not have the instruction set {isa}")));
-        }
+        let kernels = Kernels::new(isa).ok_or_else(|| isa.missing())?;
         let offered = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let team = Team::new(options.num_threads.unwrap_or_else(|| offered().min(1024)))?;
-        let attention = AttentionKernels::new(isa);
         Ok(Self {
             isa,
             arena: Arena::default(),
-            matmul: MatmulKernels::new(isa, options.activation_bits),
-            rows: RowKernels::new(isa),
-            attention,
+            matmul: Matmul { kernels: kernels.matmul, bits: options.activation_bits },
+            kernels,
             scratch: Mutex::new(Scratch {
                 activations: Activations::new()?,
                 attention: AttentionScratch::new(team.size()),
@@ -122,7 +118,7 @@ impl Backend for CpuBackend {
     }
 
     fn pack(&self, part: &WeightPart<'_>) -> Result<Weight> {
-        Ok(Weight { parts: vec![Packed::new(part, self.matmul.lanes, &self.arena, &self.team)?] })
+        Ok(Weight { parts: vec![Packed::new(part, self.kernels.matmul.lanes, &self.arena, &self.team)?] })
     }
 
     fn stored_as(&self, dtype: DType, _cols: usize) -> DType {
@@ -134,7 +130,7 @@ impl Backend for CpuBackend {
     }
 
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<KvCache> {
-        KvCache::new(spec, self.isa)
+        KvCache::new(spec, &self.kernels.attention)
     }
 
     fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {
@@ -154,11 +150,11 @@ impl Backend for CpuBackend {
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
-        rows::rms_norm(&self.team, &self.rows, x, weight, eps, out);
+        rows::rms_norm(&self.team, &self.kernels.rows, x, weight, eps, out);
     }
 
     fn add_rms_norm(&self, x: &Tensor, residual: &mut Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
-        rows::add_rms_norm(&self.team, &self.rows, x, residual, weight, eps, out);
+        rows::add_rms_norm(&self.team, &self.kernels.rows, x, residual, weight, eps, out);
     }
 
     fn linear(&self, x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: &mut Tensor) {
@@ -175,7 +171,7 @@ impl Backend for CpuBackend {
         layer: usize,
         context: &Context<'_>,
     ) {
-        kv_cache::norm_rope_store(&self.team, &self.rows, qkv, heads, norms, rope, cache, layer, context);
+        kv_cache::norm_rope_store(&self.team, &self.kernels.rows, qkv, heads, norms, rope, cache, layer, context);
     }
 
     fn attention(
@@ -189,11 +185,22 @@ impl Backend for CpuBackend {
         out: &mut Tensor,
     ) {
         let scratch = &mut self.scratch().attention;
-        attention::attention(&self.team, &self.attention, scratch, qkv, heads, options, cache, layer, context, out);
+        attention::attention(
+            &self.team,
+            &self.kernels.attention,
+            scratch,
+            qkv,
+            heads,
+            options,
+            cache,
+            layer,
+            context,
+            out,
+        );
     }
 
     fn silu_and_mul(&self, x: &Tensor, out: &mut Tensor) {
-        rows::silu_and_mul(&self.team, &self.rows, x, out);
+        rows::silu_and_mul(&self.team, &self.kernels.rows, x, out);
     }
 
     fn gather_rows(&self, x: &Tensor, indices: &[u32], out: &mut Tensor) {
@@ -201,7 +208,7 @@ impl Backend for CpuBackend {
     }
 
     fn sample(&self, logits: &mut Tensor, plan: &[SampleRow<'_>], out: &mut [u32]) {
-        sample::sample(&self.team, &self.rows, logits, plan, out);
+        sample::sample(&self.team, &self.kernels.rows, logits, plan, out);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which layout a GGUF type is stored in, and what else its kernels must know.
 
 mod codebook;
+mod coding;
 mod read;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -14,41 +15,7 @@ use nanovllm_gguf::{
 use crate::layout::{BLOCK, Layout};
 use read::stored;
 
-/// One row's block or super-block of a file, taken apart.
-pub(crate) struct Stored {
-    /// Unsigned codes, in the order of the inputs.
-    pub(crate) codes: [u8; 256],
-    /// [`Shape::scale_bytes`](crate::layout::Shape::scale_bytes) for each 32 inputs.
-    pub(crate) scales: [u8; 16],
-    /// f16 `d` and `m`, little-endian.
-    pub(crate) halves: [[u8; 2]; 2],
-}
-
-impl Stored {
-    pub(crate) const EMPTY: Self = Self { codes: [0; 256], scales: [0; 16], halves: [[0; 2]; 2] };
-}
-
-/// How a quantised type is stored.
-#[derive(Debug)]
-pub(crate) struct Coding {
-    pub(crate) layout: Layout,
-    /// What codes stand for in a layout with a table.
-    pub(crate) table: [i8; 16],
-    /// Multiplies `d` in a layout with a table: a power of two that lets the table hold integers.
-    pub(crate) factor: f32,
-    /// Takes a block of the file apart.
-    pub(crate) read: fn(&[u8], &mut Stored),
-}
-
-impl Coding {
-    const fn linear(layout: Layout, read: fn(&[u8], &mut Stored)) -> Self {
-        Self { layout, table: [0; 16], factor: 1.0, read }
-    }
-
-    const fn table(layout: Layout, table: [i8; 16], read: fn(&[u8], &mut Stored)) -> Self {
-        Self { layout, table, factor: 1.0, read }
-    }
-}
+pub(crate) use coding::Coding;
 
 /// How a packed matrix stores its weights.
 #[derive(Debug, Clone, Copy)]

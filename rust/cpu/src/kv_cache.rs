@@ -16,10 +16,9 @@ use half::bf16;
 use nanovllm_backend::{DType, Error, HeadLayout, KvCacheSpec, KvHeads, Result};
 
 use crate::buffer::Buffer;
-use crate::isa::Isa;
-use crate::kernels::cached::GROUP;
+use crate::kernels::generic::cached::GROUP;
 use crate::kernels::table::{AttentionKernels, CacheKernels};
-use layout::{LayerLayout, Layout};
+use layout::{CacheLayout, LayerLayout};
 use store::LayerWriter;
 
 pub(crate) use store::norm_rope_store;
@@ -56,25 +55,25 @@ impl<'a> LayerView<'a> {
 }
 
 impl KvCache {
-    /// A zeroed cache for kernels of `isa`, which the machine must have; memory is mapped when first touched.
+    /// A zeroed cache that `kernels` read and write; memory is mapped when first touched.
     ///
     /// # Errors
     /// [`Error::UnsupportedDType`] for a type other than F32 and Bf16; those of [`KvCacheSpec::check`];
     /// [`Error::OutOfMemory`].
-    pub(crate) fn new(spec: &KvCacheSpec, isa: Isa) -> Result<Self> {
+    pub(crate) fn new(spec: &KvCacheSpec, kernels: &AttentionKernels) -> Result<Self> {
         let dtype = spec.dtype;
         if dtype != DType::F32 && dtype != DType::Bf16 {
             return Err(Error::UnsupportedDType { device: "cpu", what: "the KV cache", dtype });
         }
         spec.check()?;
-        let Some(Layout { layers, key_bytes, value_bytes }) = Layout::new(spec) else {
+        let Some(CacheLayout { layers, key_bytes, value_bytes }) = CacheLayout::new(spec) else {
             let reason = "larger than the address space".into();
             return Err(Error::OutOfMemory { what: "the KV cache", bytes: usize::MAX, reason });
         };
         Ok(Self {
             spec: spec.clone(),
             layers,
-            kernels: *AttentionKernels::new(isa).of(dtype),
+            kernels: *kernels.of(dtype),
             keys: Buffer::zeroed(key_bytes, "the keys of the KV cache")?,
             values: Buffer::zeroed(value_bytes, "the values of the KV cache")?,
         })
@@ -135,7 +134,7 @@ impl KvCache {
         let writer = self.writer(layer);
         let width = writer.layout.heads.size().max(1);
         for (slot, (k, v)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
-            // SAFETY: the kernels are the cache's own, built for a set the machine has; nobody else holds the cache.
+            // SAFETY: nobody else holds the cache.
             unsafe { writer.store(slot, k, v) };
         }
         Ok(())

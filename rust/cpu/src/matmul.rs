@@ -6,12 +6,11 @@
 
 use nanovllm_backend::{Error, Result};
 
-use crate::activations::{ActivationBits, Activations, Rows};
+use crate::activations::{ActivationBits, Activations};
 use crate::claims::Shares;
 use crate::format::Format;
-use crate::isa::Isa;
-use crate::kernels;
-use crate::layout::Layout;
+use crate::kernels::codes::Rows;
+use crate::kernels::table::{ConvertKernel, MatmulKernels, Tile, TileKernel};
 use crate::pack::Packed;
 use crate::team::{Member, Team};
 use crate::tensor::{SharedMut, Tensor};
@@ -19,85 +18,37 @@ use crate::tensor::{SharedMut, Tensor};
 /// Activation bytes to keep in a core's second-level cache while groups of weights go by.
 const ROW_TILE_BYTES: usize = 256 << 10;
 
-/// One group of outputs for a run of rows.
-pub(crate) struct Tile {
-    /// The group's packed bytes.
-    pub(crate) weight: *const u8,
-    /// What a table's codes stand for, and what its scales are multiplied with.
-    pub(crate) table: (&'static [i8; 16], f32),
-    /// All rows of the matmul.
-    pub(crate) rows: Rows,
-    /// The first row to compute.
-    pub(crate) first: usize,
-    /// How many.
-    pub(crate) count: usize,
-    /// Where the outputs of row `first` go.
-    pub(crate) out: *mut f32,
-    /// Distance between output rows, in values.
-    pub(crate) stride: usize,
-    /// Outputs of this group that exist.
-    pub(crate) lanes: usize,
-}
-
-/// # Safety
-/// The machine has the kernel's instruction set; weight, rows and outputs of the tile are in bounds, the rows converted for the
-/// kernel's format, and nothing else writes the outputs meanwhile.
-pub(crate) type TileKernel = unsafe fn(&Tile);
-
-/// # Safety
-/// The machine has the kernel's instruction set, `row` is a row of the matmul, and nothing else touches its scratch.
-pub(crate) type ConvertKernel = unsafe fn(rows: &Rows, row: usize);
-
-/// The matmul of one instruction set.
+/// The kernels that a device multiplies with.
 #[derive(Clone, Copy)]
-pub(crate) struct MatmulKernels {
-    /// Rows of a packed group.
-    pub(crate) lanes: usize,
-    /// Whether quantised weights take wide blocks of activations.
-    pub(crate) wide: bool,
-    /// f32 to i8 blocks, and to wide ones.
-    pub(crate) quantize: [ConvertKernel; 2],
-    /// f32 to bf16 pairs, where bf16 weights are multiplied in bf16; otherwise they take f32 rows.
-    pub(crate) pair: Option<ConvertKernel>,
-    pub(crate) f32: TileKernel,
-    pub(crate) f16: TileKernel,
-    pub(crate) bf16: TileKernel,
-    /// For each layout, for i8 blocks of activations and for wide ones.
-    pub(crate) quantized: [[TileKernel; 2]; Layout::COUNT],
+pub(crate) struct Matmul {
+    pub(crate) kernels: MatmulKernels,
+    /// How many bits of the activations quantised weights are multiplied with.
+    pub(crate) bits: ActivationBits,
 }
 
-impl MatmulKernels {
-    /// The kernels of `isa`, which the machine must have, for activations of `bits`.
-    pub(crate) fn new(isa: Isa, bits: ActivationBits) -> Self {
-        let kernels = match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => kernels::avx512::matmul::kernels_bf16(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => kernels::avx512::matmul::kernels(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => kernels::avx2::matmul::kernels_vnni(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => kernels::avx2::matmul::kernels(),
-            _ => kernels::scalar::matmul::kernels(),
-        };
-        Self { wide: bits == ActivationBits::Sixteen, ..kernels }
+impl Matmul {
+    /// Whether quantised weights take wide blocks of activations.
+    fn wide(&self) -> usize {
+        usize::from(self.bits == ActivationBits::Sixteen)
     }
 
+    /// The kernel of weights of this format.
     fn tile(&self, format: Format) -> TileKernel {
+        let kernels = &self.kernels;
         match format {
-            Format::F32 => self.f32,
-            Format::F16 => self.f16,
-            Format::Bf16 => self.bf16,
-            Format::Quantized(coding) => self.quantized[coding.layout as usize][usize::from(self.wide)],
+            Format::F32 => kernels.f32,
+            Format::F16 => kernels.f16,
+            Format::Bf16 => kernels.bf16,
+            Format::Quantized(coding) => kernels.quantized[coding.layout as usize][self.wide()],
         }
     }
 
-    /// The conversions the formats of `parts` need.
-    fn conversions(&self, parts: &[Packed]) -> (Option<ConvertKernel>, Option<ConvertKernel>) {
+    /// The conversions of rows that the formats of `parts` need.
+    fn conversions(&self, parts: &[Packed]) -> [Option<ConvertKernel>; 2] {
         let quantized = parts.iter().any(|p| matches!(p.format, Format::Quantized(_)));
-        let quantize = quantized.then_some(self.quantize[usize::from(self.wide)]);
-        let pair = self.pair.filter(|_| parts.iter().any(|p| matches!(p.format, Format::Bf16)));
-        (quantize, pair)
+        let quantize = quantized.then_some(self.kernels.quantize[self.wide()]);
+        let pair = self.kernels.pair.filter(|_| parts.iter().any(|p| matches!(p.format, Format::Bf16)));
+        [quantize, pair]
     }
 }
 
@@ -148,7 +99,7 @@ impl Weight {
 /// `out = x @ weight^T (+ bias)`; `scratch` has room for `x`.
 pub(crate) fn linear(
     team: &Team,
-    kernels: &MatmulKernels,
+    matmul: &Matmul,
     scratch: &mut Activations,
     x: &Tensor,
     weight: &Weight,
@@ -158,15 +109,15 @@ pub(crate) fn linear(
     let (rows, cols) = (x.rows(), x.cols());
     assert_eq!(cols, weight.cols(), "inputs of a linear layer");
     assert_eq!(out.cols(), weight.rows(), "outputs of a linear layer");
-    assert!(weight.parts.iter().all(|p| p.lanes == kernels.lanes), "a weight packed for this instruction set");
+    assert!(weight.parts.iter().all(|p| p.lanes == matmul.kernels.lanes), "a weight packed for this instruction set");
     out.set_rows(rows);
-    let (quantize, pair) = kernels.conversions(&weight.parts);
+    let conversions = matmul.conversions(&weight.parts);
     // Tiles of about the same size, of whole runs of the kernel's widest row block.
     let most = (ROW_TILE_BYTES / cols.max(1)).max(8);
     let row_tile = rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(8);
-    let job = Job {
+    let call = Call {
         weight,
-        kernels,
+        matmul,
         rows: scratch.rows(x),
         num_rows: rows,
         row_tile,
@@ -174,26 +125,25 @@ pub(crate) fn linear(
         bias: bias.map(Tensor::as_slice),
         out: out.shared(),
     };
-    let shares = Shares::new(rows.div_ceil(row_tile.max(1)) * job.groups, team.size());
+    let shares = Shares::new(rows.div_ceil(row_tile.max(1)) * call.groups, team.size());
     team.run(|me| {
-        if quantize.is_some() || pair.is_some() {
+        if conversions.iter().any(Option::is_some) {
             for row in me.share(rows) {
-                for convert in [quantize, pair].into_iter().flatten() {
-                    // SAFETY: the kernels were built for an instruction set of this machine, the scratch has room for all
-                    // rows, and each row is in one member's share.
-                    unsafe { convert(&job.rows, row) };
+                for convert in conversions.into_iter().flatten() {
+                    // SAFETY: the scratch has room for all rows, and each row is in one member's share.
+                    unsafe { convert(&call.rows, row) };
                 }
             }
             me.barrier();
         }
-        job.run(me, &shares);
+        call.run(me, &shares);
     });
 }
 
 /// One matmul as its threads see it. Its pieces are numbered by tile of rows, then by group of outputs over all parts.
-struct Job<'a> {
+struct Call<'a> {
     weight: &'a Weight,
-    kernels: &'a MatmulKernels,
+    matmul: &'a Matmul,
     rows: Rows,
     num_rows: usize,
     /// Rows computed together while a group's weights are in cache.
@@ -204,7 +154,7 @@ struct Job<'a> {
     out: SharedMut,
 }
 
-impl Job<'_> {
+impl Call<'_> {
     /// Computes what this member can claim.
     fn run(&self, me: &Member<'_>, shares: &Shares) {
         // Small enough to even out the threads, large enough to stream.
@@ -227,12 +177,12 @@ impl Job<'_> {
 
     /// Computes a group of `part`, whose outputs begin at `column`, for the tile of rows from `first` on.
     fn compute(&self, part: &Packed, group: usize, column: usize, first: usize) {
-        let kernel = self.kernels.tile(part.format);
+        let kernel = self.matmul.tile(part.format);
         let count = self.row_tile.min(self.num_rows - first);
         let lanes = part.lanes.min(part.rows - group * part.lanes);
         let (weight, rows, stride) = (part.group(group).as_ptr(), self.rows, self.out.cols());
         // SAFETY: `first` is a row and `column + lanes` within the columns, as the shapes were compared in `linear`; the rows
-        // are converted (barrier), the kernel is for an instruction set of this machine, and one member claims this tile.
+        // were converted before the barrier, and one member claims this tile.
         unsafe {
             kernel(&Tile {
                 weight,

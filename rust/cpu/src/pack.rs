@@ -10,8 +10,8 @@ use nanovllm_backend::{DType, Error, Result, WeightPart};
 
 use crate::arena::{Arena, Piece};
 use crate::claims::Claims;
-use crate::format::{Coding, Format, Stored};
-use crate::layout::{BLOCK, FOURS, Scaling, Shape};
+use crate::format::{Coding, Format};
+use crate::layout::{BLOCK, StoredBlock, pack_block, unpack_block};
 use crate::team::Team;
 
 /// One packed matrix of one type.
@@ -139,7 +139,7 @@ fn pack_row(dtype: DType, format: Format, lanes: usize, lane: usize, row: &[u8],
         }
         Format::Quantized(coding) => {
             let shape = coding.layout.shape();
-            let mut stored = Stored::EMPTY;
+            let mut stored = StoredBlock::EMPTY;
             let blocks = dtype.block_size() / BLOCK;
             for (i, block) in row.chunks_exact(dtype.type_size()).enumerate() {
                 (coding.read)(block, &mut stored);
@@ -153,75 +153,17 @@ fn pack_row(dtype: DType, format: Format, lanes: usize, lane: usize, row: &[u8],
     }
 }
 
-/// Writes block `from` of `stored` as block `to` of those in `out` that share halves.
-fn pack_block(shape: Shape, lanes: usize, lane: usize, stored: &Stored, from: usize, to: usize, out: &mut [u8]) {
-    let (codes, rest) = out.split_at_mut(shape.blocks() * shape.code_bytes(lanes));
-    let codes = &mut codes[to * shape.code_bytes(lanes)..];
-    for (j, four) in stored.codes[from * BLOCK..].as_chunks::<4>().0.iter().take(FOURS).enumerate() {
-        let four = u32::from_le_bytes(*four);
-        for (field, four) in [(Some(shape.low(j)), four), (shape.high(j), four >> shape.low_bits())] {
-            let Some(field) = field else { continue };
-            let word = &mut codes[(field.vector * lanes + lane) * 4..][..4];
-            let four = four & (u32::from(field.mask) * 0x0101_0101);
-            for (byte, bits) in word.iter_mut().zip((four << field.shift).to_le_bytes()) {
-                *byte |= bits;
-            }
-        }
-    }
-    let (scales, halves) = rest.split_at_mut(shape.blocks() * shape.scale_bytes() * lanes);
-    let bytes = shape.scale_bytes();
-    for (i, byte) in stored.scales[from * bytes..][..bytes].iter().enumerate() {
-        scales[(to * bytes + i) * lanes + lane] = *byte;
-    }
-    for (i, half) in stored.halves.iter().take(shape.halves()).enumerate() {
-        halves[(i * lanes + lane) * 2..][..2].copy_from_slice(half);
-    }
-}
-
-/// The signed values and the scaling of block `b` of `lane`, of those in `bytes` that share halves.
-#[inline(always)]
-pub(crate) fn unpack_block(
-    shape: Shape,
-    (table, factor): (&[i8; 16], f32),
-    lanes: usize,
-    lane: usize,
-    bytes: &[u8],
-    b: usize,
-) -> ([i8; BLOCK], Scaling) {
-    let (codes, rest) = bytes.split_at(shape.blocks() * shape.code_bytes(lanes));
-    let codes = &codes[b * shape.code_bytes(lanes)..][..shape.code_bytes(lanes)];
-    let bits = |field: crate::layout::Field| {
-        let at = (field.vector * lanes + lane) * 4;
-        let word = u32::from_le_bytes([codes[at], codes[at + 1], codes[at + 2], codes[at + 3]]);
-        word >> field.shift & (u32::from(field.mask) * 0x0101_0101)
-    };
-    let mut unpacked = [0; BLOCK];
-    for (j, four) in unpacked.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let high = shape.high(j).map_or(0, |field| bits(field) << shape.low_bits());
-        *four = (bits(shape.low(j)) | high).to_le_bytes();
-    }
-    let (scales, halves) = rest.split_at(shape.blocks() * shape.scale_bytes() * lanes);
-    let mut dm = [0.0; 2];
-    for (i, half) in dm.iter_mut().take(shape.halves()).enumerate() {
-        let at = (i * lanes + lane) * 2;
-        *half = f16::from_le_bytes([halves[at], halves[at + 1]]).to_f32();
-    }
-    dm[0] *= factor;
-    let byte = |i: usize| scales[(b * shape.scale_bytes() + i) * lanes + lane];
-    (shape.values(unpacked, table), shape.scaling(byte, dm))
-}
-
 /// Dequantises one lane of a group.
 fn unpack_blocks(coding: &Coding, lanes: usize, lane: usize, group: &[u8], out: &mut [f32]) {
     let shape = coding.layout.shape();
     let shared = shape.blocks() * BLOCK;
     for (out, bytes) in out.chunks_exact_mut(shared).zip(group.chunks_exact(shape.bytes(lanes))) {
         for (b, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-            let (values, scaling) = unpack_block(shape, (&coding.table, coding.factor), lanes, lane, bytes, b);
+            let (values, scales) = unpack_block(shape, (&coding.table, coding.factor), lanes, lane, bytes, b);
             for (k, (out, value)) in out.iter_mut().zip(values).enumerate() {
                 let run = k / (BLOCK / 2);
-                let scaled = f32::from(value) * scaling.scale[run];
-                *out = if shape.has_min() { scaled + scaling.min[run] } else { scaled };
+                let scaled = f32::from(value) * scales.scale[run];
+                *out = if shape.has_min() { scaled + scales.min[run] } else { scaled };
             }
         }
     }

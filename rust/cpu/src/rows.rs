@@ -1,7 +1,7 @@
 //! Row-wise operations over the team.
 
 use crate::claims::Claims;
-pub(crate) use crate::kernels::table::RowKernels;
+use crate::kernels::table::RowKernels;
 use crate::team::Team;
 use crate::tensor::Tensor;
 
@@ -31,7 +31,7 @@ pub(crate) fn rms_norm(team: &Team, kernels: &RowKernels, x: &Tensor, weight: &T
     out.set_rows(x.rows());
     let to = out.shared();
     for_each_row(team, x.rows(), cols, |i| {
-        // SAFETY: row `i` of each tensor, `cols` values, is visited once; tables are built for the machine's sets.
+        // SAFETY: row `i` of each tensor, `cols` values, is visited once.
         unsafe { (kernels.rms_norm)(x.row(i).as_ptr(), weight.as_slice().as_ptr(), eps, to.row(i).as_mut_ptr(), cols) };
     });
 }
@@ -53,7 +53,7 @@ pub(crate) fn add_rms_norm(
     let (to, residual) = (out.shared(), residual.shared());
     for_each_row(team, x.rows(), cols, |i| {
         let weight = weight.as_slice().as_ptr();
-        // SAFETY: row `i` of each tensor, `cols` values, is visited once; tables are built for the machine's sets.
+        // SAFETY: row `i` of each tensor, `cols` values, is visited once.
         unsafe {
             let (residual, to) = (residual.row(i).as_mut_ptr(), to.row(i).as_mut_ptr());
             (kernels.add_rms_norm)(x.row(i).as_ptr(), residual, weight, eps, to, cols);
@@ -69,7 +69,7 @@ pub(crate) fn silu_and_mul(team: &Team, kernels: &RowKernels, x: &Tensor, out: &
     let to = out.shared();
     for_each_row(team, x.rows(), x.cols(), |i| {
         let (gate, up) = x.row(i).split_at(n);
-        // SAFETY: row `i` of each tensor, `n` values, is visited once; tables are built for the machine's sets.
+        // SAFETY: row `i` of each tensor, `n` values, is visited once.
         unsafe { (kernels.silu_and_mul)(gate.as_ptr(), up.as_ptr(), to.row(i).as_mut_ptr(), n) };
     });
 }

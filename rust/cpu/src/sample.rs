@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use nanovllm_backend::SampleRow;
 
 use crate::claims::Claims;
-use crate::kernels::sample::Stream;
+use crate::kernels::generic::sample::Stream;
 use crate::kernels::table::RowKernels;
 use crate::team::Team;
 use crate::tensor::Tensor;
@@ -45,7 +45,7 @@ pub(crate) fn sample(team: &Team, kernels: &RowKernels, logits: &mut Tensor, pla
 fn choose(kernels: &RowKernels, logits: &mut [f32], row: &SampleRow<'_>) -> u32 {
     row.adjust(logits);
     let (p, n) = (logits.as_ptr(), logits.len());
-    // SAFETY: `logits` is a slice of `n` values; tables are built for the machine's sets.
+    // SAFETY: `logits` is a slice of `n` values.
     unsafe {
         if row.temperature > 0.0 {
             (kernels.draw)(p, n, row.temperature, Stream::new(row.key, row.position))

@@ -21,8 +21,8 @@ const POLLS: u32 = 512;
 #[repr(align(128))]
 pub(crate) struct Line<T>(pub(crate) T);
 
-/// A call, type-erased: the closure's address and a function that knows its type.
-struct Job {
+/// A closure whose type is erased: its address, and a function that knows its type.
+struct Closure {
     data: *const (),
     call: unsafe fn(*const (), &Member<'_>),
 }
@@ -35,7 +35,7 @@ struct Shared {
     /// Members that have left a call, counted like `arrivals` and apart from it: a member that panicked skips barriers but
     /// always leaves, so the caller can rely on this count alone to know that nobody uses the closure any more.
     departures: Line<AtomicU64>,
-    job: AtomicPtr<Job>,
+    closure: AtomicPtr<Closure>,
     parked: Vec<Line<AtomicBool>>,
     size: usize,
     /// A member panicked: barriers would wait for it in vain.
@@ -74,7 +74,7 @@ impl Team {
             epoch: Line(AtomicU64::new(0)),
             arrivals: Line(AtomicU64::new(0)),
             departures: Line(AtomicU64::new(0)),
-            job: AtomicPtr::new(std::ptr::null_mut()),
+            closure: AtomicPtr::new(std::ptr::null_mut()),
             parked: (1..size).map(|_| Line(AtomicBool::new(false))).collect(),
             size,
             poisoned: AtomicBool::new(false),
@@ -115,8 +115,8 @@ impl Team {
         }
         let _one_at_a_time = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(!self.shared.poisoned.load(Ordering::Acquire), "a thread of the team panicked earlier");
-        let mut job = Job { data: (&raw const f).cast(), call: call::<F> };
-        self.shared.job.store(&raw mut job, Ordering::Relaxed);
+        let mut closure = Closure { data: (&raw const f).cast(), call: call::<F> };
+        self.shared.closure.store(&raw mut closure, Ordering::Relaxed);
         // SeqCst on both sides: a member that parks and a caller that broadcasts must not miss each other.
         self.shared.epoch.0.fetch_add(1, Ordering::SeqCst);
         for (parked, thread) in self.shared.parked.iter().zip(&self.threads) {
@@ -183,11 +183,11 @@ impl Shared {
             if self.shutdown.load(Ordering::Acquire) {
                 return;
             }
-            let job = self.job.load(Ordering::Relaxed);
+            let closure = self.closure.load(Ordering::Relaxed);
             let member = Member { shared: self, rank };
-            // SAFETY: `run` stored the job before it advanced the epoch we acquired, and keeps job and closure alive until
+            // SAFETY: `run` stored the closure before it advanced the epoch we acquired, and keeps it alive until
             // this member counts its departure below.
-            let result = catch_unwind(AssertUnwindSafe(|| unsafe { ((*job).call)((*job).data, &member) }));
+            let result = catch_unwind(AssertUnwindSafe(|| unsafe { ((*closure).call)((*closure).data, &member) }));
             if result.is_err() {
                 self.poisoned.store(true, Ordering::Release);
             }

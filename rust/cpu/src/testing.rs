@@ -1,6 +1,13 @@
 //! What the tests of this crate share.
 
+use crate::isa::Isa;
+use crate::kernels::table::Kernels;
 use crate::tensor::Tensor;
+
+/// The kernels of a set that the machine has.
+pub(crate) fn kernels(isa: Isa) -> Kernels {
+    Kernels::new(isa).expect("an available set")
+}
 
 /// A small deterministic generator (xorshift64*).
 pub(crate) struct Random(u64);

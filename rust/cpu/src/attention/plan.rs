@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use nanovllm_backend::Context;
 
-use crate::kernels::attention::{PARTITION, Visible};
+use crate::kernels::generic::attention::{PARTITION, Visible};
 
 /// Query rows in a tile, positions times heads, where one position does not bring more: four times the rows that are scored
 /// together, so that a strip of keys is loaded into the first-level cache once for all of them.

@@ -2,7 +2,7 @@
 
 use nanovllm_backend::AttentionOptions;
 
-use crate::kernels::attention::SoftCap;
+use crate::kernels::generic::attention::SoftCap;
 use crate::tensor::Tensor;
 
 /// The options of a call in the form the kernels take.

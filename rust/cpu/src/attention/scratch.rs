@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::plan::Plan;
-use crate::kernels::attention::{PARTITION, Partial, Visible};
+use crate::kernels::generic::attention::{PARTITION, PartialSoftmax, Visible};
 
 /// The scratch of a team.
 pub(crate) struct Scratch {
@@ -75,8 +75,8 @@ impl Partials {
     }
 
     /// The rows from `row` on; what was reserved reaches over it.
-    pub(super) fn at(&mut self, row: usize, width: usize) -> Partial {
-        Partial {
+    pub(super) fn at(&mut self, row: usize, width: usize) -> PartialSoftmax {
+        PartialSoftmax {
             out: self.out.as_mut_ptr().wrapping_add(row * width),
             max: self.max.as_mut_ptr().wrapping_add(row),
             sum: self.sum.as_mut_ptr().wrapping_add(row),

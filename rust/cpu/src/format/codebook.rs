@@ -11,8 +11,8 @@ use nanovllm_gguf::{
     LeF16,
 };
 
-use super::{Coding, Stored};
-use crate::layout::Layout;
+use super::coding::Coding;
+use crate::layout::{Layout, StoredBlock};
 
 /// How `dtype` is stored, if it is one of these.
 pub(super) const fn coding(dtype: DType) -> Option<&'static Coding> {
@@ -48,7 +48,7 @@ trait Codebook: Pod {
 }
 
 /// Finds the entries by dequantising the block with `d` = 1, which is exact.
-fn read<B: Codebook>(bytes: &[u8], to: &mut Stored) {
+fn read<B: Codebook>(bytes: &[u8], to: &mut StoredBlock) {
     let mut block = *bytemuck::from_bytes::<B>(bytes);
     to.halves[0] = block.d().0;
     block.scales(&mut to.scales);
@@ -178,7 +178,7 @@ trait Ternary: Pod {
 }
 
 /// `d * 1 * q - d * 1`, as Q2_K: exact for a finite `d`.
-fn ternary<B: Ternary>(bytes: &[u8], to: &mut Stored) {
+fn ternary<B: Ternary>(bytes: &[u8], to: &mut StoredBlock) {
     let block = bytemuck::from_bytes::<B>(bytes);
     block.digits(&mut to.codes);
     to.scales = [0x11; 16];

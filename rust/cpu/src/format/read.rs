@@ -6,16 +6,16 @@ use nanovllm_gguf::{
     BlockQ5_K, BlockQ6_K, BlockQ8_0, BlockQ8_1, BlockQ8_K, LeF16, PackedScales,
 };
 
-use super::Stored;
+use crate::layout::StoredBlock;
 
 /// A block of a file.
 pub(super) trait Read: Pod {
     /// Writes what the type has of codes, scale bytes and halves.
-    fn read(&self, to: &mut Stored);
+    fn read(&self, to: &mut StoredBlock);
 }
 
 /// Takes `block`, which has the size of `B`, apart.
-pub(super) fn stored<B: Read>(block: &[u8], to: &mut Stored) {
+pub(super) fn stored<B: Read>(block: &[u8], to: &mut StoredBlock) {
     bytemuck::from_bytes::<B>(block).read(to);
 }
 
@@ -79,42 +79,42 @@ fn scales_and_minimums(packed: PackedScales, to: &mut [u8; 16]) {
 }
 
 impl Read for BlockQ8_0 {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         unsigned(&self.qs, &mut to.codes);
         to.halves[0] = self.d.0;
     }
 }
 
 impl Read for BlockQ8_1 {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         unsigned(&self.qs, &mut to.codes);
         to.halves[0] = self.d.0;
     }
 }
 
 impl Read for BlockQ8_K {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         unsigned(&self.qs, &mut to.codes);
         to.halves[0] = LeF16::from_f32(f32::from_le_bytes(self.d)).0;
     }
 }
 
 impl Read for BlockQ4_0 {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         nibbles(&self.qs, &mut to.codes);
         to.halves[0] = self.d.0;
     }
 }
 
 impl Read for BlockQ4_1 {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         nibbles(&self.qs, &mut to.codes);
         to.halves = [self.d.0, self.m.0];
     }
 }
 
 impl Read for BlockQ5_0 {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         nibbles(&self.qs, &mut to.codes);
         fifth_bits(self.qh, &mut to.codes);
         to.halves[0] = self.d.0;
@@ -122,7 +122,7 @@ impl Read for BlockQ5_0 {
 }
 
 impl Read for BlockQ5_1 {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         nibbles(&self.qs, &mut to.codes);
         fifth_bits(self.qh, &mut to.codes);
         to.halves = [self.d.0, self.m.0];
@@ -130,7 +130,7 @@ impl Read for BlockQ5_1 {
 }
 
 impl Read for BlockQ2_K {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         to.codes = [0; 256];
         add_crumbs(&self.qs, 0, &mut to.codes);
         to.scales = self.scales;
@@ -139,7 +139,7 @@ impl Read for BlockQ2_K {
 }
 
 impl Read for BlockQ3_K {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         to.codes = [0; 256];
         add_crumbs(&self.qs, 0, &mut to.codes);
         add_bits(&self.hmask, 2, &mut to.codes);
@@ -149,7 +149,7 @@ impl Read for BlockQ3_K {
 }
 
 impl Read for BlockQ4_K {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         long_nibbles(&self.qs, &mut to.codes);
         scales_and_minimums(self.scales, &mut to.scales);
         to.halves = [self.d.0, self.dmin.0];
@@ -157,7 +157,7 @@ impl Read for BlockQ4_K {
 }
 
 impl Read for BlockQ5_K {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         long_nibbles(&self.qs, &mut to.codes);
         add_bits(&self.qh, 4, &mut to.codes);
         scales_and_minimums(self.scales, &mut to.scales);
@@ -166,7 +166,7 @@ impl Read for BlockQ5_K {
 }
 
 impl Read for BlockQ6_K {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         for (ql, codes) in self.ql.chunks_exact(64).zip(to.codes.chunks_exact_mut(128)) {
             let (first, second) = codes.split_at_mut(64);
             for ((first, second), byte) in first.iter_mut().zip(second).zip(ql) {
@@ -180,14 +180,14 @@ impl Read for BlockQ6_K {
 }
 
 impl Read for BlockIQ4_NL {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         nibbles(&self.qs, &mut to.codes);
         to.halves[0] = self.d.0;
     }
 }
 
 impl Read for BlockIQ4_XS {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         for (qs, codes) in self.qs.iter().zip(to.codes.chunks_exact_mut(32)) {
             nibbles(qs, codes);
         }
@@ -197,7 +197,7 @@ impl Read for BlockIQ4_XS {
 }
 
 impl Read for BlockMXFP4 {
-    fn read(&self, to: &mut Stored) {
+    fn read(&self, to: &mut StoredBlock) {
         nibbles(&self.qs, &mut to.codes);
         to.scales[0] = self.e;
     }

@@ -3,38 +3,23 @@
 use half::f16;
 use nanovllm_backend::DType;
 
+use super::Format;
 use crate::testing::Random;
 
+/// Every type a weight may have.
+pub(crate) fn weights() -> Vec<DType> {
+    DType::ALL.iter().copied().filter(|&dtype| Format::of(dtype).is_some()).collect()
+}
+
 /// Every dense type a weight may have.
-pub(crate) const DENSE: [DType; 4] = [DType::F32, DType::F64, DType::F16, DType::Bf16];
+pub(crate) fn dense() -> Vec<DType> {
+    weights().into_iter().filter(|dtype| dtype.block_size() == 1).collect()
+}
 
 /// Every quantised type a weight may have.
-pub(crate) const QUANTIZED: [DType; 24] = [
-    DType::Q8_0,
-    DType::Q8_1,
-    DType::Q8_K,
-    DType::Q4_0,
-    DType::Q4_1,
-    DType::Q5_0,
-    DType::Q5_1,
-    DType::Q2_K,
-    DType::Q3_K,
-    DType::Q4_K,
-    DType::Q5_K,
-    DType::Q6_K,
-    DType::IQ4_NL,
-    DType::IQ4_XS,
-    DType::MXFP4,
-    DType::IQ3_S,
-    DType::IQ3_XXS,
-    DType::IQ2_S,
-    DType::IQ2_XS,
-    DType::IQ2_XXS,
-    DType::IQ1_M,
-    DType::IQ1_S,
-    DType::TQ2_0,
-    DType::TQ1_0,
-];
+pub(crate) fn quantized() -> Vec<DType> {
+    weights().into_iter().filter(|dtype| dtype.block_size() > 1).collect()
+}
 
 /// Bytes of the halves in a block of `dtype`, scale first.
 fn halves(dtype: DType) -> &'static [usize] {

@@ -1,11 +1,95 @@
-//! Tables of kernels, one for each instruction set, and the macro that compiles the generic kernels for it.
+//! Which kernels there are, as tables of functions, and the macros that compile the generic ones for an instruction set.
 
 use nanovllm_backend::DType;
 
-use super::attention::{AttendTile, Partial};
-use super::rows::{Norm, Rotation};
-use super::sample::Stream;
+use super::codes::Rows;
+use super::generic::attention::{AttendTile, PartialSoftmax};
+use super::generic::rows::{Norm, Rotation};
+use super::generic::sample::Stream;
+use super::scalar;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::isa::Isa;
+use crate::layout::Layout;
+
+/// Every kernel of one instruction set.
+///
+/// [`new`](Self::new) gives tables of sets that the machine has, and only those, so whoever holds a kernel may call it: what its
+/// caller vouches for is what it says of its arguments.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernels {
+    pub(crate) matmul: MatmulKernels,
+    pub(crate) rows: RowKernels,
+    pub(crate) attention: AttentionKernels,
+}
+
+impl Kernels {
+    /// The kernels of `isa`; none where the machine does not have it.
+    pub(crate) fn new(isa: Isa) -> Option<Self> {
+        isa.is_available().then(|| match isa {
+            Isa::Scalar => scalar::kernels(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::kernels(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avx2::kernels_vnni(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::kernels(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => avx512::kernels_bf16(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Bf16 => unreachable!("{isa} on another architecture"),
+        })
+    }
+}
+
+/// The matmul of one instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct MatmulKernels {
+    /// Rows of a packed group of weights, one in each lane of a vector.
+    pub(crate) lanes: usize,
+    /// Rows of activations to blocks of codes, and to wide blocks.
+    pub(crate) quantize: [ConvertKernel; 2],
+    /// Rows of activations to pairs of bf16, where bf16 weights are multiplied with those; elsewhere they take f32 rows.
+    pub(crate) pair: Option<ConvertKernel>,
+    pub(crate) f32: TileKernel,
+    pub(crate) f16: TileKernel,
+    pub(crate) bf16: TileKernel,
+    /// For each layout, for blocks of codes and for wide blocks.
+    pub(crate) quantized: [[TileKernel; 2]; Layout::COUNT],
+}
+
+/// Computes a tile.
+///
+/// # Safety
+/// Weight, rows and outputs of the tile are in bounds, its rows are converted for the kernel's type of weights, and nothing else
+/// touches the outputs meanwhile.
+pub(crate) type TileKernel = unsafe fn(&Tile);
+
+/// Converts a row for quantised or bf16 weights.
+///
+/// # Safety
+/// `row` is one of `rows`, and nothing else touches its converted forms meanwhile.
+pub(crate) type ConvertKernel = unsafe fn(rows: &Rows, row: usize);
+
+/// What one call of a matmul kernel computes: one group of outputs for consecutive rows.
+pub(crate) struct Tile {
+    /// The group's packed bytes.
+    pub(crate) weight: *const u8,
+    /// What the codes of a layout with a table stand for, and what its scales are multiplied with.
+    pub(crate) table: (&'static [i8; 16], f32),
+    /// All rows of the matmul.
+    pub(crate) rows: Rows,
+    /// The first row to compute.
+    pub(crate) first: usize,
+    /// How many rows to compute.
+    pub(crate) count: usize,
+    /// Where the outputs of row `first` go.
+    pub(crate) out: *mut f32,
+    /// Distance from one row of outputs to the next, in values.
+    pub(crate) stride: usize,
+    /// Outputs of this group that exist: fewer than lanes in the last group of a weight.
+    pub(crate) lanes: usize,
+}
 
 /// Heads, their number and width.
 type NormRope = unsafe fn(*mut f32, usize, usize, Option<Norm>, Option<Rotation>);
@@ -13,8 +97,8 @@ type NormRope = unsafe fn(*mut f32, usize, usize, Option<Norm>, Option<Rotation>
 /// Kernels on one row of activations or logits.
 ///
 /// # Safety
-/// Each may be called on a machine with its instruction set, under the contract of the generic function of its name in
-/// [`rows`](super::rows) and [`sample`](super::sample).
+/// Each is the generic function of its name in [`rows`](super::generic::rows) or [`sample`](super::generic::sample), under that
+/// function's contract.
 #[derive(Clone, Copy)]
 pub(crate) struct RowKernels {
     pub(crate) rms_norm: unsafe fn(*const f32, *const f32, f32, *mut f32, usize),
@@ -23,23 +107,9 @@ pub(crate) struct RowKernels {
     pub(crate) norm_rope: NormRope,
     pub(crate) arg_max: unsafe fn(*const f32, usize) -> u32,
     pub(crate) draw: unsafe fn(*const f32, usize, f32, Stream) -> u32,
-}
-
-/// Kernels on one cache type.
-///
-/// # Safety
-/// Each may be called on a machine with its instruction set and for its cache type, under the contract of the generic function
-/// of its name in [`attention`](super::attention).
-#[derive(Clone, Copy)]
-pub(crate) struct CacheKernels {
-    /// Bytes of a prepared pair of query dimensions.
-    pub(crate) query_bytes: usize,
-    pub(crate) prepare_query: unsafe fn(*const f32, usize, *mut u8),
-    pub(crate) store_key: unsafe fn(*const f32, usize, *mut u8),
-    pub(crate) store_value: unsafe fn(*const f32, usize, *mut u8),
-    pub(crate) attend: unsafe fn(&AttendTile),
-    pub(crate) merge: unsafe fn(Partial, Partial, usize, usize, f32),
-    pub(crate) finish: unsafe fn(*const f32, f32, *mut f32, usize),
+    /// Hyperbolic tangents in place, for the tests of [`math`](super::generic::math).
+    #[cfg(test)]
+    pub(crate) tanh: unsafe fn(*mut f32, usize),
 }
 
 /// The attention of one instruction set.
@@ -49,119 +119,128 @@ pub(crate) struct AttentionKernels {
     pub(crate) bf16: CacheKernels,
 }
 
-impl RowKernels {
-    /// The kernels of `isa`, which the machine must have.
-    pub(crate) fn new(isa: Isa) -> Self {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => super::avx512::table::rows(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => super::avx2::table::rows(),
-            _ => super::scalar::table::rows(),
-        }
-    }
+/// Kernels on one type of cache.
+///
+/// # Safety
+/// Each is the generic function of its name in [`attention`](super::generic::attention), under that function's contract and for
+/// this type of cache.
+#[derive(Clone, Copy)]
+pub(crate) struct CacheKernels {
+    /// Bytes of a prepared pair of query dimensions.
+    pub(crate) query_bytes: usize,
+    pub(crate) prepare_query: unsafe fn(*const f32, usize, *mut u8),
+    pub(crate) store_key: unsafe fn(*const f32, usize, *mut u8),
+    pub(crate) store_value: unsafe fn(*const f32, usize, *mut u8),
+    pub(crate) attend: unsafe fn(&AttendTile),
+    pub(crate) merge: unsafe fn(PartialSoftmax, PartialSoftmax, usize, usize, f32),
+    pub(crate) finish: unsafe fn(*const f32, f32, *mut f32, usize),
 }
 
 impl AttentionKernels {
-    /// The kernels of `isa`, which the machine must have.
-    pub(crate) fn new(isa: Isa) -> Self {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => super::avx512::table::attention_bf16(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => super::avx512::table::attention(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => super::avx2::table::attention(),
-            _ => super::scalar::table::attention(),
-        }
-    }
-
     /// The kernels of a cache of `dtype`, F32 or Bf16.
     pub(crate) fn of(&self, dtype: DType) -> &CacheKernels {
         if dtype == DType::F32 { &self.f32 } else { &self.bf16 }
     }
 }
 
-/// Compiles a generic kernel for an instruction set: a function of the same signature with the set's features enabled.
+/// Compiles a generic kernel for an instruction set: a function of the same signature, less the proof of type `$proof` that comes
+/// first, with the set's features enabled.
 macro_rules! compile {
-    ($features:literal, $path:path as fn($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {{
+    ([$($features:literal)?], $proof:ty => $kernel:path as fn($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {{
         /// # Safety
-        /// The machine has the features; otherwise the generic kernel's own contract.
-        #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
+        /// The machine has the features, and the arguments are what the generic kernel asks for.
+        $(#[target_feature(enable = $features)])?
         unsafe fn compiled($($arg: $type),*) $(-> $result)? {
             // SAFETY: by this function's contract.
-            unsafe { $path($($arg),*) }
+            unsafe { $kernel(<$proof as $crate::kernels::generic::simd::Proof>::assume(), $($arg),*) }
         }
         compiled
     }};
 }
 
-/// The row kernels of vectors `$simd`, compiled with `$features`.
+/// The kernels on rows, on vectors `$simd`.
 macro_rules! row_kernels {
-    ($features:literal, $simd:ty) => {{
-        use $crate::kernels::rows::{self, Norm, Rotation};
-        use $crate::kernels::sample;
+    ($features:tt, $simd:ty) => {{
+        use $crate::kernels::generic::rows::{self, Norm, Rotation};
+        use $crate::kernels::generic::sample::{self, Stream};
         use $crate::kernels::table::compile;
         $crate::kernels::table::RowKernels {
-            rms_norm: compile!(
-                $features,
-                rows::rms_norm::<$simd> as fn(x: *const f32, weight: *const f32, eps: f32, out: *mut f32, n: usize)
-            ),
-            add_rms_norm: compile!(
-                $features,
-                rows::add_rms_norm::<$simd>
-                    as fn(x: *const f32, residual: *mut f32, weight: *const f32, eps: f32, out: *mut f32, n: usize)
-            ),
-            silu_and_mul: compile!(
-                $features,
-                rows::silu_and_mul::<$simd> as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)
-            ),
-            norm_rope: compile!(
-                $features,
-                rows::norm_rope::<$simd>
-                    as fn(heads: *mut f32, count: usize, dim: usize, norm: Option<Norm>, rotation: Option<Rotation>)
-            ),
-            arg_max: compile!($features, sample::arg_max::<$simd> as fn(logits: *const f32, n: usize) -> u32),
-            draw: compile!(
-                $features,
-                sample::draw::<$simd>
-                    as fn(logits: *const f32, n: usize, temperature: f32, stream: sample::Stream) -> u32
-            ),
+            rms_norm: compile!($features, $simd => rows::rms_norm
+                as fn(x: *const f32, weight: *const f32, eps: f32, out: *mut f32, n: usize)),
+            add_rms_norm: compile!($features, $simd => rows::add_rms_norm
+                as fn(x: *const f32, residual: *mut f32, weight: *const f32, eps: f32, out: *mut f32, n: usize)),
+            silu_and_mul: compile!($features, $simd => rows::silu_and_mul
+                as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)),
+            norm_rope: compile!($features, $simd => rows::norm_rope
+                as fn(heads: *mut f32, count: usize, dim: usize, norm: Option<Norm>, rotation: Option<Rotation>)),
+            arg_max: compile!($features, $simd => sample::arg_max as fn(logits: *const f32, n: usize) -> u32),
+            draw: compile!($features, $simd => sample::draw
+                as fn(logits: *const f32, n: usize, temperature: f32, stream: Stream) -> u32),
+            #[cfg(test)]
+            tanh: compile!($features, $simd => $crate::kernels::generic::math::tests::tanh_all
+                as fn(x: *mut f32, n: usize)),
         }
     }};
 }
 
-/// The kernels of cache type `$cached` on vectors `$simd`, compiled with `$features`.
+/// The kernels on a cache that `$cached` reads.
 macro_rules! cache_kernels {
-    ($features:literal, $simd:ty, $cached:ty) => {{
-        use $crate::kernels::attention::{self, AttendTile, Partial};
-        use $crate::kernels::cached::Cached;
+    ($features:tt, $cached:ty) => {{
+        use $crate::kernels::generic::attention::{self, AttendTile, PartialSoftmax};
+        use $crate::kernels::generic::cached::Cached;
         use $crate::kernels::table::compile;
         $crate::kernels::table::CacheKernels {
             query_bytes: size_of::<<$cached as Cached>::Query>(),
-            prepare_query: compile!(
-                $features,
-                attention::prepare_query::<$cached> as fn(from: *const f32, pairs: usize, to: *mut u8)
-            ),
-            store_key: compile!(
-                $features,
-                attention::store_key::<$cached> as fn(from: *const f32, pairs: usize, to: *mut u8)
-            ),
-            store_value: compile!(
-                $features,
-                attention::store_value::<$cached> as fn(from: *const f32, dim: usize, to: *mut u8)
-            ),
-            attend: compile!($features, attention::attend::<$cached> as fn(tile: &AttendTile)),
-            merge: compile!(
-                $features,
-                attention::merge::<$simd> as fn(total: Partial, next: Partial, rows: usize, width: usize, scale: f32)
-            ),
-            finish: compile!(
-                $features,
-                attention::finish::<$simd> as fn(from: *const f32, sum: f32, to: *mut f32, dim: usize)
-            ),
+            prepare_query: compile!($features, $cached => attention::prepare_query
+                as fn(from: *const f32, pairs: usize, to: *mut u8)),
+            store_key: compile!($features, $cached => attention::store_key
+                as fn(from: *const f32, pairs: usize, to: *mut u8)),
+            store_value: compile!($features, $cached => attention::store_value
+                as fn(from: *const f32, dim: usize, to: *mut u8)),
+            attend: compile!($features, $cached => attention::attend as fn(tile: &AttendTile)),
+            merge: compile!($features, <$cached as Cached>::S => attention::merge
+                as fn(total: PartialSoftmax, next: PartialSoftmax, rows: usize, width: usize, scale: f32)),
+            finish: compile!($features, <$cached as Cached>::S => attention::finish
+                as fn(from: *const f32, sum: f32, to: *mut f32, dim: usize)),
         }
     }};
 }
 
-pub(crate) use {cache_kernels, compile, row_kernels};
+/// The kernel of dense weights that `$dense` multiplies.
+macro_rules! dense_kernel {
+    ($features:tt, $dense:ty) => {{
+        use $crate::kernels::table::{Tile, compile};
+        compile!($features, $dense => $crate::kernels::generic::dense::tile as fn(tile: &Tile))
+    }};
+}
+
+/// The kernels of every layout of quantised weights, for blocks of codes and for wide ones, with the byte products `$dot`.
+#[cfg(target_arch = "x86_64")]
+macro_rules! quantized_kernels {
+    ([$features:literal], $dot:ty) => {{
+        use $crate::kernels::generic::{quantized, simd::Proof};
+        use $crate::kernels::table::{Tile, TileKernel};
+        use $crate::layout::{Coded, ForLayout, for_each};
+        struct Tiles;
+        impl ForLayout for Tiles {
+            type Result = [TileKernel; 2];
+            fn of<C: Coded>() -> [TileKernel; 2] {
+                [tile::<C, 1>, tile::<C, 2>]
+            }
+        }
+        /// # Safety
+        /// The machine has the features; the tile is what a [`TileKernel`] asks for.
+        #[target_feature(enable = $features)]
+        unsafe fn tile<C: Coded, const PLANES: usize>(tile: &Tile) {
+            // SAFETY: by this function's contract.
+            unsafe { quantized::tile::<_, C, PLANES>(<$dot>::assume(), tile) }
+        }
+        for_each::<Tiles>()
+    }};
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use avx2::matmul_evex;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use quantized_kernels;
+pub(crate) use {cache_kernels, compile, dense_kernel, row_kernels};

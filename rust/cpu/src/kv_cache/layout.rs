@@ -2,7 +2,7 @@
 
 use nanovllm_backend::{KvCacheSpec, KvHeads};
 
-use crate::kernels::cached::GROUP;
+use crate::kernels::generic::cached::GROUP;
 
 /// Where the keys of a layer lie among all keys, or its values among all values, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -69,14 +69,14 @@ impl LayerLayout {
 }
 
 /// The layers of a cache and its bytes.
-pub(super) struct Layout {
+pub(super) struct CacheLayout {
     /// For a layer that shares an earlier one's storage, that layer's.
     pub(super) layers: Vec<LayerLayout>,
     pub(super) key_bytes: usize,
     pub(super) value_bytes: usize,
 }
 
-impl Layout {
+impl CacheLayout {
     /// The layout of `spec`, which has been checked; `None` when it exceeds the address space.
     pub(super) fn new(spec: &KvCacheSpec) -> Option<Self> {
         let element = spec.dtype.type_size();

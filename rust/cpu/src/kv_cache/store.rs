@@ -5,7 +5,7 @@ use nanovllm_backend::{Context, HeadLayout, HeadNorm, HeadNorms, LayerCache, Rop
 use super::KvCache;
 use super::layout::LayerLayout;
 use crate::claims::Claims;
-use crate::kernels::rows::{Norm, Rotation};
+use crate::kernels::generic::rows::{Norm, Rotation};
 use crate::kernels::table::{CacheKernels, RowKernels};
 use crate::team::Team;
 use crate::tensor::{SharedMut, Tensor};
@@ -29,7 +29,7 @@ impl LayerWriter {
     /// Stores one token's key and value heads, each `[num_kv_heads, head_dim]`.
     ///
     /// # Safety
-    /// The machine has the kernels' instruction set, and no other thread reads or writes this slot meanwhile.
+    /// No other thread reads or writes this slot meanwhile.
     pub(super) unsafe fn store(&self, slot: usize, keys: &[f32], values: &[f32]) {
         let LayerLayout { heads, block_size, .. } = self.layout;
         let (block, offset) = (slot / block_size, slot % block_size);
@@ -83,7 +83,7 @@ struct Store<'a> {
 
 impl Store<'_> {
     /// # Safety
-    /// The machine has the kernels' instruction set, and no other thread works on this row or its slot.
+    /// No other thread works on this row or its slot meanwhile.
     unsafe fn row(&self, i: usize) {
         let HeadLayout { num_heads, num_kv_heads, .. } = *self.heads;
         let [q_norm, k_norm, v_norm] = self.norms;
@@ -108,8 +108,7 @@ impl Store<'_> {
     }
 
     /// # Safety
-    /// The machine has the kernels' instruction set; `x` has `count` heads, and the rotation is of an even width of at most
-    /// theirs.
+    /// `x` has `count` heads, and the rotation is of an even width of at most theirs.
     unsafe fn norm_rope(&self, x: &mut [f32], count: usize, norm: Option<CheckedNorm<'_>>, rotation: Option<Rotation>) {
         let norm = norm.map(|CheckedNorm { weight, eps }| Norm { weight: weight.map(<[f32]>::as_ptr), eps });
         if norm.is_some() || rotation.is_some() {
@@ -150,14 +149,14 @@ pub(crate) fn norm_rope_store(
     let cache = stores.then(|| cache.writer(layer));
     let store = Store { rows, qkv: qkv.shared(), heads, norms, rope, slots: context.slot_mapping, cache };
     if count < TEAM_ROWS {
-        // SAFETY: tables are built for the machine's sets; nobody else is here.
+        // SAFETY: nobody else is here.
         (0..count).for_each(|i| unsafe { store.row(i) });
         return;
     }
     let claims = Claims::new(count);
     team.run(|_| {
         while let Some(range) = claims.take(CLAIM) {
-            // SAFETY: as above; each row is claimed once, and rows have distinct slots.
+            // SAFETY: each row is claimed once, and rows have distinct slots.
             range.for_each(|i| unsafe { store.row(i) });
         }
     });

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::KvCache;
 use crate::isa::Isa;
-use crate::testing::Random;
+use crate::testing::{Random, kernels};
 
 impl KvCache {
     /// Fills the cache with NaN: what unwritten slots may hold.
@@ -39,7 +39,7 @@ proptest! {
         };
         let expected = (rounded(&keys), rounded(&values));
         for isa in Isa::available() {
-            let mut cache = KvCache::new(&spec, isa).expect("small");
+            let mut cache = KvCache::new(&spec, &kernels(isa).attention).expect("small");
             cache.poison();
             cache.write_layer(if through_shared { 2 } else { 1 }, &keys, &values).expect("of the right length");
             for layer in [1, 2] {
@@ -65,7 +65,7 @@ proptest! {
         let dtype = if bf16 { DType::Bf16 } else { DType::F32 };
         let layers = heads.iter().copied().map(LayerCache::Full).collect();
         let spec = KvCacheSpec { num_blocks, block_size, dtype, layers };
-        let mut cache = KvCache::new(&spec, Isa::Scalar).expect("small");
+        let mut cache = KvCache::new(&spec, &kernels(Isa::Scalar).attention).expect("small");
         for layer in 0..heads.len() {
             let data = vec![layer as f32 + 1.0; spec.layer_len(layer)];
             cache.write_layer(layer, &data, &data).expect("of the right length");
@@ -87,7 +87,7 @@ fn spec(num_blocks: usize, block_size: usize, layers: Vec<LayerCache>) -> KvCach
 fn layers_of_another_length_are_refused_whole() {
     let spec = spec(2, 3, vec![LayerCache::Full(SMALL), LayerCache::Shared(0)]);
     let (right, zeros) = (vec![1.0; 24], vec![0.0; 24]);
-    let mut cache = KvCache::new(&spec, Isa::Scalar).expect("small");
+    let mut cache = KvCache::new(&spec, &kernels(Isa::Scalar).attention).expect("small");
     for wrong in [vec![1.0; 23], vec![1.0; 25], vec![]] {
         let got = wrong.len();
         for (layer, keys, values) in [(0, &wrong, &right), (0, &right, &wrong), (1, &wrong, &wrong)] {
@@ -101,13 +101,14 @@ fn layers_of_another_length_are_refused_whole() {
 #[test]
 #[should_panic(expected = "block 2, head 0 of a layer of 2 and 1")]
 fn a_block_beyond_the_cache_is_refused() {
-    let cache = KvCache::new(&spec(2, 3, vec![LayerCache::Full(SMALL)]), Isa::Scalar).expect("small");
+    let cache =
+        KvCache::new(&spec(2, 3, vec![LayerCache::Full(SMALL)]), &kernels(Isa::Scalar).attention).expect("small");
     cache.copy_block(0, 2);
 }
 
 #[test]
 fn impossible_caches_are_errors() {
-    let new = |spec: KvCacheSpec| KvCache::new(&spec, Isa::Scalar);
+    let new = |spec: KvCacheSpec| KvCache::new(&spec, &kernels(Isa::Scalar).attention);
     let good = || spec(1, 16, vec![LayerCache::Full(SMALL)]);
     assert!(new(good()).is_ok());
     assert!(matches!(new(KvCacheSpec { dtype: DType::Q8_0, ..good() }), Err(Error::UnsupportedDType { .. })));

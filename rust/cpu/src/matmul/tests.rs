@@ -3,7 +3,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arena::Arena;
-use crate::format::tests::{DENSE, QUANTIZED, random_weight, set_scales};
+use crate::format::tests::{dense, quantized, random_weight, set_scales, weights};
+use crate::isa::Isa;
+use crate::testing::kernels;
 
 /// A weight of random parts, with its values.
 fn weight(parts: &[(DType, usize)], cols: usize, seed: u64, lanes: usize) -> (Weight, Vec<f32>) {
@@ -40,24 +42,22 @@ fn random(n: usize, seed: u64) -> Vec<f32> {
 }
 
 /// The kernels this machine can run, by name.
-fn sets(bits: ActivationBits) -> Vec<(&'static str, MatmulKernels)> {
-    let mut sets: Vec<_> =
-        Isa::available().into_iter().map(|isa| (isa.name(), MatmulKernels::new(isa, bits))).collect();
+fn sets(bits: ActivationBits) -> Vec<(&'static str, Matmul)> {
+    let mut sets: Vec<_> = Isa::available().into_iter().map(|isa| (isa.name(), kernels(isa).matmul)).collect();
     #[cfg(target_arch = "x86_64")]
     if Isa::Avx512.is_available() {
-        let wide = bits == ActivationBits::Sixteen;
-        sets.push(("avx-vnni as evex", MatmulKernels { wide, ..kernels::avx2::matmul::kernels_evex() }));
+        sets.push(("avx-vnni as evex", crate::kernels::table::matmul_evex()));
     }
-    sets
+    sets.into_iter().map(|(name, kernels)| (name, Matmul { kernels, bits })).collect()
 }
 
-fn run(kernels: &MatmulKernels, threads: usize, x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Vec<f32> {
+fn run(matmul: &Matmul, threads: usize, x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Vec<f32> {
     let team = Team::new(threads).expect("threads");
     let mut out = Tensor::zeroed(x.rows(), w.rows()).expect("small");
     out.as_mut_slice().fill(f32::NAN);
     let mut scratch = Activations::new().expect("empty");
     scratch.reserve(x.rows(), x.cols()).expect("small");
-    linear(&team, kernels, &mut scratch, x, w, bias, &mut out);
+    linear(&team, matmul, &mut scratch, x, w, bias, &mut out);
     out.as_slice().to_vec()
 }
 
@@ -94,11 +94,6 @@ fn columns(dtype: DType, blocks: usize) -> usize {
     blocks * dtype.block_size().max(32)
 }
 
-/// Every type, dense and quantised.
-fn dtypes() -> impl Iterator<Item = DType> + Clone {
-    DENSE.into_iter().chain(QUANTIZED)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
@@ -106,21 +101,20 @@ proptest! {
     /// computes with the same codes.
     #[test]
     fn agrees_with_the_reference(
-        which in 0..DENSE.len() + QUANTIZED.len(), n in 1usize..70, blocks in 1usize..9, m in 1usize..20, seed: u64,
+        dtype in prop::sample::select(weights()), n in 1usize..70, blocks in 1usize..9, m in 1usize..20, seed: u64,
         threads in 1usize..4, high: bool,
     ) {
         let bits = BITS[usize::from(high)];
-        let dtype = dtypes().nth(which).expect("in range");
         let cols = columns(dtype, blocks);
         let x = random(m * cols, !seed);
         let bias = random(n, seed ^ 7);
         let mut portable = None;
-        for (set, kernels) in sets(bits) {
-            let (w, values) = weight(&[(dtype, n)], cols, seed, kernels.lanes);
-            let got = run(&kernels, threads, &tensor(m, cols, &x), &w, Some(&tensor(1, n, &bias)));
+        for (set, matmul) in sets(bits) {
+            let (w, values) = weight(&[(dtype, n)], cols, seed, matmul.kernels.lanes);
+            let got = run(&matmul, threads, &tensor(m, cols, &x), &w, Some(&tensor(1, n, &bias)));
             let error = nmse(&x, &values, &bias, cols, &got);
             prop_assert!(error < threshold(dtype, bits), "{set} {dtype} {bits:?}: {error:e}");
-            if QUANTIZED.contains(&dtype) {
+            if dtype.block_size() > 1 {
                 let expected: &Vec<f32> = portable.get_or_insert_with(|| got.clone());
                 let expected: Vec<f64> = expected.iter().map(|&x| f64::from(x)).collect();
                 let error = crate::testing::nmse(&got, &expected);
@@ -132,17 +126,17 @@ proptest! {
     /// A row's result does not depend on the rows beside it nor on the threads, for weights of mixed types.
     #[test]
     fn rows_are_independent(
-        which in 0..DENSE.len() + QUANTIZED.len(), m in 1usize..24, n in 1usize..40, seed: u64, threads in 1usize..4,
+        which in 0..weights().len(), m in 1usize..24, n in 1usize..40, seed: u64, threads in 1usize..4,
         high: bool,
     ) {
         let cols = 256;
         let x = random(m * cols, !seed);
-        let parts: Vec<_> = dtypes().cycle().skip(which).take(5).map(|dtype| (dtype, n)).collect();
-        for (set, kernels) in sets(BITS[usize::from(high)]) {
-            let (w, _) = weight(&parts, cols, seed, kernels.lanes);
-            let together = run(&kernels, threads, &tensor(m, cols, &x), &w, None);
+        let parts: Vec<_> = weights().into_iter().cycle().skip(which).take(5).map(|dtype| (dtype, n)).collect();
+        for (set, matmul) in sets(BITS[usize::from(high)]) {
+            let (w, _) = weight(&parts, cols, seed, matmul.kernels.lanes);
+            let together = run(&matmul, threads, &tensor(m, cols, &x), &w, None);
             for (x, expected) in x.chunks_exact(cols).zip(together.chunks_exact(w.rows())) {
-                let alone = run(&kernels, 1, &tensor(1, cols, x), &w, None);
+                let alone = run(&matmul, 1, &tensor(1, cols, x), &w, None);
                 prop_assert!(alone.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{set} {parts:?}");
             }
         }
@@ -153,7 +147,7 @@ proptest! {
 #[test]
 fn extreme_codes_do_not_saturate() {
     let rows = 17;
-    for dtype in QUANTIZED {
+    for dtype in quantized() {
         let cols = 2 * dtype.block_size();
         for code in [0x80u8, 0x7f, 0xff, 0x00, 0x81, 0x0f, 0xf0] {
             let mut data = vec![code; rows * 2 * dtype.type_size()];
@@ -164,13 +158,13 @@ fn extreme_codes_do_not_saturate() {
             nanovllm_gguf::dequantize(dtype, &data, &mut values).expect("supported");
             for (sign, bits) in [(1.0, BITS[0]), (-1.0, BITS[0]), (1.0, BITS[1]), (-1.0, BITS[1])] {
                 let x: Vec<f32> = vec![sign; cols];
-                for (set, kernels) in sets(bits) {
+                for (set, matmul) in sets(bits) {
                     let team = Team::new(1).expect("one");
                     let part = WeightPart { dtype, rows, cols, data: &data };
                     let w = Weight {
-                        parts: vec![Packed::new(&part, kernels.lanes, &Arena::default(), &team).expect("packs")],
+                        parts: vec![Packed::new(&part, matmul.kernels.lanes, &Arena::default(), &team).expect("packs")],
                     };
-                    let got = run(&kernels, 1, &tensor(1, cols, &x), &w, None);
+                    let got = run(&matmul, 1, &tensor(1, cols, &x), &w, None);
                     let error = nmse(&x, &values, &[0.0; 17], cols, &got);
                     assert!(error < 1e-9, "{set} {dtype} {code:#x}: {error:e}");
                 }
@@ -186,11 +180,12 @@ fn every_exponent_is_applied() {
     let mut values = vec![0.0; 256 * 32];
     nanovllm_gguf::dequantize(DType::MXFP4, &data, &mut values).expect("supported");
     let x = [2f32.powi(-20); 32];
-    for (set, kernels) in sets(BITS[0]) {
+    for (set, matmul) in sets(BITS[0]) {
         let team = Team::new(1).expect("one");
         let part = WeightPart { dtype: DType::MXFP4, rows: 256, cols: 32, data: &data };
-        let w = Weight { parts: vec![Packed::new(&part, kernels.lanes, &Arena::default(), &team).expect("packs")] };
-        let got = run(&kernels, 1, &tensor(1, 32, &x), &w, None);
+        let w =
+            Weight { parts: vec![Packed::new(&part, matmul.kernels.lanes, &Arena::default(), &team).expect("packs")] };
+        let got = run(&matmul, 1, &tensor(1, 32, &x), &w, None);
         // From 2^112 on, a scale times the integer sum is infinite.
         for (e, (got, values)) in got.iter().zip(values.chunks_exact(32)).enumerate().take(240) {
             let expected = values[0] * 2f32.powi(-15);
@@ -203,11 +198,11 @@ fn every_exponent_is_applied() {
 
 #[test]
 fn odd_columns_of_dense_types() {
-    for dtype in DENSE {
-        for (set, kernels) in sets(BITS[1]) {
-            let (w, values) = weight(&[(dtype, 19)], 37, 5, kernels.lanes);
+    for dtype in dense() {
+        for (set, matmul) in sets(BITS[1]) {
+            let (w, values) = weight(&[(dtype, 19)], 37, 5, matmul.kernels.lanes);
             let x = random(3 * 37, 1);
-            let got = run(&kernels, 2, &tensor(3, 37, &x), &w, None);
+            let got = run(&matmul, 2, &tensor(3, 37, &x), &w, None);
             let error = nmse(&x, &values, &[0.0; 19], 37, &got);
             assert!(error < threshold(dtype, ActivationBits::Sixteen), "{set} {dtype}: {error:e}");
         }

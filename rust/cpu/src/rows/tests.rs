@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::{RowKernels, add_rms_norm, gather_rows, rms_norm, silu_and_mul};
+use super::{add_rms_norm, gather_rows, rms_norm, silu_and_mul};
 use crate::isa::Isa;
 use crate::team::Team;
 use crate::tensor::Tensor;
-use crate::testing::{Random, nmse, tensor};
+use crate::testing::{Random, kernels, nmse, tensor};
 
 fn norm_reference(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
     let mean = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / x.len() as f64;
@@ -29,7 +29,7 @@ proptest! {
         let w = random.values(cols);
         let (xt, wt, eps) = (tensor(&x, rows, cols), tensor(&w, 1, cols), 1e-5);
         for isa in Isa::available() {
-            let kernels = RowKernels::new(isa);
+            let kernels = kernels(isa).rows;
             let team = Team::new(3).expect("threads");
             let mut out = Tensor::zeroed(rows, cols).expect("small");
             rms_norm(&team, &kernels, &xt, &wt, eps, &mut out);
@@ -56,7 +56,7 @@ proptest! {
         let xt = tensor(&x, rows, 2 * n);
         let picks: Vec<u32> = (0..rows).map(|_| random.below(rows) as u32).collect();
         for isa in Isa::available() {
-            let kernels = RowKernels::new(isa);
+            let kernels = kernels(isa).rows;
             let team = Team::new(3).expect("threads");
             let mut out = Tensor::zeroed(rows, n).expect("small");
             silu_and_mul(&team, &kernels, &xt, &mut out);
@@ -80,7 +80,7 @@ fn silu_is_sane_far_out() {
     for isa in Isa::available() {
         let x = [-1e30f32, -200.0, -88.0, 0.0, 88.0, 1e30, f32::NAN, 1.0].map(|gate| [gate, 1.0]).concat();
         let mut out = Tensor::zeroed(8, 1).expect("small");
-        silu_and_mul(&Team::new(1).expect("one"), &RowKernels::new(isa), &tensor(&x, 8, 2), &mut out);
+        silu_and_mul(&Team::new(1).expect("one"), &kernels(isa).rows, &tensor(&x, 8, 2), &mut out);
         let y = out.as_slice();
         assert!(y[0].abs() < 1e-5 && y[1].abs() < 1e-30 && y[2].abs() < 1e-30, "{isa}: {y:?}");
         assert_eq!((y[3], y[4], y[5]), (0.0, 88.0, 1e30), "{isa}");
@@ -96,7 +96,7 @@ fn silu_is_accurate_in_every_value() {
     let x = [gates.clone(), vec![1.0; n]].concat();
     for isa in Isa::available() {
         let mut out = Tensor::zeroed(1, n).expect("small");
-        silu_and_mul(&Team::new(1).expect("one"), &RowKernels::new(isa), &tensor(&x, 1, 2 * n), &mut out);
+        silu_and_mul(&Team::new(1).expect("one"), &kernels(isa).rows, &tensor(&x, 1, 2 * n), &mut out);
         for (&gate, &got) in gates.iter().zip(out.as_slice()) {
             let gate = f64::from(gate);
             let expected = gate / (1.0 + (-gate).exp());

@@ -5,10 +5,9 @@ use proptest::prelude::*;
 
 use super::sample;
 use crate::isa::Isa;
-use crate::kernels::sample::Stream;
-use crate::kernels::table::RowKernels;
+use crate::kernels::generic::sample::Stream;
 use crate::team::Team;
-use crate::testing::{Random, tensor};
+use crate::testing::{Random, kernels, tensor};
 
 /// The contract, token by token.
 fn naive(logits: &[f32], row: &SampleRow<'_>) -> u32 {
@@ -69,7 +68,7 @@ proptest! {
             let mut out = vec![u32::MAX; rows.len()];
             let team = Team::new(1).expect("one");
             let mut logits = tensor(&data, rows.len(), cols);
-            sample(&team, &RowKernels::new(isa), &mut logits, &plan, &mut out);
+            sample(&team, &kernels(isa).rows, &mut logits, &plan, &mut out);
             prop_assert_eq!(&out, &expected, "{}", isa);
         }
     }
@@ -92,7 +91,7 @@ fn a_vocabulary_of_rows_on_a_team() {
         for isa in Isa::available() {
             let mut out = vec![0; rows];
             let team = Team::new(3).expect("threads");
-            sample(&team, &RowKernels::new(isa), &mut tensor(&data, rows, cols), &plan, &mut out);
+            sample(&team, &kernels(isa).rows, &mut tensor(&data, rows, cols), &plan, &mut out);
             assert_eq!(out, expected, "{isa} at {temperature}");
         }
     }
@@ -112,7 +111,7 @@ fn what_is_not_a_number_is_never_chosen() {
                 let mut out = [99];
                 let plan = [SampleRow::drawn(temperature, 1, 2)];
                 let team = Team::new(1).expect("one");
-                sample(&team, &RowKernels::new(isa), &mut tensor(&logits, 1, logits.len()), &plan, &mut out);
+                sample(&team, &kernels(isa).rows, &mut tensor(&logits, 1, logits.len()), &plan, &mut out);
                 assert_eq!(out[0], expected, "{isa} at {temperature}");
             }
         }
@@ -177,7 +176,7 @@ fn draws_follow_the_softmax() {
         let plan: Vec<_> = (0..DRAWS as u64).map(|position| SampleRow::drawn(temperature, 4, position)).collect();
         let mut out = vec![0; DRAWS];
         let team = Team::new(2).expect("threads");
-        sample(&team, &RowKernels::new(Isa::detect()), &mut tensor(&logits.repeat(DRAWS), DRAWS, 8), &plan, &mut out);
+        sample(&team, &kernels(Isa::detect()).rows, &mut tensor(&logits.repeat(DRAWS), DRAWS, 8), &plan, &mut out);
         let mut counts = [0f64; 8];
         for &token in &out {
             counts[token as usize] += 1.0;

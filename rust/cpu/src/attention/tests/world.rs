@@ -4,13 +4,12 @@ use nanovllm_backend::{
     AttentionOptions, Context, DType, HeadLayout, HeadNorms, KvCacheSpec, KvHeads, LayerCache, default_scale,
 };
 
-use crate::attention::{AttentionKernels, Scratch, attention};
+use crate::attention::{Scratch, attention};
 use crate::isa::Isa;
 use crate::kv_cache::{KvCache, norm_rope_store};
-use crate::rows::RowKernels;
 use crate::team::Team;
 use crate::tensor::Tensor;
-use crate::testing::{Random, tensor};
+use crate::testing::{Random, kernels, tensor};
 
 /// How a world attends.
 #[derive(Debug, Clone)]
@@ -83,8 +82,8 @@ impl World {
             LayerCache::Full(KvHeads { num_kv_heads, head_dim }),
             LayerCache::Shared(LAYER),
         ];
-        let mut cache =
-            KvCache::new(&KvCacheSpec { num_blocks, block_size, dtype, layers }, isa).expect("a small cache");
+        let mut cache = KvCache::new(&KvCacheSpec { num_blocks, block_size, dtype, layers }, &kernels(isa).attention)
+            .expect("a small cache");
         cache.poison();
         // Blocks in an order that depends on the sequences.
         let mut free: Vec<i32> = (0..num_blocks as i32).collect();
@@ -141,9 +140,19 @@ impl World {
         };
         let queries: Vec<f32> = qkv.chunks(width).flat_map(|row| &row[..out_width]).copied().collect();
         let mut qkv = tensor(&qkv, rows, width);
-        let kernels = RowKernels::new(self.place.isa);
+        let kernels = kernels(self.place.isa);
         let norms = HeadNorms::NONE;
-        norm_rope_store(&self.team, &kernels, &mut qkv, &self.heads, &norms, None, &mut self.cache, LAYER, &context);
+        norm_rope_store(
+            &self.team,
+            &kernels.rows,
+            &mut qkv,
+            &self.heads,
+            &norms,
+            None,
+            &mut self.cache,
+            LAYER,
+            &context,
+        );
         if !attend {
             return;
         }
@@ -158,7 +167,7 @@ impl World {
         let mut out = Tensor::zeroed(rows, out_width).expect("small");
         attention(
             &self.team,
-            &AttentionKernels::new(self.place.isa),
+            &kernels.attention,
             &mut self.scratch,
             &qkv,
             &self.heads,

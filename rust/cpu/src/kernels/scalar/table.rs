@@ -1,17 +1,27 @@
-//! The generic kernels compiled for what every machine of the target has.
+//! The kernels in portable Rust.
 
+use super::convert::quantize;
+use super::quantized;
 use super::simd::Scalar;
-use crate::kernels::cached::{Bf16, F32};
-use crate::kernels::table::{AttentionKernels, RowKernels, cache_kernels, row_kernels};
+use crate::kernels::generic::simd::Simd;
+use crate::kernels::generic::{cached, dense};
+use crate::kernels::table::{AttentionKernels, Kernels, MatmulKernels, cache_kernels, dense_kernel, row_kernels};
 
-// SSE2 is part of x86-64; on other machines the macro names no feature.
-pub(crate) fn rows() -> RowKernels {
-    row_kernels!("sse2", Scalar)
-}
-
-pub(crate) fn attention() -> AttentionKernels {
-    AttentionKernels {
-        f32: cache_kernels!("sse2", Scalar, F32<Scalar>),
-        bf16: cache_kernels!("sse2", Scalar, Bf16<Scalar>),
+pub(crate) fn kernels() -> Kernels {
+    Kernels {
+        matmul: MatmulKernels {
+            lanes: Scalar::LANES,
+            quantize: [quantize::<false>, quantize::<true>],
+            pair: None,
+            f32: dense_kernel!([], dense::Plain<Scalar, dense::F32>),
+            f16: dense_kernel!([], dense::Plain<Scalar, dense::F16>),
+            bf16: dense_kernel!([], dense::Plain<Scalar, dense::Bf16>),
+            quantized: quantized::tiles(),
+        },
+        rows: row_kernels!([], Scalar),
+        attention: AttentionKernels {
+            f32: cache_kernels!([], cached::F32<Scalar>),
+            bf16: cache_kernels!([], cached::Bf16<Scalar>),
+        },
     }
 }

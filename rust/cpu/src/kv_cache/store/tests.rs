@@ -7,10 +7,9 @@ use super::norm_rope_store;
 use crate::isa::Isa;
 use crate::kv_cache::KvCache;
 use crate::kv_cache::tests::kv_heads;
-use crate::rows::RowKernels;
 use crate::team::Team;
 use crate::tensor::Tensor;
-use crate::testing::{Random, nmse, tensor};
+use crate::testing::{Random, kernels, nmse, tensor};
 
 const POSITIONS: usize = 50;
 /// The layer that is written, and the one that shares its storage.
@@ -128,7 +127,7 @@ impl Case {
             table_stride: 0,
         };
         let team = Team::new(threads).expect("threads");
-        norm_rope_store(&team, &RowKernels::new(isa), &mut qkv, &self.heads, &norms, rope, cache, layer, &context);
+        norm_rope_store(&team, &kernels(isa).rows, &mut qkv, &self.heads, &norms, rope, cache, layer, &context);
         qkv
     }
 
@@ -169,7 +168,7 @@ proptest! {
         let Case { heads, slots, .. } = &case;
         let mut first: Option<Vec<u32>> = None;
         for (isa, threads) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3)]) {
-            let mut cache = KvCache::new(&case.spec, isa).expect("small");
+            let mut cache = KvCache::new(&case.spec, &kernels(isa).attention).expect("small");
             cache.poison();
             let qkv = case.run(isa, threads, &mut cache, LAYER);
             if threads == 1 {

@@ -1,27 +1,27 @@
 //! Heads on their way into the kernels and into the cache.
 
-use crate::kernels::cached::{Cached, GROUP};
-use crate::kernels::simd::Simd;
+use crate::kernels::generic::cached::{Cached, GROUP};
+use crate::kernels::generic::simd::Simd;
 
 /// Converts one query head, `2 * pairs` values, to the form [`attend`](super::attend) takes.
 ///
 /// # Safety
-/// See [`Simd`]; `from` holds `2 * pairs` values and `to` room for `pairs` queries.
+/// `from` holds `2 * pairs` values and `to` room for `pairs` queries.
 #[inline(always)]
-pub(crate) unsafe fn prepare_query<C: Cached>(from: *const f32, pairs: usize, to: *mut u8) {
+pub(crate) unsafe fn prepare_query<C: Cached>(c: C, from: *const f32, pairs: usize, to: *mut u8) {
     let to = to.cast::<C::Query>();
     for i in 0..pairs {
         // SAFETY: by this function's contract.
-        unsafe { to.add(i).write_unaligned(C::query(*from.add(2 * i), *from.add(2 * i + 1))) };
+        unsafe { to.add(i).write_unaligned(c.query(*from.add(2 * i), *from.add(2 * i + 1))) };
     }
 }
 
 /// Stores one key head; `to` is the token's place in its group's first pair.
 ///
 /// # Safety
-/// See [`Simd`]; `from` holds `2 * pairs` values, `to` reaches over the group's `pairs` of 32 elements.
+/// `from` holds `2 * pairs` values, `to` reaches over the group's `pairs` of 32 elements.
 #[inline(always)]
-pub(crate) unsafe fn store_key<C: Cached>(from: *const f32, pairs: usize, to: *mut u8) {
+pub(crate) unsafe fn store_key<C: Cached>(c: C, from: *const f32, pairs: usize, to: *mut u8) {
     let to = to.cast::<C::Element>();
     // Where element 2i + 1 lies from element 2i.
     let odd = if C::TOKEN == 2 { 1 } else { GROUP };
@@ -33,7 +33,7 @@ pub(crate) unsafe fn store_key<C: Cached>(from: *const f32, pairs: usize, to: *m
         // SAFETY: `n` values remain; a full vector fits `staged` (LANES <= 16) and initialises what is read; `done` and `n`
         // are even, so pair `done / 2 + i` is below `pairs`.
         unsafe {
-            C::store(staged.as_mut_ptr().cast(), C::S::load_first(from.add(done), n, 0.0));
+            c.store(staged.as_mut_ptr().cast(), c.simd().load_first(from.add(done), n, 0.0));
             for i in 0..n / 2 {
                 let pair = to.add((done / 2 + i) * (2 * GROUP));
                 *pair = staged[2 * i].assume_init();
@@ -47,16 +47,16 @@ pub(crate) unsafe fn store_key<C: Cached>(from: *const f32, pairs: usize, to: *m
 /// Stores one value head, padded with zeros to a multiple of 16.
 ///
 /// # Safety
-/// See [`Simd`]; `from` holds `dim` values, `to` room for `dim` rounded up to 16.
+/// `from` holds `dim` values, `to` room for `dim` rounded up to 16.
 #[inline(always)]
-pub(crate) unsafe fn store_value<C: Cached>(from: *const f32, dim: usize, to: *mut u8) {
+pub(crate) unsafe fn store_value<C: Cached>(c: C, from: *const f32, dim: usize, to: *mut u8) {
     let to = to.cast::<C::Element>();
     let mut done = 0;
     while done < dim {
         // SAFETY: in bounds by this function's contract; LANES divides 16.
         unsafe {
             let n = C::S::LANES.min(dim - done);
-            C::store(to.add(done), C::S::load_first(from.add(done), n, 0.0));
+            c.store(to.add(done), c.simd().load_first(from.add(done), n, 0.0));
         }
         done += C::S::LANES;
     }

@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use super::{AttendTile, PARTITION};
-use crate::kernels::cached::Cached;
-use crate::kernels::simd::Simd;
+use super::tile::{AttendTile, PARTITION};
+use crate::kernels::generic::cached::Cached;
+use crate::kernels::generic::simd::Simd;
 
 /// `out = scores @ values`, each row over what it sees only: the rest may be anything, NaN included.
 ///
 /// # Safety
 /// As [`attend`](super::attend); the scores are those of [`softmax`](super::softmax::softmax).
 #[inline(always)]
-pub(super) unsafe fn weigh<C: Cached>(tile: &AttendTile) {
+pub(super) unsafe fn weigh<C: Cached>(c: C, tile: &AttendTile) {
     // SAFETY: rows, tokens and columns stay below the tile's; the caller vouches for the rest.
     unsafe {
         let mut row = 0;
@@ -24,22 +24,22 @@ pub(super) unsafe fn weigh<C: Cached>(tile: &AttendTile) {
             if begun {
                 for r in row..row + rows {
                     let visible = tile.visible(r);
-                    weigh_rows::<C, 1>(tile, r, visible.start..visible.end.min(from), Sums::Start);
+                    weigh_rows::<C, 1>(c, tile, r, visible.start..visible.end.min(from), Sums::Start);
                 }
             }
             let (shared, sums) = (from..to, if begun { Sums::Continue } else { Sums::Start });
             match rows {
-                1 => weigh_rows::<C, 1>(tile, row, shared, sums),
-                2 => weigh_rows::<C, 2>(tile, row, shared, sums),
-                3 => weigh_rows::<C, 3>(tile, row, shared, sums),
-                4 => weigh_rows::<C, 4>(tile, row, shared, sums),
-                5 => weigh_rows::<C, 5>(tile, row, shared, sums),
-                _ => weigh_rows::<C, 6>(tile, row, shared, sums),
+                1 => weigh_rows::<C, 1>(c, tile, row, shared, sums),
+                2 => weigh_rows::<C, 2>(c, tile, row, shared, sums),
+                3 => weigh_rows::<C, 3>(c, tile, row, shared, sums),
+                4 => weigh_rows::<C, 4>(c, tile, row, shared, sums),
+                5 => weigh_rows::<C, 5>(c, tile, row, shared, sums),
+                _ => weigh_rows::<C, 6>(c, tile, row, shared, sums),
             }
             for r in row..row + rows {
                 let end = tile.visible(r).end;
                 if end > to {
-                    weigh_rows::<C, 1>(tile, r, to..end, Sums::Continue);
+                    weigh_rows::<C, 1>(c, tile, r, to..end, Sums::Continue);
                 }
             }
             row += rows;
@@ -59,21 +59,21 @@ enum Sums {
 /// # Safety
 /// As [`weigh`]; the rows are the tile's, and each sees the tokens.
 #[inline(always)]
-unsafe fn weigh_rows<C: Cached, const R: usize>(tile: &AttendTile, row: usize, tokens: Range<usize>, sums: Sums) {
+unsafe fn weigh_rows<C: Cached, const R: usize>(c: C, tile: &AttendTile, row: usize, tokens: Range<usize>, sums: Sums) {
     let lanes = C::S::LANES;
     let mut column = 0;
     // SAFETY: `value_stride` is a multiple of 16, hence of LANES: columns stay below it.
     unsafe {
         while C::S::VECTORS >= 4 && column + 4 * lanes <= tile.value_stride {
-            weigh_block::<C, R, 4>(tile, row, column, &tokens, sums);
+            weigh_block::<C, R, 4>(c, tile, row, column, &tokens, sums);
             column += 4 * lanes;
         }
         while C::S::VECTORS >= 2 && column + 2 * lanes <= tile.value_stride {
-            weigh_block::<C, R, 2>(tile, row, column, &tokens, sums);
+            weigh_block::<C, R, 2>(c, tile, row, column, &tokens, sums);
             column += 2 * lanes;
         }
         while column < tile.value_stride {
-            weigh_block::<C, R, 1>(tile, row, column, &tokens, sums);
+            weigh_block::<C, R, 1>(c, tile, row, column, &tokens, sums);
             column += lanes;
         }
     }
@@ -86,42 +86,43 @@ unsafe fn weigh_rows<C: Cached, const R: usize>(tile: &AttendTile, row: usize, t
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // rows and vectors also index memory
 unsafe fn weigh_block<C: Cached, const R: usize, const T: usize>(
+    c: C,
     tile: &AttendTile,
     row: usize,
     column: usize,
     tokens: &Range<usize>,
     sums: Sums,
 ) {
-    let lanes = C::S::LANES;
+    let (s, lanes) = (c.simd(), C::S::LANES);
     // SAFETY: by the caller's contract.
     unsafe {
         let out = tile.out.out.add(row * tile.value_stride + column);
         let scores = tile.scores.add(row * PARTITION);
-        let mut acc = [[C::S::splat(0.0); T]; R];
+        let mut acc = [[s.splat(0.0); T]; R];
         if sums == Sums::Continue {
             for r in 0..R {
                 for t in 0..T {
-                    acc[r][t] = C::S::load(out.add(r * tile.value_stride + t * lanes));
+                    acc[r][t] = s.load(out.add(r * tile.value_stride + t * lanes));
                 }
             }
         }
         let mut values = tile.values.cast::<C::Element>().add(tokens.start * tile.value_stride + column);
         for token in tokens.clone() {
-            let mut v = [C::values(values); T];
+            let mut v = [c.values(values); T];
             for t in 1..T {
-                v[t] = C::values(values.add(t * lanes));
+                v[t] = c.values(values.add(t * lanes));
             }
             for r in 0..R {
-                let p = C::S::splat(*scores.add(r * PARTITION + token));
+                let p = s.splat(*scores.add(r * PARTITION + token));
                 for t in 0..T {
-                    acc[r][t] = C::S::mul_add(p, v[t], acc[r][t]);
+                    acc[r][t] = s.mul_add(p, v[t], acc[r][t]);
                 }
             }
             values = values.add(tile.value_stride);
         }
         for r in 0..R {
             for t in 0..T {
-                C::S::store(out.add(r * tile.value_stride + t * lanes), acc[r][t]);
+                s.store(out.add(r * tile.value_stride + t * lanes), acc[r][t]);
             }
         }
     }

@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use super::{AttendTile, PARTITION};
-use crate::kernels::cached::{Cached, GROUP};
-use crate::kernels::simd::Simd;
+use super::tile::{AttendTile, PARTITION};
+use crate::kernels::generic::cached::{Cached, GROUP};
+use crate::kernels::generic::simd::Simd;
 
 /// `scores = queries @ keys^T` for every vector of tokens that holds one any row sees, before scaling.
 ///
 /// # Safety
 /// As [`attend`](super::attend).
 #[inline(always)]
-pub(super) unsafe fn score<C: Cached>(tile: &AttendTile) {
+pub(super) unsafe fn score<C: Cached>(c: C, tile: &AttendTile) {
     let lanes = C::S::LANES;
     // SAFETY: rows and vectors stay below the tile's; the caller vouches for the rest.
     unsafe {
@@ -26,12 +26,12 @@ pub(super) unsafe fn score<C: Cached>(tile: &AttendTile) {
                 let rows = C::S::ROWS.min(tile.rows - row);
                 let strip = begin(row).max(first)..end(row + rows - 1).min(first + STRIP);
                 match rows {
-                    1 => score_strip::<C, 1>(tile, row, strip),
-                    2 => score_strip::<C, 2>(tile, row, strip),
-                    3 => score_strip::<C, 3>(tile, row, strip),
-                    4 => score_strip::<C, 4>(tile, row, strip),
-                    5 => score_strip::<C, 5>(tile, row, strip),
-                    _ => score_strip::<C, 6>(tile, row, strip),
+                    1 => score_strip::<C, 1>(c, tile, row, strip),
+                    2 => score_strip::<C, 2>(c, tile, row, strip),
+                    3 => score_strip::<C, 3>(c, tile, row, strip),
+                    4 => score_strip::<C, 4>(c, tile, row, strip),
+                    5 => score_strip::<C, 5>(c, tile, row, strip),
+                    _ => score_strip::<C, 6>(c, tile, row, strip),
                 }
                 row += rows;
             }
@@ -48,20 +48,20 @@ const STRIP: usize = 4;
 /// # Safety
 /// As [`attend`](super::attend); the rows are the tile's, and the last of them sees a token in or beyond the last vector.
 #[inline(always)]
-unsafe fn score_strip<C: Cached, const R: usize>(tile: &AttendTile, row: usize, strip: Range<usize>) {
+unsafe fn score_strip<C: Cached, const R: usize>(c: C, tile: &AttendTile, row: usize, strip: Range<usize>) {
     let Range { start: mut at, end } = strip;
     // SAFETY: by the caller's contract.
     unsafe {
         while C::S::VECTORS >= 4 && at + 4 <= end {
-            score_block::<C, R, 4>(tile, row, at);
+            score_block::<C, R, 4>(c, tile, row, at);
             at += 4;
         }
         while C::S::VECTORS >= 2 && at + 2 <= end {
-            score_block::<C, R, 2>(tile, row, at);
+            score_block::<C, R, 2>(c, tile, row, at);
             at += 2;
         }
         while at < end {
-            score_block::<C, R, 1>(tile, row, at);
+            score_block::<C, R, 1>(c, tile, row, at);
             at += 1;
         }
     }
@@ -73,8 +73,8 @@ unsafe fn score_strip<C: Cached, const R: usize>(tile: &AttendTile, row: usize, 
 /// As [`score_strip`].
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // rows and vectors also index memory
-unsafe fn score_block<C: Cached, const R: usize, const T: usize>(tile: &AttendTile, row: usize, first: usize) {
-    let lanes = C::S::LANES;
+unsafe fn score_block<C: Cached, const R: usize, const T: usize>(c: C, tile: &AttendTile, row: usize, first: usize) {
+    let (s, lanes) = (c.simd(), C::S::LANES);
     // SAFETY: by the caller's contract; vectors of a group that has a valid token are stored memory.
     unsafe {
         let queries = tile.queries.cast::<C::Query>().add(row * tile.pairs);
@@ -84,24 +84,24 @@ unsafe fn score_block<C: Cached, const R: usize, const T: usize>(tile: &AttendTi
             let token = (first + t) * lanes;
             *start = keys.add(token / GROUP * (tile.pairs * 2 * GROUP) + token % GROUP * C::TOKEN);
         }
-        let mut acc = [[C::S::splat(0.0); T]; R];
+        let mut acc = [[s.splat(0.0); T]; R];
         for i in 0..tile.pairs {
             for step in 0..C::STEPS {
-                let mut k = [C::keys(starts[0].add(i * 2 * GROUP), step); T];
+                let mut k = [c.keys(starts[0].add(i * 2 * GROUP), step); T];
                 for t in 1..T {
-                    k[t] = C::keys(starts[t].add(i * 2 * GROUP), step);
+                    k[t] = c.keys(starts[t].add(i * 2 * GROUP), step);
                 }
                 for r in 0..R {
                     let q = &*queries.add(r * tile.pairs + i);
                     for t in 0..T {
-                        acc[r][t] = C::dot(acc[r][t], k[t], q, step);
+                        acc[r][t] = c.dot(acc[r][t], k[t], q, step);
                     }
                 }
             }
         }
         for r in 0..R {
             for t in 0..T {
-                C::S::store(tile.scores.add((row + r) * PARTITION + (first + t) * lanes), acc[r][t]);
+                s.store(tile.scores.add((row + r) * PARTITION + (first + t) * lanes), acc[r][t]);
             }
         }
     }

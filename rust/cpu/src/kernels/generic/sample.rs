@@ -6,51 +6,45 @@ use super::math::exp2;
 use super::simd::Simd;
 
 /// [`Stream::bits`] of `LANES` tokens.
-///
-/// # Safety
-/// See [`Simd`].
 #[inline(always)]
-unsafe fn bits<S: Simd>(stream: Stream, tokens: S::U) -> S::U {
-    // SAFETY: by the caller's contract.
-    unsafe {
-        let x = S::add_u(tokens, S::splat_u(stream.low));
-        let x = S::mul_u(S::xor_u(x, S::shr_u::<17>(x)), S::splat_u(0xed5a_d4bb));
-        let x = S::mul_u(S::xor_u(x, S::shr_u::<11>(x)), S::splat_u(0xac4c_1b51));
-        let x = S::xor_u(x, S::splat_u(stream.high));
-        let x = S::mul_u(S::xor_u(x, S::shr_u::<15>(x)), S::splat_u(0x3184_8bab));
-        S::xor_u(x, S::shr_u::<14>(x))
-    }
+fn bits<S: Simd>(s: S, stream: Stream, tokens: S::U) -> S::U {
+    let x = s.add_u(tokens, s.splat_u(stream.low));
+    let x = s.mul_u(s.xor_u(x, s.shr_u::<17>(x)), s.splat_u(0xed5a_d4bb));
+    let x = s.mul_u(s.xor_u(x, s.shr_u::<11>(x)), s.splat_u(0xac4c_1b51));
+    let x = s.xor_u(x, s.splat_u(stream.high));
+    let x = s.mul_u(s.xor_u(x, s.shr_u::<15>(x)), s.splat_u(0x3184_8bab));
+    s.xor_u(x, s.shr_u::<14>(x))
 }
 
 /// The lowest index of the largest of `n` logits, NaN aside; 0 when there is none.
 ///
 /// # Safety
-/// See [`Simd`]; `logits` holds `n` values.
+/// `logits` holds `n` values.
 #[inline(always)]
-pub(crate) unsafe fn arg_max<S: Simd>(logits: *const f32, n: usize) -> u32 {
+pub(crate) unsafe fn arg_max<S: Simd>(s: S, logits: *const f32, n: usize) -> u32 {
     let lanes = S::LANES;
     // SAFETY: indices stay below `n`.
     unsafe {
-        let lowest = S::splat(f32::NEG_INFINITY);
+        let lowest = s.splat(f32::NEG_INFINITY);
         let mut largest = [lowest; 4];
         let mut i = 0;
         while i + 4 * lanes <= n {
             for (j, largest) in largest.iter_mut().enumerate() {
-                *largest = S::max(S::load(logits.add(i + j * lanes)), *largest);
+                *largest = s.max(s.load(logits.add(i + j * lanes)), *largest);
             }
             i += 4 * lanes;
         }
         while i < n {
-            let v = S::load_first(logits.add(i), lanes.min(n - i), f32::NEG_INFINITY);
-            largest[0] = S::max(v, largest[0]);
+            let v = s.load_first(logits.add(i), lanes.min(n - i), f32::NEG_INFINITY);
+            largest[0] = s.max(v, largest[0]);
             i += lanes;
         }
         let [a, b, c, d] = largest;
-        let best = S::splat(S::largest(S::max(S::max(a, b), S::max(c, d))));
+        let best = s.splat(s.largest(s.max(s.max(a, b), s.max(c, d))));
         let mut i = 0;
         while i < n {
-            let v = S::load_first(logits.add(i), lanes.min(n - i), f32::NAN);
-            let bits = S::ge_bits(v, best);
+            let v = s.load_first(logits.add(i), lanes.min(n - i), f32::NAN);
+            let bits = s.ge_bits(v, best);
             if bits != 0 {
                 return (i + bits.trailing_zeros() as usize) as u32;
             }
@@ -68,32 +62,32 @@ pub(crate) unsafe fn arg_max<S: Simd>(logits: *const f32, n: usize) -> u32 {
 /// whose logit is too far below the best for the smallest variate there is.
 ///
 /// # Safety
-/// See [`Simd`]; `logits` holds `n` values; `temperature > 0`.
+/// `logits` holds `n` values; `temperature > 0`.
 #[inline(always)]
-pub(crate) unsafe fn draw<S: Simd>(logits: *const f32, n: usize, temperature: f32, stream: Stream) -> u32 {
+pub(crate) unsafe fn draw<S: Simd>(s: S, logits: *const f32, n: usize, temperature: f32, stream: Stream) -> u32 {
     let lanes = S::LANES;
     // SAFETY: indices stay below `n`.
     unsafe {
-        let top = arg_max::<S>(logits, n);
+        let top = arg_max(s, logits, n);
         if n == 0 || !(*logits.add(top as usize) / temperature).is_finite() {
             return top;
         }
         let mut winner = top;
         let mut best = stream.score(top, *logits.add(top as usize), temperature);
         let mut bound = Bound::new(best, temperature);
-        let divisor = S::splat(temperature);
+        let divisor = s.splat(temperature);
         let mut i = 0;
         while i < n {
-            let v = S::load_first(logits.add(i), lanes.min(n - i), f32::NAN);
-            if S::ge_bits(v, S::splat(bound.logit)) != 0 {
-                let tokens = S::add_u(S::iota(), S::splat_u(i as u32));
+            let v = s.load_first(logits.add(i), lanes.min(n - i), f32::NAN);
+            if s.ge_bits(v, s.splat(bound.logit)) != 0 {
+                let tokens = s.add_u(s.iota(), s.splat_u(i as u32));
                 // 24 bits, rounded down: a lower bound of the uniform variate, exact in f32.
-                let uniform = S::mul(S::to_f32(S::shr_u::<8>(bits::<S>(stream, tokens))), S::splat(2f32.powi(-24)));
+                let uniform = s.mul(s.to_f32(s.shr_u::<8>(bits(s, stream, tokens))), s.splat(2f32.powi(-24)));
                 // Above 0 every variate passes; of a huge logit over the temperature the rounding alone may be huge.
-                let exponent = S::min(S::sub(S::div(v, divisor), S::splat(bound.score)), S::splat(1.0));
-                let mut likely = S::ge_bits(exp2::<S>(S::mul(exponent, S::splat(std::f32::consts::LOG2_E))), uniform);
+                let exponent = s.min(s.sub(s.div(v, divisor), s.splat(bound.score)), s.splat(1.0));
+                let mut likely = s.ge_bits(exp2(s, s.mul(exponent, s.splat(std::f32::consts::LOG2_E))), uniform);
                 // NaN is lost on the way here.
-                likely &= S::ge_bits(v, v);
+                likely &= s.ge_bits(v, v);
                 while likely != 0 {
                     let token = (i + likely.trailing_zeros() as usize) as u32;
                     likely &= likely - 1;

@@ -1,0 +1,25 @@
+//! How the values of a quantised type are stored.
+
+use crate::layout::{Layout, StoredBlock};
+
+/// How a quantised type is stored.
+#[derive(Debug)]
+pub(crate) struct Coding {
+    pub(crate) layout: Layout,
+    /// What codes stand for in a layout with a table.
+    pub(crate) table: [i8; 16],
+    /// Multiplies `d` in a layout with a table: a power of two that lets the table hold integers.
+    pub(crate) factor: f32,
+    /// Takes a block of the file apart.
+    pub(crate) read: fn(&[u8], &mut StoredBlock),
+}
+
+impl Coding {
+    pub(super) const fn linear(layout: Layout, read: fn(&[u8], &mut StoredBlock)) -> Self {
+        Self { layout, table: [0; 16], factor: 1.0, read }
+    }
+
+    pub(super) const fn table(layout: Layout, table: [i8; 16], read: fn(&[u8], &mut StoredBlock)) -> Self {
+        Self { layout, table, factor: 1.0, read }
+    }
+}

@@ -1,0 +1,19 @@
+//! The kernels: every loop over weights, activations, cached keys and values, and logits.
+//!
+//! [`generic`] has each kernel once, written over a vector of f32 as a trait. An instruction set is a folder that implements
+//! that trait, the byte products of quantised weights and the conversion of activations, and compiles the generic kernels with
+//! the set's features: `scalar` is portable Rust, `avx2` has AVX2 with and without AVX-VNNI, `avx512` has AVX-512 with and
+//! without BF16. [`table`] says which kernels there are and hands out those of a set.
+//!
+//! To add a set (NEON, say): a folder `neon` with `simd.rs`, `dot.rs`, `convert.rs` and `table.rs` like those of `avx2`, a row
+//! in [`isa`](crate::isa), and the arm in [`Kernels::new`](table::Kernels::new) that the compiler then asks for. Tests,
+//! conformance and options take their sets from [`Isa::ALL`](crate::isa::Isa::ALL). Nothing here knows who calls it.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod codes;
+pub(crate) mod generic;
+mod scalar;
+pub(crate) mod table;
