@@ -1,38 +1,20 @@
 //! The contract on candle, with the weights in f32 and as stored.
 
+use std::process::ExitCode;
+
 use nanovllm_backend::DType;
-use nanovllm_backend::conformance::{Claims, PRODUCT, QUANTIZED};
+use nanovllm_backend::conformance::{self, PRODUCT, Promise, QUANTIZED, Subject};
 use nanovllm_candle::{CandleBackend, CandleOptions};
 
-/// Every type candle multiplies with, and of each kind of the others one.
-const DTYPES: &[DType] = &[
-    DType::F32,
-    DType::F16,
-    DType::Bf16,
-    DType::Q8_0,
-    DType::Q4_0,
-    DType::Q4_1,
-    DType::Q5_0,
-    DType::Q5_1,
-    DType::Q2_K,
-    DType::Q3_K,
-    DType::Q4_K,
-    DType::Q5_K,
-    DType::Q6_K,
-    DType::IQ4_NL,
-    DType::MXFP4,
-];
-
-fn candle(oracle: bool) -> [CandleBackend; 1] {
-    [CandleBackend::new(CandleOptions { oracle })]
-}
-
-mod oracle {
-    use super::*;
-    nanovllm_backend::conformance_tests!(candle(true), Claims { dtypes: DTYPES, half: PRODUCT, quantized: PRODUCT });
-}
-
-mod generating {
-    use super::*;
-    nanovllm_backend::conformance_tests!(candle(false), Claims { dtypes: DTYPES, half: PRODUCT, quantized: QUANTIZED });
+fn main() -> ExitCode {
+    let dtypes = DType::ALL.iter().copied().filter(|dtype| !dtype.is_integer());
+    let oracle = Promise { dtypes: dtypes.collect(), half: PRODUCT, quantized: PRODUCT };
+    let generating = Promise { quantized: QUANTIZED, ..oracle.clone() };
+    let subject = |name: &str, oracle, promise| Subject {
+        name: name.into(),
+        available: true,
+        promise,
+        open: Box::new(move || CandleBackend::new(CandleOptions { oracle })),
+    };
+    conformance::main(vec![subject("oracle", true, oracle), subject("generating", false, generating)])
 }

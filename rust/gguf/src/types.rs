@@ -118,6 +118,11 @@ impl GgmlType {
         self.codec().type_size
     }
 
+    /// Whether elements are integers, which no weight is made of.
+    pub const fn is_integer(self) -> bool {
+        matches!(self, Self::I8 | Self::I16 | Self::I32 | Self::I64)
+    }
+
     /// The bytes of `elements` consecutive elements; `None` where they are not whole blocks or the number overflows.
     pub const fn bytes_for(self, elements: usize) -> Option<usize> {
         if elements.is_multiple_of(self.block_size()) {

@@ -2,63 +2,70 @@
 
 use proptest::strategy::Strategy;
 
+use super::check::{assert_within, for_cases, nmse};
+use super::promise::{PRODUCT, Promise};
 use super::ragged::{Batch, LAYER, Part};
 use super::random::{room, rounded};
 use super::reference::Attends;
-use super::shape::{Options, Shape};
-use super::{Claims, PRODUCT, assert_close_to_either, for_cases};
+use super::shape::{BatchShape, Options};
 use crate::{DType, HeadLayout, Inspect};
 
 /// Plain [`Backend::attention`](crate::Backend::attention) over an f32 cache.
-pub fn attention_over_an_f32_cache<B: Inspect>(backend: &B, claims: &Claims) {
-    cases(backend, claims, DType::F32, 12, &Shape::strategy());
+pub(super) fn attention_over_an_f32_cache<B: Inspect>(backend: &B, promise: &Promise) {
+    cases(backend, promise, DType::F32, 12, &BatchShape::strategy());
 }
 
 /// Plain [`Backend::attention`](crate::Backend::attention) over a bf16 cache, whose products may round the queries to bf16.
-pub fn attention_over_a_bf16_cache<B: Inspect>(backend: &B, claims: &Claims) {
-    cases(backend, claims, DType::Bf16, 12, &Shape::strategy());
+pub(super) fn attention_over_a_bf16_cache<B: Inspect>(backend: &B, promise: &Promise) {
+    cases(backend, promise, DType::Bf16, 12, &BatchShape::strategy());
 }
 
 /// Scales, windows, caps and sinks, in every mixture, over an f32 cache.
-pub fn attention_options_over_an_f32_cache<B: Inspect>(backend: &B, claims: &Claims) {
-    cases(backend, claims, DType::F32, 24, &Shape::with_options());
+pub(super) fn attention_options_over_an_f32_cache<B: Inspect>(backend: &B, promise: &Promise) {
+    cases(backend, promise, DType::F32, 24, &BatchShape::with_options());
 }
 
 /// Scales, windows, caps and sinks, in every mixture, over a bf16 cache.
-pub fn attention_options_over_a_bf16_cache<B: Inspect>(backend: &B, claims: &Claims) {
-    cases(backend, claims, DType::Bf16, 24, &Shape::with_options());
+pub(super) fn attention_options_over_a_bf16_cache<B: Inspect>(backend: &B, promise: &Promise) {
+    cases(backend, promise, DType::Bf16, 24, &BatchShape::with_options());
 }
 
-fn cases<B: Inspect>(backend: &B, claims: &Claims, dtype: DType, count: u32, strategy: &impl Strategy<Value = Shape>) {
-    for_cases(count, strategy, |shape| attends(backend, claims, &Batch::new(&shape, dtype), 60));
+fn cases<B: Inspect>(
+    backend: &B,
+    promise: &Promise,
+    dtype: DType,
+    count: u32,
+    strategy: &impl Strategy<Value = BatchShape>,
+) {
+    for_cases(count, strategy, |shape| attends(backend, promise, &Batch::new(&shape, dtype), 60));
 }
 
 /// Contexts of many partitions: a long chunk after a long prefix, beside long decodes.
-pub fn attention_of_long_prompts<B: Inspect>(backend: &B, claims: &Claims) {
+pub(super) fn attention_of_long_prompts<B: Inspect>(backend: &B, promise: &Promise) {
     let sequences = vec![(2047, 1), (1600, 512), (255, 1), (256, 1), (0, 300)];
-    let shape = Shape::plain(LONG, 32, sequences, 14);
+    let shape = BatchShape::plain(LONG, 32, sequences, 14);
     for dtype in [DType::F32, DType::Bf16] {
-        attends(backend, claims, &Batch::new(&shape, dtype), 40);
+        attends(backend, promise, &Batch::new(&shape, dtype), 40);
     }
 }
 
 /// Windows much shorter than the context, that begin and end beside a device's borders and skip what lies before.
-pub fn windows_of_long_prompts<B: Inspect>(backend: &B, claims: &Claims) {
+pub(super) fn windows_of_long_prompts<B: Inspect>(backend: &B, promise: &Promise) {
     let sequences = vec![(2047, 1), (1500, 80), (767, 1), (768, 2), (255, 1), (0, 300)];
-    let shape = Shape::plain(LONG, 32, sequences, 16);
+    let shape = BatchShape::plain(LONG, 32, sequences, 16);
     for (i, window) in [1, 2, 255, 256, 257, 600, 5000].into_iter().enumerate() {
         let soft_cap = (i % 2 == 1).then_some(20.0);
         let sinks = if i % 3 == 1 { vec![-5.0, 4.0] } else { Vec::new() };
         let options = Options { window: Some(window), soft_cap, sinks, ..Options::default() };
-        let shape = Shape { options, sliding: i % 2 == 0, shared: i % 3 == 2, ..shape.clone() };
+        let shape = BatchShape { options, sliding: i % 2 == 0, shared: i % 3 == 2, ..shape.clone() };
         for dtype in [DType::F32, DType::Bf16] {
-            attends(backend, claims, &Batch::new(&shape, dtype), 40);
+            attends(backend, promise, &Batch::new(&shape, dtype), 40);
         }
     }
     // More scores than a device may hold at once.
     let options = Options { window: Some(1300), ..Options::default() };
-    let shape = Shape { options, sequences: vec![(1600, 600)], ..shape };
-    attends(backend, claims, &Batch::new(&shape, DType::Bf16), 40);
+    let shape = BatchShape { options, sequences: vec![(1600, 600)], ..shape };
+    attends(backend, promise, &Batch::new(&shape, DType::Bf16), 40);
 }
 
 const LONG: HeadLayout = HeadLayout { num_heads: 4, num_kv_heads: 2, head_dim: 8 };
@@ -67,7 +74,7 @@ const LONG: HeadLayout = HeadLayout { num_heads: 4, num_kv_heads: 2, head_dim: 8
 ///
 /// Keys and values are those the device stored, so that only attention is measured. Slots that hold nothing, and such that no
 /// row's window reaches, are NaN.
-fn attends<B: Inspect>(backend: &B, claims: &Claims, batch: &Batch, samples: usize) {
+fn attends<B: Inspect>(backend: &B, promise: &Promise, batch: &Batch, samples: usize) {
     let HeadLayout { num_heads, num_kv_heads, head_dim } = batch.heads;
     let (qkv, cache) = batch.store(backend);
     let (keys, values) = backend.read_kv_cache(&cache, LAYER);
@@ -105,6 +112,6 @@ fn attends<B: Inspect>(backend: &B, claims: &Claims, batch: &Batch, samples: usi
             }
         }
     }
-    let limit = if batch.spec.dtype == DType::F32 { PRODUCT } else { claims.half };
-    assert_close_to_either(backend, "attention", &got, &exact, &rounded, limit);
+    let limit = if batch.spec.dtype == DType::F32 { PRODUCT } else { promise.half };
+    assert_within(backend, "attention", nmse(&got, &exact).min(nmse(&got, &rounded)), limit);
 }

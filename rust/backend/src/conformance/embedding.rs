@@ -1,14 +1,14 @@
 //! Rows of a weight by id.
 
-use super::Claims;
-use super::random::{Random, Stored, room};
+use super::promise::Promise;
+use super::random::{Random, StoredMatrix, room};
 use crate::Backend;
 
-/// Ids in any order, repeated, from every claimed type.
-pub fn embedding_gathers_rows<B: Backend>(backend: &B, claims: &Claims) {
+/// Ids in any order, repeated, from every promised type.
+pub(super) fn embedding_gathers_rows<B: Backend>(backend: &B, promise: &Promise) {
     let mut random = Random::new(6);
-    for &dtype in claims.dtypes {
-        let stored = Stored::new(&mut random, dtype, 37, 2 * dtype.block_size());
+    for &dtype in &promise.dtypes {
+        let stored = StoredMatrix::new(&mut random, dtype, 37, 2 * dtype.block_size());
         let weight = stored.pack(backend);
         for count in [1, 2, 7, 64] {
             let ids: Vec<u32> = (0..count).map(|_| random.below(stored.rows) as u32).collect();
@@ -21,10 +21,10 @@ pub fn embedding_gathers_rows<B: Backend>(backend: &B, claims: &Claims) {
 }
 
 /// Ids run on from one part of a stacked weight to the next.
-pub fn embedding_of_stacked_weights<B: Backend>(backend: &B, claims: &Claims) {
+pub(super) fn embedding_of_stacked_weights<B: Backend>(backend: &B, promise: &Promise) {
     let mut random = Random::new(7);
-    let cols = claims.dtypes.iter().map(|d| d.block_size()).max().unwrap_or(1);
-    let stored: Vec<_> = claims.dtypes.iter().map(|&dtype| Stored::new(&mut random, dtype, 5, cols)).collect();
+    let cols = promise.dtypes.iter().map(|d| d.block_size()).max().unwrap_or(1);
+    let stored: Vec<_> = promise.dtypes.iter().map(|&dtype| StoredMatrix::new(&mut random, dtype, 5, cols)).collect();
     let rows: Vec<&[f32]> = stored.iter().flat_map(|s| s.values.chunks(cols)).collect();
     let weight = backend.concat(stored.iter().map(|s| s.pack(backend)).collect()).expect("of equal columns");
     // All of them, and a few: then some parts give none.

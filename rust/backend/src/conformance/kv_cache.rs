@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::check::for_cases;
+use super::promise::Promise;
 use super::random::{Random, rounded};
-use super::{Claims, for_cases};
 use crate::{DType, Error, Inspect, KvCacheSpec, KvHeads, LayerCache};
 
 /// Block sizes that fill a device's groups and such that do not, also no block at all; layers of every kind and width.
@@ -47,7 +48,7 @@ fn read<B: Inspect>(backend: &B, cache: &B::KvCache, spec: &KvCacheSpec) -> Vec<
 }
 
 /// A new cache is zeros; what is written is read, rounded once, by the layer and by those that share with it.
-pub fn kv_caches_come_back<B: Inspect>(backend: &B, _: &Claims) {
+pub(super) fn kv_caches_come_back<B: Inspect>(backend: &B, _: &Promise) {
     for_cases(24, &(spec(), any::<u64>()), |(spec, seed)| {
         let mut random = Random::new(seed);
         let mut cache = backend.kv_cache(&spec).expect("a small cache");
@@ -74,7 +75,7 @@ pub fn kv_caches_come_back<B: Inspect>(backend: &B, _: &Claims) {
 }
 
 /// Writing one layer leaves the others, of whatever kind and width; writing again replaces.
-pub fn layers_are_apart<B: Inspect>(backend: &B, _: &Claims) {
+pub(super) fn layers_are_apart<B: Inspect>(backend: &B, _: &Promise) {
     let heads = |num_kv_heads, head_dim| KvHeads { num_kv_heads, head_dim };
     let layers = vec![
         LayerCache::Full(heads(2, 6)),
@@ -99,7 +100,7 @@ pub fn layers_are_apart<B: Inspect>(backend: &B, _: &Claims) {
 }
 
 /// Lengths that do not fit change nothing; types, layers and sizes that cannot be are errors of their own kind.
-pub fn wrong_caches_are_refused<B: Inspect>(backend: &B, _: &Claims) {
+pub(super) fn wrong_caches_are_refused<B: Inspect>(backend: &B, _: &Promise) {
     const SMALL: KvHeads = KvHeads { num_kv_heads: 1, head_dim: 4 };
     let full = |heads| vec![LayerCache::Full(heads)];
     let layers = vec![LayerCache::Full(SMALL), LayerCache::Shared(0)];

@@ -2,7 +2,7 @@
 
 use super::random::{Random, rounded, upload};
 use super::reference::{self, Norm};
-use super::shape::{NormKind, Options, Shape};
+use super::shape::{BatchShape, NormKind, Options};
 use crate::{
     AttentionOptions, Backend, Context, DType, HeadLayout, HeadNorm, HeadNorms, Inspect, KvCacheSpec, KvHeads,
     LayerCache, Rope, default_scale,
@@ -61,8 +61,9 @@ fn layers(heads: KvHeads, window: Option<usize>) -> Vec<LayerCache> {
 }
 
 impl Batch {
-    pub(super) fn new(shape: &Shape, dtype: DType) -> Self {
-        let Shape { heads, block_size, ref sequences, shared, sliding, norms, rotated, ref options, seed } = *shape;
+    pub(super) fn new(shape: &BatchShape, dtype: DType) -> Self {
+        let BatchShape { heads, block_size, ref sequences, shared, sliding, norms, rotated, ref options, seed } =
+            *shape;
         let mut random = Random::new(seed);
         let lens: Vec<usize> = sequences.iter().map(|(cached, new)| cached + new).collect();
         let counts: Vec<usize> = lens.iter().map(|len| len.div_ceil(block_size)).collect();

@@ -41,7 +41,7 @@ impl Random {
 }
 
 /// A matrix as a file stores it, and the values it stands for.
-pub(super) struct Stored {
+pub(super) struct StoredMatrix {
     pub(super) dtype: DType,
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -49,7 +49,7 @@ pub(super) struct Stored {
     pub(super) values: Vec<f32>,
 }
 
-impl Stored {
+impl StoredMatrix {
     /// A random matrix of type `dtype`.
     pub(super) fn new(random: &mut Random, dtype: DType, rows: usize, cols: usize) -> Self {
         let mut data = Vec::new();

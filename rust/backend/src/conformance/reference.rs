@@ -23,6 +23,14 @@ pub(super) fn linear(x: &[f32], weight: &[f32], cols: usize) -> Vec<f64> {
     x.chunks(cols).flat_map(|x| weight.chunks(cols).map(move |w| dot(x, w))).collect()
 }
 
+/// What the squares of [`linear`]'s outputs add up to on average over the signs of the values.
+pub(super) fn energy(x: &[f32], weight: &[f32], cols: usize) -> f64 {
+    let squares = |rows: &[f32]| -> Vec<f64> {
+        (0..cols).map(|k| rows.iter().skip(k).step_by(cols).map(|&x| f64::from(x).powi(2)).sum()).collect()
+    };
+    squares(x).iter().zip(squares(weight)).map(|(x, w)| x * w).sum()
+}
+
 /// A norm of heads.
 pub(super) struct Norm {
     pub(super) weight: Option<Vec<f32>>,

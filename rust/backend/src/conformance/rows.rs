@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::check::{assert_close, for_cases};
+use super::promise::{ELEMENTWISE, Promise};
 use super::random::{Random, random_tensor, room, upload};
-use super::{Claims, ELEMENTWISE, assert_close, for_cases, reference};
+use super::reference;
 use crate::Backend;
 
 /// Few and many rows, narrow and wide, multiples of a vector and not.
@@ -12,7 +14,7 @@ fn shape() -> impl Strategy<Value = (usize, usize, u64)> {
 }
 
 /// [`Backend::rms_norm`].
-pub fn rms_norm_of_rows<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn rms_norm_of_rows<B: Backend>(backend: &B, _: &Promise) {
     for_cases(16, &shape(), |(rows, cols, seed)| {
         let mut random = Random::new(seed);
         let (x, data) = random_tensor(backend, &mut random, rows, cols);
@@ -34,7 +36,7 @@ pub fn rms_norm_of_rows<B: Backend>(backend: &B, _: &Claims) {
 }
 
 /// [`Backend::add_rms_norm`]: the residual is the sum, and the output its norm.
-pub fn add_rms_norm_of_rows<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn add_rms_norm_of_rows<B: Backend>(backend: &B, _: &Promise) {
     for_cases(16, &shape(), |(rows, cols, seed)| {
         let mut random = Random::new(seed);
         let (x, data) = random_tensor(backend, &mut random, rows, cols);
@@ -52,7 +54,7 @@ pub fn add_rms_norm_of_rows<B: Backend>(backend: &B, _: &Claims) {
 }
 
 /// [`Backend::silu_and_mul`], from values where the sigmoid is 0 to where it is 1.
-pub fn silu_and_mul_of_rows<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn silu_and_mul_of_rows<B: Backend>(backend: &B, _: &Promise) {
     for_cases(16, &(shape(), prop_oneof![Just(1f32), Just(0.01), Just(30.0)]), |((rows, n, seed), scale)| {
         let data: Vec<f32> = Random::new(seed).values(rows * 2 * n).iter().map(|x| x * scale).collect();
         let mut out = room(backend, rows, n);
@@ -71,7 +73,7 @@ pub fn silu_and_mul_of_rows<B: Backend>(backend: &B, _: &Claims) {
 }
 
 /// [`Backend::gather_rows`]: in any order, repeated, exactly.
-pub fn rows_are_gathered<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn rows_are_gathered<B: Backend>(backend: &B, _: &Promise) {
     for_cases(16, &(shape(), 1usize..70), |((rows, cols, seed), count)| {
         let mut random = Random::new(seed);
         let (x, data) = random_tensor(backend, &mut random, rows, cols);
@@ -84,7 +86,7 @@ pub fn rows_are_gathered<B: Backend>(backend: &B, _: &Claims) {
 }
 
 /// An output takes the rows of its input, fewer or more than before up to its capacity, and none at all.
-pub fn buffers_are_reused<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn buffers_are_reused<B: Backend>(backend: &B, _: &Promise) {
     let (capacity, cols) = (9, 24);
     let mut random = Random::new(8);
     let (source, data) = random_tensor(backend, &mut random, capacity, cols);

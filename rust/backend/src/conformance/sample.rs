@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 
+use super::check::for_cases;
+use super::promise::Promise;
 use super::random::{Random, upload};
-use super::{Claims, for_cases};
 use crate::{Backend, NoiseStream, SampleRow};
 
 /// How a row chooses, with its mask token by token beside what the device is given.
 #[derive(Debug, Clone, Default)]
-struct Plan {
+struct Choice {
     temperature: f32,
     key: u64,
     position: u64,
@@ -31,7 +32,7 @@ impl Mask {
     }
 }
 
-impl Plan {
+impl Choice {
     fn row(&self) -> SampleRow<'_> {
         let mut row = SampleRow::drawn(self.temperature, self.key, self.position);
         if let Some(bias) = &self.bias {
@@ -91,21 +92,21 @@ impl Plan {
     }
 }
 
-fn assert_choices<B: Backend>(backend: &B, logits: &[f32], plans: &[Plan]) {
-    let cols = logits.len() / plans.len();
-    let expected: Vec<u32> = logits.chunks(cols).zip(plans).map(|(logits, plan)| plan.choice(logits)).collect();
-    let rows: Vec<SampleRow> = plans.iter().map(Plan::row).collect();
-    assert_eq!(sample(backend, logits, &rows), expected, "{plans:?} on {}", backend.describe());
+fn assert_choices<B: Backend>(backend: &B, logits: &[f32], choices: &[Choice]) {
+    let cols = logits.len() / choices.len();
+    let expected: Vec<u32> = logits.chunks(cols).zip(choices).map(|(logits, choice)| choice.choice(logits)).collect();
+    let rows: Vec<SampleRow> = choices.iter().map(Choice::row).collect();
+    assert_eq!(sample(backend, logits, &rows), expected, "{choices:?} on {}", backend.describe());
 }
 
-fn sample<B: Backend>(backend: &B, logits: &[f32], plan: &[SampleRow<'_>]) -> Vec<u32> {
-    let mut out = vec![u32::MAX; plan.len()];
-    backend.sample(&mut upload(backend, logits, plan.len(), logits.len() / plan.len()), plan, &mut out);
+fn sample<B: Backend>(backend: &B, logits: &[f32], choice: &[SampleRow<'_>]) -> Vec<u32> {
+    let mut out = vec![u32::MAX; choice.len()];
+    backend.sample(&mut upload(backend, logits, choice.len(), logits.len() / choice.len()), choice, &mut out);
     out
 }
 
 /// At temperature 0 the largest logit is taken, the first of equals wherever they stand.
-pub fn greedy_takes_the_first_of_the_largest<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn greedy_takes_the_first_of_the_largest<B: Backend>(backend: &B, _: &Promise) {
     let greedy = [SampleRow::greedy()];
     for cols in [1, 2, 15, 16, 17, 64, 1000] {
         let mut random = Random::new(cols as u64);
@@ -120,7 +121,7 @@ pub fn greedy_takes_the_first_of_the_largest<B: Backend>(backend: &B, _: &Claims
 }
 
 /// NaN loses to everything, greedy or drawn; a row of nothing else gives token 0.
-pub fn what_is_not_a_number_is_never_chosen<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn what_is_not_a_number_is_never_chosen<B: Backend>(backend: &B, _: &Promise) {
     for temperature in [0.0, 0.7] {
         let row = SampleRow::drawn(temperature, 1, 2);
         for cols in [1, 5, 40] {
@@ -135,7 +136,7 @@ pub fn what_is_not_a_number_is_never_chosen<B: Backend>(backend: &B, _: &Claims)
 }
 
 /// A token that alone is allowed is chosen, however unlikely, and whatever the bits past the vocabulary say.
-pub fn masks_leave_what_they_allow<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn masks_leave_what_they_allow<B: Backend>(backend: &B, _: &Promise) {
     for cols in [1, 31, 32, 33, 64, 200, 5003] {
         let mut random = Random::new(cols as u64);
         for temperature in [0.0, 0.7, 1e30] {
@@ -154,8 +155,8 @@ pub fn masks_leave_what_they_allow<B: Backend>(backend: &B, _: &Claims) {
 }
 
 /// Given logits, key and position, the token is the formula's: also at extreme temperatures, with ties and infinities, biased
-/// and masked, in batches that mix plans.
-pub fn draws_are_the_formulas<B: Backend>(backend: &B, _: &Claims) {
+/// and masked, in batches that mix choices.
+pub(super) fn draws_are_the_formulas<B: Backend>(backend: &B, _: &Promise) {
     let logit = prop_oneof![
         20 => -20f32..20.0,
         4 => (-3i8..3).prop_map(f32::from),
@@ -172,40 +173,40 @@ pub fn draws_are_the_formulas<B: Backend>(backend: &B, _: &Claims) {
         Just(f32::NAN),
         Just(-1.0)
     ];
-    let plan = (temperature, any::<u64>(), any::<u64>()).prop_map(|(temperature, key, position)| Plan {
+    let choice = (temperature, any::<u64>(), any::<u64>()).prop_map(|(temperature, key, position)| Choice {
         temperature,
         key,
         position,
-        ..Plan::default()
+        ..Choice::default()
     });
     let cases = (
         prop::collection::vec(logit, 1..200),
-        prop::collection::vec(plan, 1..5),
+        prop::collection::vec(choice, 1..5),
         prop::option::weighted(0.1, 0usize..200),
         any::<u64>(),
     );
-    for_cases(128, &cases, |(logits, plans, infinite, seed)| {
+    for_cases(128, &cases, |(logits, choices, infinite, seed)| {
         let cols = logits.len();
         // Each row starts elsewhere.
         let mut data: Vec<f32> =
-            (0..plans.len()).flat_map(|i| logits.iter().cycle().skip(7 * i).take(cols).copied()).collect();
+            (0..choices.len()).flat_map(|i| logits.iter().cycle().skip(7 * i).take(cols).copied()).collect();
         if let Some(i) = infinite {
             let len = data.len();
             data[i % len] = f32::INFINITY;
         }
-        assert_choices(backend, &data, &plans);
+        assert_choices(backend, &data, &choices);
         let mut random = Random::new(seed);
-        let plans: Vec<Plan> = plans.into_iter().map(|plan| plan.adjusted(&mut random, cols)).collect();
-        assert_choices(backend, &data, &plans);
+        let choices: Vec<Choice> = choices.into_iter().map(|choice| choice.adjusted(&mut random, cols)).collect();
+        assert_choices(backend, &data, &choices);
     });
     // A vocabulary, and enough rows for a team.
     let (rows, cols) = (9, 5003);
     let mut random = Random::new(13);
     let data = random.values(rows * cols);
     for temperature in [0.0, 0.3, 1.0, 50.0] {
-        let plan = |key| Plan { temperature, key, position: 7, ..Plan::default() };
-        assert_choices(backend, &data, &(0..rows as u64).map(plan).collect::<Vec<_>>());
-        let adjusted = (0..rows as u64).map(|key| plan(key).adjusted(&mut random, cols));
+        let choice = |key| Choice { temperature, key, position: 7, ..Choice::default() };
+        assert_choices(backend, &data, &(0..rows as u64).map(choice).collect::<Vec<_>>());
+        let adjusted = (0..rows as u64).map(|key| choice(key).adjusted(&mut random, cols));
         assert_choices(backend, &data, &adjusted.collect::<Vec<_>>());
     }
 }

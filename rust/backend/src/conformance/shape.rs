@@ -7,7 +7,7 @@ use crate::HeadLayout;
 
 /// A batch but for its numbers.
 #[derive(Debug, Clone)]
-pub(super) struct Shape {
+pub(super) struct BatchShape {
     pub(super) heads: HeadLayout,
     pub(super) block_size: usize,
     /// Tokens in the cache before the batch, and tokens the batch brings, of each sequence.
@@ -47,7 +47,7 @@ pub(super) struct Options {
     pub(super) sinks: Vec<f32>,
 }
 
-impl Shape {
+impl BatchShape {
     /// Full layers of their own, heads rotated whole and not normed, every position seen.
     pub(super) fn plain(heads: HeadLayout, block_size: usize, sequences: Vec<(usize, usize)>, seed: u64) -> Self {
         Self {

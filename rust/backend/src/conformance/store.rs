@@ -1,31 +1,32 @@
 //! Norm, rotation and storing of a ragged batch.
 
+use super::check::{assert_close, for_cases};
+use super::promise::{ELEMENTWISE, Promise};
 use super::ragged::{Batch, LAYER, Part};
 use super::random::rounded;
-use super::shape::{NormKind, Shape};
-use super::{Claims, ELEMENTWISE, assert_close, for_cases};
+use super::shape::{BatchShape, NormKind};
 use crate::{DType, HeadLayout, Inspect};
 
 /// [`Backend::norm_rope_store`](crate::Backend::norm_rope_store) into an f32 cache.
-pub fn rows_are_stored_in_f32<B: Inspect>(backend: &B, _: &Claims) {
-    for_cases(16, &Shape::with_options(), |shape| stores(backend, &Batch::new(&shape, DType::F32)));
+pub(super) fn rows_are_stored_in_f32<B: Inspect>(backend: &B, _: &Promise) {
+    for_cases(16, &BatchShape::with_options(), |shape| stores(backend, &Batch::new(&shape, DType::F32)));
 }
 
 /// [`Backend::norm_rope_store`](crate::Backend::norm_rope_store) into a bf16 cache.
-pub fn rows_are_stored_in_bf16<B: Inspect>(backend: &B, _: &Claims) {
-    for_cases(16, &Shape::with_options(), |shape| stores(backend, &Batch::new(&shape, DType::Bf16)));
+pub(super) fn rows_are_stored_in_bf16<B: Inspect>(backend: &B, _: &Promise) {
+    for_cases(16, &BatchShape::with_options(), |shape| stores(backend, &Batch::new(&shape, DType::Bf16)));
 }
 
 /// Every norm of queries, keys and values with every kind of rotation, in layers of their own and such that share.
-pub fn norms_and_rotations_combine<B: Inspect>(backend: &B, _: &Claims) {
+pub(super) fn norms_and_rotations_combine<B: Inspect>(backend: &B, _: &Promise) {
     let heads = HeadLayout { num_heads: 4, num_kv_heads: 2, head_dim: 40 };
-    let mut shape = Shape::plain(heads, 5, vec![(7, 1), (0, 4), (3, 6)], 15);
+    let mut shape = BatchShape::plain(heads, 5, vec![(7, 1), (0, 4), (3, 6)], 15);
     let norms = NormKind::ALL;
     for (q, k, v) in norms.into_iter().flat_map(|q| norms.map(|k| (q, k))).flat_map(|(q, k)| norms.map(|v| (q, k, v))) {
         for rotated in [None, Some(2), Some(18), Some(32), Some(40)] {
-            shape = Shape { norms: [q, k, v], rotated, seed: shape.seed + 1, ..shape };
+            shape = BatchShape { norms: [q, k, v], rotated, seed: shape.seed + 1, ..shape };
             for (shared, dtype) in [(false, DType::F32), (false, DType::Bf16), (true, DType::F32)] {
-                stores(backend, &Batch::new(&Shape { shared, ..shape.clone() }, dtype));
+                stores(backend, &Batch::new(&BatchShape { shared, ..shape.clone() }, dtype));
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Matrices to the device and back.
 
-use super::Claims;
+use super::promise::Promise;
 use super::random::{Random, upload};
 use crate::{Backend, Error};
 
 /// A new matrix has its rows, all zeros.
-pub fn tensors_start_zeroed<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn tensors_start_zeroed<B: Backend>(backend: &B, _: &Promise) {
     for (rows, cols) in [(1, 1), (3, 17), (512, 64), (0, 8)] {
         let x = backend.tensor(rows, cols).expect("a small matrix");
         assert_eq!(backend.download(&x), vec![0.0; rows * cols], "{rows} x {cols} on {}", backend.describe());
@@ -15,7 +15,7 @@ pub fn tensors_start_zeroed<B: Backend>(backend: &B, _: &Claims) {
 }
 
 /// What is uploaded comes back to the bit, what is not a number included.
-pub fn uploads_come_back<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn uploads_come_back<B: Backend>(backend: &B, _: &Promise) {
     let mut random = Random::new(1);
     for (rows, cols) in [(1, 1), (1, 33), (7, 16), (65, 100), (0, 5)] {
         let mut data = random.values(rows * cols);
@@ -30,7 +30,7 @@ pub fn uploads_come_back<B: Backend>(backend: &B, _: &Claims) {
 }
 
 /// A matrix is not made of fewer or more values than it has.
-pub fn wrong_lengths_are_refused<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn wrong_lengths_are_refused<B: Backend>(backend: &B, _: &Promise) {
     for (len, rows, cols) in [(5, 2, 3), (7, 2, 3), (0, 1, 1), (1, 0, 4), (1, usize::MAX, 2)] {
         let error = backend.upload(&vec![0.0; len], rows, cols).map(|_| ()).expect_err("of the wrong length");
         assert!(matches!(error, Error::Shape { got, .. } if got == len), "{error}");
@@ -38,7 +38,7 @@ pub fn wrong_lengths_are_refused<B: Backend>(backend: &B, _: &Claims) {
 }
 
 /// Nothing above has left a failure behind; a report is given once.
-pub fn nothing_failed<B: Backend>(backend: &B, _: &Claims) {
+pub(super) fn nothing_failed<B: Backend>(backend: &B, _: &Promise) {
     for _ in 0..2 {
         backend.synchronize().expect("no operation was issued");
     }

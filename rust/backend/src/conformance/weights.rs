@@ -1,25 +1,28 @@
 //! Weights in every type: packed, stacked, unpacked and refused.
 
-use super::random::{Random, Stored};
-use super::{Claims, assert_close, reference};
+use super::check::assert_close;
+use super::linear::product;
+use super::promise::Promise;
+use super::random::{Random, StoredMatrix};
+use super::reference;
 use crate::{DType, Error, Inspect, WeightPart};
 
 /// NMSE of values a device keeps as another type: a scale rounded to f16.
 const RESTORED: f64 = 1e-6;
 
-/// Every claimed type unpacks to the stored values, exactly where the device keeps the type.
-pub fn weights_unpack_as_stored<B: Inspect>(backend: &B, claims: &Claims) {
+/// Every promised type unpacks to the stored values, exactly where the device keeps the type.
+pub(super) fn weights_unpack_as_stored<B: Inspect>(backend: &B, promise: &Promise) {
     let mut random = Random::new(2);
-    for &dtype in claims.dtypes {
+    for &dtype in &promise.dtypes {
         for (rows, blocks) in [(1, 1), (5, 3), (16, 2), (33, 1)] {
-            let stored = Stored::new(&mut random, dtype, rows, blocks * dtype.block_size());
+            let stored = StoredMatrix::new(&mut random, dtype, rows, blocks * dtype.block_size());
             unpacks(backend, &stored);
         }
     }
 }
 
-fn unpacks<B: Inspect>(backend: &B, stored: &Stored) {
-    let Stored { dtype, rows, cols, .. } = *stored;
+fn unpacks<B: Inspect>(backend: &B, stored: &StoredMatrix) {
+    let StoredMatrix { dtype, rows, cols, .. } = *stored;
     // A file's bytes may lie at any address.
     let shifted: Vec<u8> = std::iter::once(0).chain(stored.data.iter().copied()).collect();
     let part = WeightPart { data: &shifted[1..], ..stored.part() };
@@ -33,14 +36,14 @@ fn unpacks<B: Inspect>(backend: &B, stored: &Stored) {
 }
 
 /// Weights of different types and sizes stack by rows; stacks stack too.
-pub fn stacked_weights_keep_their_order<B: Inspect>(backend: &B, claims: &Claims) {
+pub(super) fn stacked_weights_keep_their_order<B: Inspect>(backend: &B, promise: &Promise) {
     let mut random = Random::new(3);
-    let cols = claims.dtypes.iter().map(|d| d.block_size()).max().unwrap_or(1);
-    let stored: Vec<_> = claims
+    let cols = promise.dtypes.iter().map(|d| d.block_size()).max().unwrap_or(1);
+    let stored: Vec<_> = promise
         .dtypes
         .iter()
         .zip([3, 16, 1, 20].into_iter().cycle())
-        .map(|(&dtype, rows)| Stored::new(&mut random, dtype, rows, cols))
+        .map(|(&dtype, rows)| StoredMatrix::new(&mut random, dtype, rows, cols))
         .collect();
     let expected: Vec<f32> = stored.iter().flat_map(|s| s.values.iter().copied()).collect();
     let mut parts: Vec<_> = stored.iter().map(|s| s.pack(backend)).collect();
@@ -52,15 +55,15 @@ pub fn stacked_weights_keep_their_order<B: Inspect>(backend: &B, claims: &Claims
 }
 
 /// Bytes, columns and parts that do not fit are errors of their own kind.
-pub fn impossible_weights_are_refused<B: Inspect>(backend: &B, claims: &Claims) {
+pub(super) fn impossible_weights_are_refused<B: Inspect>(backend: &B, promise: &Promise) {
     let mut random = Random::new(4);
     let shape = |outcome: crate::Result<B::Weight>| {
         let error = outcome.map(|_| ()).expect_err("of an impossible shape");
         assert!(matches!(error, Error::Shape { .. }), "{error}");
     };
-    for &dtype in claims.dtypes {
+    for &dtype in &promise.dtypes {
         let block = dtype.block_size();
-        let stored = Stored::new(&mut random, dtype, 4, 2 * block);
+        let stored = StoredMatrix::new(&mut random, dtype, 4, 2 * block);
         let short = &stored.data[1..];
         shape(backend.pack(&WeightPart { data: short, ..stored.part() }));
         shape(backend.pack(&WeightPart { rows: 5, ..stored.part() }));
@@ -68,7 +71,7 @@ pub fn impossible_weights_are_refused<B: Inspect>(backend: &B, claims: &Claims) 
         if block > 1 {
             shape(backend.pack(&WeightPart { cols: 2 * block - 1, ..stored.part() }));
         }
-        let wider = Stored::new(&mut random, dtype, 4, 3 * block);
+        let wider = StoredMatrix::new(&mut random, dtype, 4, 3 * block);
         shape(backend.concat(vec![stored.pack(backend), wider.pack(backend)]));
     }
     shape(backend.concat(Vec::new()));
@@ -77,10 +80,10 @@ pub fn impossible_weights_are_refused<B: Inspect>(backend: &B, claims: &Claims) 
     assert!(matches!(error, Err(Error::UnsupportedDType { dtype: DType::I64, .. })), "{error:?}");
 }
 
-/// A type that is not claimed is refused by name, or unpacks as stored and multiplies as well as any of its kind.
-pub fn other_types_are_refused_or_right<B: Inspect>(backend: &B, claims: &Claims) {
+/// A type that is not promised is refused by name, or unpacks as stored and multiplies as well as any of its kind.
+pub(super) fn other_types_are_refused_or_right<B: Inspect>(backend: &B, promise: &Promise) {
     let mut random = Random::new(5);
-    for &dtype in DType::ALL.iter().filter(|d| !claims.dtypes.contains(d)) {
+    for &dtype in DType::ALL.iter().filter(|d| !promise.dtypes.contains(d)) {
         let cols = 2 * dtype.block_size().max(32);
         let bytes = dtype.bytes_for(3 * cols).expect("whole blocks");
         let zeros = vec![0; bytes];
@@ -88,9 +91,9 @@ pub fn other_types_are_refused_or_right<B: Inspect>(backend: &B, claims: &Claims
             Err(Error::UnsupportedDType { dtype: named, .. }) => assert_eq!(named, dtype),
             Err(error) => panic!("{dtype} on {}: {error}", backend.describe()),
             Ok(_) => {
-                let stored = Stored::new(&mut random, dtype, 3, cols);
+                let stored = StoredMatrix::new(&mut random, dtype, 3, cols);
                 unpacks(backend, &stored);
-                super::linear::product(backend, claims, &mut random, &stored, 6);
+                product(backend, promise, &mut random, &stored, 6);
             }
         }
     }
