@@ -14,11 +14,12 @@ use crate::claims::Claims;
 use crate::format;
 use crate::isa::Isa;
 use crate::kernels::table::Kernels;
-use crate::kv_cache::{self, KvCache};
+use crate::kv_cache::KvCache;
 use crate::matmul::{self, Matmul, Weight};
 use crate::pack::Packed;
 use crate::rows;
 use crate::sample;
+use crate::store;
 use crate::team::Team;
 use crate::tensor::Tensor;
 
@@ -171,7 +172,7 @@ impl Backend for CpuBackend {
         layer: usize,
         context: &Context<'_>,
     ) {
-        kv_cache::norm_rope_store(&self.team, &self.kernels.rows, qkv, heads, norms, rope, cache, layer, context);
+        store::norm_rope_store(&self.team, &self.kernels.rows, qkv, heads, norms, rope, cache, layer, context);
     }
 
     fn attention(

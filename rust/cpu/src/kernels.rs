@@ -6,7 +6,7 @@
 //! without BF16. [`table`] says which kernels there are and hands out those of a set.
 //!
 //! To add a set (NEON, say): a folder `neon` with `simd.rs`, `dot.rs`, `convert.rs` and `table.rs` like those of `avx2`, a row
-//! in [`isa`](crate::isa), and the arm in [`Kernels::new`](table::Kernels::new) that the compiler then asks for. Tests,
+//! in [`isa`](crate::isa), and the arm in [`Kernels::new`] below that the compiler then asks for. Tests,
 //! conformance and options take their sets from [`Isa::ALL`](crate::isa::Isa::ALL). Nothing here knows who calls it.
 
 #[cfg(target_arch = "x86_64")]
@@ -17,3 +17,29 @@ pub(crate) mod codes;
 pub(crate) mod generic;
 mod scalar;
 pub(crate) mod table;
+pub(crate) mod tile;
+
+use crate::isa::Isa;
+use table::Kernels;
+
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use avx2::matmul_evex;
+
+impl Kernels {
+    /// The kernels of `isa`; none where the machine does not have it.
+    pub(crate) fn new(isa: Isa) -> Option<Self> {
+        isa.is_available().then(|| match isa {
+            Isa::Scalar => scalar::kernels(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::kernels(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avx2::kernels_vnni(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::kernels(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => avx512::kernels_bf16(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Bf16 => unreachable!("{isa} on another architecture"),
+        })
+    }
+}

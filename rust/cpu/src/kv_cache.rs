@@ -10,7 +10,7 @@
 //! each with the heads it has; a layer that shares another's cache has no place of its own.
 
 mod layout;
-mod store;
+mod writer;
 
 use half::bf16;
 use nanovllm_backend::{DType, Error, HeadLayout, KvCacheSpec, KvHeads, Result};
@@ -19,9 +19,8 @@ use crate::buffer::Buffer;
 use crate::kernels::generic::cached::GROUP;
 use crate::kernels::table::{AttentionKernels, CacheKernels};
 use layout::{CacheLayout, LayerLayout};
-use store::LayerWriter;
 
-pub(crate) use store::norm_rope_store;
+pub(crate) use writer::LayerWriter;
 
 /// The keys and values of all layers.
 pub struct KvCache {
@@ -141,7 +140,7 @@ impl KvCache {
     }
 
     /// A view for threads that write different slots of what `layer` reads.
-    fn writer(&mut self, layer: usize) -> LayerWriter {
+    pub(crate) fn writer(&mut self, layer: usize) -> LayerWriter {
         let layout = *self.layer(layer).layout;
         LayerWriter { layout, kernels: self.kernels, keys: self.keys.as_mut_ptr(), values: self.values.as_mut_ptr() }
     }
@@ -157,4 +156,4 @@ fn element(layout: &LayerLayout, bytes: &[u8], i: usize) -> f32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

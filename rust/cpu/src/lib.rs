@@ -17,6 +17,7 @@ mod matmul;
 mod pack;
 mod rows;
 mod sample;
+mod store;
 mod team;
 mod tensor;
 #[cfg(test)]

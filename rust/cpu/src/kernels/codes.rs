@@ -51,7 +51,7 @@ pub(crate) const LARGEST: i32 = 127;
 /// What one step of the high plane of a wide code stands for.
 pub(crate) const STEP: i32 = 128;
 
-/// All rows of one matmul, in every form: as they are, and converted by a [`ConvertKernel`](super::table::ConvertKernel).
+/// All rows of one matmul, in every form: as they are, and converted by a [`ConvertKernel`](super::tile::ConvertKernel).
 ///
 /// A kernel reads the form its weights call for; the others may hold anything.
 #[derive(Clone, Copy)]

@@ -2,44 +2,21 @@
 
 use nanovllm_backend::DType;
 
-use super::codes::Rows;
 use super::generic::attention::{AttendTile, PartialSoftmax};
 use super::generic::rows::{Norm, Rotation};
 use super::generic::sample::Stream;
-use super::scalar;
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
-use crate::isa::Isa;
+use super::tile::{ConvertKernel, TileKernel};
 use crate::layout::Layout;
 
 /// Every kernel of one instruction set.
 ///
-/// [`new`](Self::new) gives tables of sets that the machine has, and only those, so whoever holds a kernel may call it: what its
+/// [`new`](Self::new) makes tables of sets that the machine has, and only those, so whoever holds a kernel may call it: what its
 /// caller vouches for is what it says of its arguments.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernels {
     pub(crate) matmul: MatmulKernels,
     pub(crate) rows: RowKernels,
     pub(crate) attention: AttentionKernels,
-}
-
-impl Kernels {
-    /// The kernels of `isa`; none where the machine does not have it.
-    pub(crate) fn new(isa: Isa) -> Option<Self> {
-        isa.is_available().then(|| match isa {
-            Isa::Scalar => scalar::kernels(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::kernels(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => avx2::kernels_vnni(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::kernels(),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => avx512::kernels_bf16(),
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Bf16 => unreachable!("{isa} on another architecture"),
-        })
-    }
 }
 
 /// The matmul of one instruction set.
@@ -56,39 +33,6 @@ pub(crate) struct MatmulKernels {
     pub(crate) bf16: TileKernel,
     /// For each layout, for blocks of codes and for wide blocks.
     pub(crate) quantized: [[TileKernel; 2]; Layout::COUNT],
-}
-
-/// Computes a tile.
-///
-/// # Safety
-/// Weight, rows and outputs of the tile are in bounds, its rows are converted for the kernel's type of weights, and nothing else
-/// touches the outputs meanwhile.
-pub(crate) type TileKernel = unsafe fn(&Tile);
-
-/// Converts a row for quantised or bf16 weights.
-///
-/// # Safety
-/// `row` is one of `rows`, and nothing else touches its converted forms meanwhile.
-pub(crate) type ConvertKernel = unsafe fn(rows: &Rows, row: usize);
-
-/// What one call of a matmul kernel computes: one group of outputs for consecutive rows.
-pub(crate) struct Tile {
-    /// The group's packed bytes.
-    pub(crate) weight: *const u8,
-    /// What the codes of a layout with a table stand for, and what its scales are multiplied with.
-    pub(crate) table: (&'static [i8; 16], f32),
-    /// All rows of the matmul.
-    pub(crate) rows: Rows,
-    /// The first row to compute.
-    pub(crate) first: usize,
-    /// How many rows to compute.
-    pub(crate) count: usize,
-    /// Where the outputs of row `first` go.
-    pub(crate) out: *mut f32,
-    /// Distance from one row of outputs to the next, in values.
-    pub(crate) stride: usize,
-    /// Outputs of this group that exist: fewer than lanes in the last group of a weight.
-    pub(crate) lanes: usize,
 }
 
 /// Heads, their number and width.
@@ -209,7 +153,8 @@ macro_rules! cache_kernels {
 /// The kernel of dense weights that `$dense` multiplies.
 macro_rules! dense_kernel {
     ($features:tt, $dense:ty) => {{
-        use $crate::kernels::table::{Tile, compile};
+        use $crate::kernels::table::compile;
+        use $crate::kernels::tile::Tile;
         compile!($features, $dense => $crate::kernels::generic::dense::tile as fn(tile: &Tile))
     }};
 }
@@ -219,7 +164,7 @@ macro_rules! dense_kernel {
 macro_rules! quantized_kernels {
     ([$features:literal], $dot:ty) => {{
         use $crate::kernels::generic::{quantized, simd::Proof};
-        use $crate::kernels::table::{Tile, TileKernel};
+        use $crate::kernels::tile::{Tile, TileKernel};
         use $crate::layout::{Coded, ForLayout, for_each};
         struct Tiles;
         impl ForLayout for Tiles {
@@ -239,8 +184,6 @@ macro_rules! quantized_kernels {
     }};
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
-pub(crate) use avx2::matmul_evex;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use quantized_kernels;
 pub(crate) use {cache_kernels, compile, dense_kernel, row_kernels};

@@ -16,7 +16,7 @@ impl KvCache {
 }
 
 /// Heads of any even width.
-pub(super) fn kv_heads() -> impl Strategy<Value = KvHeads> {
+pub(crate) fn kv_heads() -> impl Strategy<Value = KvHeads> {
     (1usize..4, 1usize..70).prop_map(|(num_kv_heads, half)| KvHeads { num_kv_heads, head_dim: 2 * half })
 }
 

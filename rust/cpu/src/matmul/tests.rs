@@ -46,7 +46,7 @@ fn sets(bits: ActivationBits) -> Vec<(&'static str, Matmul)> {
     let mut sets: Vec<_> = Isa::available().into_iter().map(|isa| (isa.name(), kernels(isa).matmul)).collect();
     #[cfg(target_arch = "x86_64")]
     if Isa::Avx512.is_available() {
-        sets.push(("avx-vnni as evex", crate::kernels::table::matmul_evex()));
+        sets.push(("avx-vnni as evex", crate::kernels::matmul_evex()));
     }
     sets.into_iter().map(|(name, kernels)| (name, Matmul { kernels, bits })).collect()
 }

@@ -6,7 +6,8 @@ use nanovllm_backend::{
 
 use crate::attention::{Scratch, attention};
 use crate::isa::Isa;
-use crate::kv_cache::{KvCache, norm_rope_store};
+use crate::kv_cache::KvCache;
+use crate::store::norm_rope_store;
 use crate::team::Team;
 use crate::tensor::Tensor;
 use crate::testing::{Random, kernels, tensor};

@@ -10,7 +10,7 @@ use crate::layout::BLOCK;
 /// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
 ///
 /// # Safety
-/// As for [`ConvertKernel`](crate::kernels::table::ConvertKernel); the machine has the features.
+/// As for [`ConvertKernel`](crate::kernels::tile::ConvertKernel); the machine has the features.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
     let Rows { x, codes, low, meta, cols, .. } = *rows;

@@ -9,7 +9,7 @@ use crate::layout::BLOCK;
 /// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
 ///
 /// # Safety
-/// As for [`ConvertKernel`](crate::kernels::table::ConvertKernel); the machine has the features.
+/// As for [`ConvertKernel`](crate::kernels::tile::ConvertKernel); the machine has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
     let Rows { x, codes, low: low_plane, meta, cols, .. } = *rows;
@@ -44,7 +44,7 @@ pub(super) unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
 /// f32 to bf16 pairs, an odd last value paired with zero.
 ///
 /// # Safety
-/// As for [`ConvertKernel`](crate::kernels::table::ConvertKernel); the machine has the features.
+/// As for [`ConvertKernel`](crate::kernels::tile::ConvertKernel); the machine has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn pair(rows: &Rows, row: usize) {
     let Rows { x, pairs, cols, .. } = *rows;

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use super::simd::{Proof, Simd};
 use crate::kernels::codes::Rows;
-use crate::kernels::table::Tile;
+use crate::kernels::tile::Tile;
 
 /// How weights of one dense type meet the rows on one instruction set, one *step* after the other: a step is one vector of
 /// weights, of one input or of a pair of inputs for every output of the group.
@@ -41,7 +41,7 @@ pub(crate) trait Dense: Proof {
 /// A group of outputs for the rows of a tile.
 ///
 /// # Safety
-/// As for [`TileKernel`](crate::kernels::table::TileKernel).
+/// As for [`TileKernel`](crate::kernels::tile::TileKernel).
 #[inline(always)]
 pub(crate) unsafe fn tile<D: Dense>(d: D, tile: &Tile) {
     let mut i = 0;

@@ -18,14 +18,14 @@ mod unpack;
 use super::dot::{Dot, U, V};
 use super::simd::Simd;
 use crate::kernels::codes::{BlockMeta, Rows};
-use crate::kernels::table::Tile;
+use crate::kernels::tile::Tile;
 use crate::layout::{BLOCK, Coded, FOURS, RunScales};
 use unpack::{four, halves, run_scales};
 
 /// A group of outputs for the rows of a tile; `PLANES` is 2 for wide activations.
 ///
 /// # Safety
-/// As for [`TileKernel`](crate::kernels::table::TileKernel).
+/// As for [`TileKernel`](crate::kernels::tile::TileKernel).
 #[inline(always)]
 pub(crate) unsafe fn tile<D: Dot, C: Coded, const PLANES: usize>(isa: D, tile: &Tile) {
     let mut i = 0;

@@ -6,7 +6,7 @@ use crate::layout::BLOCK;
 /// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
 ///
 /// # Safety
-/// As for [`ConvertKernel`](crate::kernels::table::ConvertKernel).
+/// As for [`ConvertKernel`](crate::kernels::tile::ConvertKernel).
 pub(super) unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
     let Rows { x, codes, low, meta, cols, .. } = *rows;
     // SAFETY: by the contract, `row` exists in each of the four arrays and is ours.

@@ -2,7 +2,7 @@
 
 use crate::kernels::codes::{BlockMeta, Rows, STEP};
 use crate::kernels::generic::simd::Simd;
-use crate::kernels::table::{Tile, TileKernel};
+use crate::kernels::tile::{Tile, TileKernel};
 use crate::layout::{BLOCK, Coded, ForLayout, Layout, RunScales, for_each, unpack_block};
 
 /// Rows of a packed group.

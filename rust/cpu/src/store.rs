@@ -2,51 +2,12 @@
 
 use nanovllm_backend::{Context, HeadLayout, HeadNorm, HeadNorms, LayerCache, Rope};
 
-use super::KvCache;
-use super::layout::LayerLayout;
 use crate::claims::Claims;
 use crate::kernels::generic::rows::{Norm, Rotation};
-use crate::kernels::table::{CacheKernels, RowKernels};
+use crate::kernels::table::RowKernels;
+use crate::kv_cache::{KvCache, LayerWriter};
 use crate::team::Team;
 use crate::tensor::{SharedMut, Tensor};
-
-/// A layer of a cache that several threads of the team write at once, each its own slots.
-#[derive(Clone, Copy)]
-pub(super) struct LayerWriter {
-    pub(super) layout: LayerLayout,
-    pub(super) kernels: CacheKernels,
-    pub(super) keys: *mut u8,
-    pub(super) values: *mut u8,
-}
-
-// SAFETY: the pointers come from a cache borrowed mutably for as long as the team works on it; `store` leaves it to its callers
-// that no two threads write the same slot.
-unsafe impl Send for LayerWriter {}
-// SAFETY: as above.
-unsafe impl Sync for LayerWriter {}
-
-impl LayerWriter {
-    /// Stores one token's key and value heads, each `[num_kv_heads, head_dim]`.
-    ///
-    /// # Safety
-    /// No other thread reads or writes this slot meanwhile.
-    pub(super) unsafe fn store(&self, slot: usize, keys: &[f32], values: &[f32]) {
-        let LayerLayout { heads, block_size, .. } = self.layout;
-        let (block, offset) = (slot / block_size, slot % block_size);
-        for head in 0..heads.num_kv_heads {
-            let (key, value) = (&keys[head * heads.head_dim..], &values[head * heads.head_dim..]);
-            assert!(key.len() >= heads.head_dim && value.len() >= heads.head_dim);
-            let (keys_at, values_at) = self.layout.at(block, head);
-            // SAFETY: block and head are checked, `offset` is below the block size, and the heads were just measured.
-            unsafe {
-                let to = self.keys.add(keys_at + self.layout.key_offset(offset));
-                (self.kernels.store_key)(key.as_ptr(), heads.head_dim / 2, to);
-                let to = self.values.add(values_at + offset * self.layout.value_row_bytes());
-                (self.kernels.store_value)(value.as_ptr(), heads.head_dim, to);
-            }
-        }
-    }
-}
 
 /// Rows from which waking the team pays.
 const TEAM_ROWS: usize = 3;

@@ -1,0 +1,42 @@
+//! Writing into a layer of the cache from several threads.
+
+use super::layout::LayerLayout;
+use crate::kernels::table::CacheKernels;
+
+/// A layer of a cache that several threads of the team write at once, each its own slots.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerWriter {
+    pub(crate) layout: LayerLayout,
+    pub(crate) kernels: CacheKernels,
+    pub(crate) keys: *mut u8,
+    pub(crate) values: *mut u8,
+}
+
+// SAFETY: the pointers come from a cache borrowed mutably for as long as the team works on it; `store` leaves it to its callers
+// that no two threads write the same slot.
+unsafe impl Send for LayerWriter {}
+// SAFETY: as above.
+unsafe impl Sync for LayerWriter {}
+
+impl LayerWriter {
+    /// Stores one token's key and value heads, each `[num_kv_heads, head_dim]`.
+    ///
+    /// # Safety
+    /// No other thread reads or writes this slot meanwhile.
+    pub(crate) unsafe fn store(&self, slot: usize, keys: &[f32], values: &[f32]) {
+        let LayerLayout { heads, block_size, .. } = self.layout;
+        let (block, offset) = (slot / block_size, slot % block_size);
+        for head in 0..heads.num_kv_heads {
+            let (key, value) = (&keys[head * heads.head_dim..], &values[head * heads.head_dim..]);
+            assert!(key.len() >= heads.head_dim && value.len() >= heads.head_dim);
+            let (keys_at, values_at) = self.layout.at(block, head);
+            // SAFETY: block and head are checked, `offset` is below the block size, and the heads were just measured.
+            unsafe {
+                let to = self.keys.add(keys_at + self.layout.key_offset(offset));
+                (self.kernels.store_key)(key.as_ptr(), heads.head_dim / 2, to);
+                let to = self.values.add(values_at + offset * self.layout.value_row_bytes());
+                (self.kernels.store_value)(value.as_ptr(), heads.head_dim, to);
+            }
+        }
+    }
+}
