@@ -1,20 +1,24 @@
-//! Memory for packed weights, cut from large mappings: a matrix of one or two megabytes would fill no huge page of its own,
-//! and with small pages every token would miss the translation buffer for most of the model.
+//! Memory for packed weights, cut from large mappings.
+//!
+//! A step reads every weight once. On pages of 4 kB it would miss the processor's translation buffer for most of them; huge pages
+//! of 2 MB avoid that. A matrix of one or two megabytes would fill no huge page of its own, so several share a mapping.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::{MmapMut, MmapRaw};
 use nanovllm_backend::{Error, Result};
 
-/// Bytes of a mapping that several matrices share. Pages are mapped when first touched, so the rest of the last one is free.
+/// Bytes of a mapping that several matrices share. Its pages take memory when they are first written, so what is left over of
+/// the last mapping costs nothing.
 const SHARED: usize = 64 << 20;
 /// Where a matrix begins: at a cache line, which is also the width of the widest vector.
 const ALIGNMENT: usize = 64;
 
-/// Hands out zeroed memory; a mapping is returned to the system when the last piece of it is dropped.
+/// Hands out zeroed memory. The system gets a mapping back when the last piece of it is dropped, but the one being cut up not
+/// before the arena itself is dropped or has begun another.
 #[derive(Default)]
 pub(crate) struct Arena {
-    /// The mapping being cut up, and how much of it is taken.
+    /// The mapping being cut up, and how many of its bytes are taken.
     current: Mutex<Option<(Arc<MmapRaw>, usize)>>,
 }
 

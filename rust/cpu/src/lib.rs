@@ -1,6 +1,30 @@
 //! The CPU device: instruction sets as values, packed weights, a spinning thread team, paged attention.
+//!
+//! ```
+//! use nanovllm_backend::{Backend, DType, WeightPart};
+//! use nanovllm_cpu::{CpuBackend, CpuOptions};
+//!
+//! # fn main() -> nanovllm_backend::Result<()> {
+//! let cpu = CpuBackend::new(CpuOptions::default())?;
+//! // Two outputs of three inputs each, as a file stores them.
+//! let data: Vec<u8> = [1f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+//! let weight = cpu.pack(&WeightPart { dtype: DType::F32, rows: 2, cols: 3, data: &data })?;
+//! let x = cpu.upload(&[1.0, 0.0, -1.0], 1, 3)?;
+//! let mut out = cpu.tensor(1, 2)?;
+//! cpu.linear(&x, &weight, None, &mut out);
+//! assert_eq!(cpu.download(&out), [-2.0, -2.0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `backend` answers to the contract. Below it, one file drives each operation over the threads of a `team`: `matmul`,
+//! `attention`, `rows`, `store` and `sample`. The loops themselves are in `kernels`, one table of functions for each instruction
+//! set. `format` says how each GGUF type is stored, `layout` how that lies in memory, and `pack` brings a matrix there.
 #![allow(unsafe_code)] // kernels; every use says why it is sound
-#![allow(clippy::cast_ptr_alignment)] // their loads and stores are the unaligned ones
+#![allow(clippy::cast_ptr_alignment)]
+// their loads and stores are the unaligned ones
+// Elsewhere portable code is the only set so far, and it has no byte products.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
 
 mod activations;
 mod arena;

@@ -1,8 +1,8 @@
 //! `out = x @ weight^T` for packed weights, over the team.
 //!
-//! First the rows are converted for the weight's format, each by one thread; after a barrier, threads claim runs of row groups
-//! and one kernel computes a group for all rows. Every row goes through the same operations whatever the number of rows beside
-//! it and whichever thread computes it.
+//! First each row of activations is converted for the formats of the weight, by one thread. After a barrier the threads claim
+//! tiles: a group of outputs for some of the rows, computed by one call of a kernel. A row goes through the same operations
+//! whatever the number of rows beside it and whichever thread computes it.
 
 use nanovllm_backend::{Error, Result};
 
@@ -16,7 +16,7 @@ use crate::pack::Packed;
 use crate::team::{Member, Team};
 use crate::tensor::{SharedMut, Tensor};
 
-/// Activation bytes to keep in a core's second-level cache while groups of weights go by.
+/// Bytes of activations that stay in a core's second-level cache while groups of weights go by.
 const ROW_TILE_BYTES: usize = 256 << 10;
 
 /// The kernels that a device multiplies with.
@@ -28,7 +28,7 @@ pub(crate) struct Matmul {
 }
 
 impl Matmul {
-    /// Whether quantised weights take wide blocks of activations.
+    /// Which of two kernels: 1 where quantised weights take wide blocks of activations.
     fn wide(&self) -> usize {
         usize::from(self.bits == ActivationBits::Sixteen)
     }
@@ -59,22 +59,22 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Outputs.
+    /// How many outputs it has.
     pub fn rows(&self) -> usize {
         self.parts.iter().map(|p| p.rows).sum()
     }
 
-    /// Inputs.
+    /// How many inputs it has.
     pub fn cols(&self) -> usize {
         self.parts.first().map_or(0, |p| p.cols)
     }
 
-    /// Bytes in memory.
+    /// Bytes it takes in memory.
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(Packed::bytes).sum()
     }
 
-    /// Stacks `weights` in order.
+    /// Stacks `weights` in order: the outputs of the first come first.
     pub(crate) fn concat(weights: Vec<Self>) -> Result<Self> {
         let parts: Vec<Packed> = weights.into_iter().flat_map(|w| w.parts).collect();
         let Some(first) = parts.first() else {
@@ -86,7 +86,7 @@ impl Weight {
         Ok(Self { parts })
     }
 
-    /// Writes row `row` as f32.
+    /// Writes the weights of output `row` to `out` as f32.
     pub(crate) fn unpack_row(&self, mut row: usize, out: &mut [f32]) {
         for part in &self.parts {
             if row < part.rows {
@@ -113,7 +113,7 @@ pub(crate) fn linear(
     assert!(weight.parts.iter().all(|p| p.lanes == matmul.kernels.lanes), "a weight packed for this instruction set");
     out.set_rows(rows);
     let conversions = matmul.conversions(&weight.parts);
-    // Tiles of about the same size, of whole runs of the kernel's widest row block.
+    // Tiles have about the same number of rows, a multiple of the most that a kernel computes together.
     let most = (ROW_TILE_BYTES / cols.max(1)).max(8);
     let row_tile = rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(8);
     let call = Call {
@@ -141,15 +141,15 @@ pub(crate) fn linear(
     });
 }
 
-/// One matmul as its threads see it. Its pieces are numbered by tile of rows, then by group of outputs over all parts.
+/// One matmul as its threads see it. Its tiles are numbered by their rows first, then by group of outputs over all parts.
 struct Call<'a> {
     weight: &'a Weight,
     matmul: &'a Matmul,
     rows: Rows,
     num_rows: usize,
-    /// Rows computed together while a group's weights are in cache.
+    /// Rows of a tile.
     row_tile: usize,
-    /// Groups of all parts.
+    /// Groups of outputs, over all parts.
     groups: usize,
     bias: Option<&'a [f32]>,
     out: SharedMut,
@@ -158,15 +158,15 @@ struct Call<'a> {
 impl Call<'_> {
     /// Computes what this member can claim.
     fn run(&self, me: &Member<'_>, shares: &Shares) {
-        // Small enough to even out the threads, large enough to stream.
-        let chunk = (self.groups / (me.size() * 8)).clamp(1, 16);
-        while let Some(range) = shares.take(me.rank, chunk) {
-            for piece in range {
-                let (tile, mut group) = (piece / self.groups, piece % self.groups);
+        // Small enough that threads finish together, large enough to read memory in one stream.
+        let most = (self.groups / (me.size() * 8)).clamp(1, 16);
+        while let Some(range) = shares.take(me.rank, most) {
+            for tile in range {
+                let (rows, mut group) = (tile / self.groups, tile % self.groups);
                 let mut column = 0;
                 for part in &self.weight.parts {
                     if group < part.groups() {
-                        self.compute(part, group, column + group * part.lanes, tile * self.row_tile);
+                        self.compute(part, group, column + group * part.lanes, rows * self.row_tile);
                         break;
                     }
                     group -= part.groups();
@@ -176,7 +176,7 @@ impl Call<'_> {
         }
     }
 
-    /// Computes a group of `part`, whose outputs begin at `column`, for the tile of rows from `first` on.
+    /// Computes one tile: a group of `part`, whose outputs begin at `column`, for the rows from `first` on.
     fn compute(&self, part: &Packed, group: usize, column: usize, first: usize) {
         let kernel = self.matmul.tile(part.format);
         let count = self.row_tile.min(self.num_rows - first);

@@ -1,7 +1,7 @@
-//! Weights in the layout the matmul reads: rows interleaved in groups, so that one vector load feeds every output of a
-//! group and no kernel sums across lanes.
+//! Packing: weights are rearranged once, when they are loaded, as the matmul reads them.
 //!
-//! A group is `lanes` consecutive rows (16 for AVX-512, 8 for AVX2, 4 for portable code). [`layout`](crate::layout) says how
+//! Rows are interleaved in groups, so that one vector load has a weight for every output of a group and no kernel sums across
+//! lanes. A group is `lanes` consecutive rows (16 for AVX-512, 8 otherwise). [`layout`](crate::layout) says how
 //! quantised types lie in it. Dense types are `[input][lane]`, bf16 `[input / 2][lane][input % 2]` with an odd last input paired
 //! with zero. Rows past the end are zero.
 
@@ -14,7 +14,7 @@ use crate::format::{Coding, Format};
 use crate::layout::{BLOCK, StoredBlock, pack_block, unpack_block};
 use crate::team::Team;
 
-/// One packed matrix of one type.
+/// A packed matrix of one type.
 pub(crate) struct Packed {
     pub(crate) format: Format,
     pub(crate) rows: usize,
@@ -26,7 +26,7 @@ pub(crate) struct Packed {
 /// The bytes of a matrix being packed, written group by group from several threads.
 #[derive(Clone, Copy)]
 struct Destination(*mut u8);
-// SAFETY: each group is claimed by one thread, and groups do not overlap.
+// SAFETY: each group is written by the one thread that claimed it, and groups do not overlap.
 unsafe impl Sync for Destination {}
 
 impl Packed {
@@ -66,7 +66,7 @@ impl Packed {
         Ok(Self { format, rows, cols, lanes, data: packed })
     }
 
-    /// Groups of rows, the last one padded.
+    /// How many groups there are, the last one padded with rows of zeros.
     pub(crate) fn groups(&self) -> usize {
         self.rows.div_ceil(self.lanes)
     }
@@ -77,12 +77,12 @@ impl Packed {
         &self.data.as_slice()[group * bytes..(group + 1) * bytes]
     }
 
-    /// Bytes in memory.
+    /// Bytes it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.data.len()
     }
 
-    /// Writes row `row` as f32, as GGUF's dequantiser of its type gives it.
+    /// Writes the weights of row `row` as f32, to the bit those that GGUF's dequantiser of its type gives.
     pub(crate) fn unpack_row(&self, row: usize, out: &mut [f32]) {
         let (group, lanes, lane) = (self.group(row / self.lanes), self.lanes, row % self.lanes);
         let half_at = |at: usize| f16::from_le_bytes([group[at], group[at + 1]]).to_f32();
@@ -109,7 +109,7 @@ impl Packed {
     }
 }
 
-/// Byte of input `k` of `lane` in a bf16 group.
+/// Where in a bf16 group input `k` of `lane` is.
 fn bf16_at(lanes: usize, lane: usize, k: usize) -> usize {
     (k / 2 * lanes + lane) * 4 + k % 2 * 2
 }

@@ -18,12 +18,12 @@ impl Tensor {
         Ok(Self { data: Buffer::zeroed(len, "an activation buffer")?, rows, cols, capacity: rows })
     }
 
-    /// Current rows.
+    /// The current number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns.
+    /// Values in a row.
     pub fn cols(&self) -> usize {
         self.cols
     }
@@ -34,7 +34,7 @@ impl Tensor {
         self.rows = rows;
     }
 
-    /// The current rows.
+    /// The values of the current rows, row after row.
     pub fn as_slice(&self) -> &[f32] {
         &self.data.as_slice()[..self.rows * self.cols]
     }
@@ -48,7 +48,7 @@ impl Tensor {
         &self.as_slice()[i * self.cols..(i + 1) * self.cols]
     }
 
-    /// A view for threads that write disjoint parts.
+    /// A view for the threads of the team, each of which writes rows or columns of its own.
     pub(crate) fn shared(&mut self) -> SharedMut {
         SharedMut { ptr: self.data.as_mut_ptr(), rows: self.rows, cols: self.cols }
     }
@@ -65,7 +65,7 @@ pub(crate) struct SharedMut {
 // SAFETY: the pointer comes from a tensor borrowed mutably for as long as the team works on it; `row` and `ptr` leave it to
 // their callers that no two threads touch the same element.
 unsafe impl Send for SharedMut {}
-// SAFETY: as above.
+// SAFETY: what a thread does through a shared reference is what it may do through its own copy.
 unsafe impl Sync for SharedMut {}
 
 impl SharedMut {

@@ -10,7 +10,6 @@ use bytemuck::{Pod, Zeroable};
 /// What the kernels need of a block besides its codes: its scale, and sums computed once for all the weights that meet it.
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // portable kernels subtract the offset instead
 pub(crate) struct BlockMeta {
     /// An activation is its code times this.
     pub(crate) scale: f32,
@@ -55,7 +54,6 @@ pub(crate) const STEP: i32 = 128;
 ///
 /// A kernel reads the form its weights call for; the others may hold anything.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // portable kernels take bf16 rows as f32
 pub(crate) struct Rows {
     /// The activations, `[rows, cols]`.
     pub(crate) x: *const f32,

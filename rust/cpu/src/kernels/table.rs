@@ -160,7 +160,6 @@ macro_rules! dense_kernel {
 }
 
 /// The kernels of every layout of quantised weights, for blocks of codes and for wide ones, with the byte products `$dot`.
-#[cfg(target_arch = "x86_64")]
 macro_rules! quantized_kernels {
     ([$features:literal], $dot:ty) => {{
         use $crate::kernels::generic::{quantized, simd::Proof};
@@ -184,6 +183,4 @@ macro_rules! quantized_kernels {
     }};
 }
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use quantized_kernels;
-pub(crate) use {cache_kernels, compile, dense_kernel, row_kernels};
+pub(crate) use {cache_kernels, compile, dense_kernel, quantized_kernels, row_kernels};

@@ -116,7 +116,6 @@ pub(crate) trait Simd: Proof {
 }
 
 /// Methods that touch no memory, whose bodies may use the intrinsics of the set that `self` proves.
-#[cfg(target_arch = "x86_64")]
 macro_rules! arithmetic {
     ($($(#[$attribute:meta])* fn $name:ident$(<const $n:ident: $type:ty>)?($($arg:ident: $arg_type:ty),*) -> $result:ty $body:block)*) => {
         $(
@@ -129,5 +128,4 @@ macro_rules! arithmetic {
         )*
     };
 }
-#[cfg(target_arch = "x86_64")]
 pub(crate) use arithmetic;
