@@ -1,10 +1,10 @@
 //! Paged causal attention over the team.
 //!
-//! The positions of a sequence are cut into fixed partitions of 256. A unit of work is a tile of query rows (neighbouring
-//! positions times the query heads of one key/value head); it goes through the partitions in order and merges their softmaxes
-//! in order. Where one unit is a large part of the whole, as in decoding few long sequences, its partitions are computed by
-//! different threads and merged after a barrier, by the same formula in the same order. So a row's result depends on its
-//! sequence alone.
+//! The positions of a sequence are cut into partitions of 256. A unit of work is the query rows of some neighbouring positions,
+//! those of the query heads that share one key/value head. A thread takes a unit through the partitions in order and merges the
+//! softmax of each into the total of those before. Where one unit is a large part of the whole, as when few long sequences
+//! decode, different threads compute its partitions, and after a barrier these are merged by the same formula in the same order.
+//! So the result of a row depends on its sequence alone.
 
 mod plan;
 mod scoring;
@@ -16,7 +16,7 @@ use nanovllm_backend::{AttentionOptions, Context, HeadLayout};
 
 use crate::claims::Claims;
 use crate::kernels::generic::attention::{AttendTile, PARTITION, PartialSoftmax};
-use crate::kernels::generic::cached::GROUP;
+use crate::kernels::generic::cached::PANEL;
 use crate::kernels::table::{AttentionKernels, CacheKernels};
 use crate::kv_cache::{KvCache, LayerView};
 use crate::team::Team;
@@ -78,7 +78,7 @@ pub(crate) fn attention(
     let merges = Claims::new(plan.split.len());
     let plan = &*plan;
     let work = |rank: usize, barrier: &dyn Fn()| {
-        // A rank is one thread, so nobody waits here.
+        // Each rank is one thread and locks its own scratch, so nobody waits here.
         let mut guard = threads[rank].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         while let Some(range) = pieces.take(1) {
             for piece in &plan.pieces[range] {
@@ -117,11 +117,11 @@ fn check(context: &Context<'_>, rows: usize, block_size: usize) {
     }
 }
 
-/// What the threads share.
+/// One call as its threads see it.
 struct Call<'a> {
     kernels: &'a CacheKernels,
     heads: &'a HeadLayout,
-    /// Query heads of a key/value head.
+    /// Query heads that share a key/value head.
     group: usize,
     /// Values in a row of a partial result.
     width: usize,
@@ -268,22 +268,22 @@ impl Call<'_> {
         }
         let to_keys = thread.keys.as_mut_bytes();
         let to_values = thread.values.as_mut_bytes();
-        // Whole groups of keys are copied at once, but nothing of a block before the first that is read.
-        let mut done = if size.is_multiple_of(GROUP) { tokens.start / GROUP * GROUP } else { tokens.start };
+        // Whole panels of keys are copied at once, but nothing of a block before the first that is read.
+        let mut done = if size.is_multiple_of(PANEL) { tokens.start / PANEL * PANEL } else { tokens.start };
         while done < tokens.end {
             let offset = (start + done) % size;
             let run = (size - offset).min(tokens.end - done);
             let (keys, values) = self.layer.block(block(start + done), unit.kv_head);
             to_values[done * row_bytes..][..run * row_bytes]
                 .copy_from_slice(&values[offset * row_bytes..][..run * row_bytes]);
-            if offset.is_multiple_of(GROUP) && done.is_multiple_of(GROUP) {
-                let bytes = run.div_ceil(GROUP) * layout.group_bytes();
+            if offset.is_multiple_of(PANEL) && done.is_multiple_of(PANEL) {
+                let bytes = run.div_ceil(PANEL) * layout.panel_bytes();
                 to_keys[layout.key_offset(done)..][..bytes]
                     .copy_from_slice(&keys[layout.key_offset(offset)..][..bytes]);
             } else {
                 for i in 0..run {
                     let from = &keys[layout.key_offset(offset + i)..];
-                    copy_key(from, &mut to_keys[layout.key_offset(done + i)..], layout.group_bytes());
+                    copy_key(from, &mut to_keys[layout.key_offset(done + i)..], layout.panel_bytes());
                 }
             }
             done += run;
@@ -306,11 +306,11 @@ impl Call<'_> {
     }
 }
 
-/// Copies one token's key within groups of `group_bytes`: a 4-byte word (a pair of bf16, or one f32) in every 64 bytes.
-fn copy_key(from: &[u8], to: &mut [u8], group_bytes: usize) {
+/// Copies one token's key from its panel to another, each of `panel_bytes`: a 4-byte word (a pair of bf16, or one f32) in every 64 bytes.
+fn copy_key(from: &[u8], to: &mut [u8], panel_bytes: usize) {
     const WORD: usize = 4;
-    let stride = WORD * GROUP;
-    for i in (0..group_bytes).step_by(stride) {
+    let stride = WORD * PANEL;
+    for i in (0..panel_bytes).step_by(stride) {
         to[i..i + WORD].copy_from_slice(&from[i..i + WORD]);
     }
 }

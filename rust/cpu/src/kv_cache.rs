@@ -1,6 +1,6 @@
 //! The paged key/value cache, laid out for attention.
 //!
-//! A block holds, for each layer and key/value head, its tokens' keys interleaved in groups of 16 and its values by token. One
+//! A block holds, for each layer and key/value head, its tokens' keys interleaved in panels of 16 and its values by token. One
 //! vector load then covers a dimension (f32) or a pair of dimensions (bf16) of the keys of 16 tokens:
 //!
 //! - keys, f32: `[token / 16][dim][token % 16]`; bf16: `[token / 16][dim / 2][token % 16][dim % 2]`;
@@ -16,7 +16,7 @@ use half::bf16;
 use nanovllm_backend::{DType, Error, HeadLayout, KvCacheSpec, KvHeads, Result};
 
 use crate::buffer::Buffer;
-use crate::kernels::generic::cached::GROUP;
+use crate::kernels::generic::cached::PANEL;
 use crate::kernels::table::{AttentionKernels, CacheKernels};
 use layout::{CacheLayout, LayerLayout};
 
@@ -78,7 +78,7 @@ impl KvCache {
         })
     }
 
-    /// What the cache was made for.
+    /// What the cache was made from.
     pub fn spec(&self) -> &KvCacheSpec {
         &self.spec
     }
@@ -101,8 +101,8 @@ impl KvCache {
                 let (keys, values) = view.block(block, head);
                 let (keys, values) = (&keys[layout.key_offset(token)..], &values[token * layout.value_row_bytes()..]);
                 out.0.extend((0..head_dim).map(|d| match layout.element {
-                    2 => element(layout, keys, d / 2 * 2 * GROUP + d % 2),
-                    _ => element(layout, keys, d * GROUP),
+                    2 => element(layout, keys, d / 2 * 2 * PANEL + d % 2),
+                    _ => element(layout, keys, d * PANEL),
                 }));
                 out.1.extend((0..head_dim).map(|d| element(layout, values, d)));
             }
@@ -146,7 +146,7 @@ impl KvCache {
     }
 }
 
-/// Element `i` of `bytes`.
+/// Element `i` of `bytes`, which are elements of the cache's type.
 fn element(layout: &LayerLayout, bytes: &[u8], i: usize) -> f32 {
     if layout.element == 2 {
         bytemuck::pod_read_unaligned::<bf16>(&bytes[2 * i..2 * i + 2]).to_f32()

@@ -1,4 +1,4 @@
-//! What there is to do in one call of attention, and in which order.
+//! What there is to do in one call of attention, and in which order threads take it.
 
 use std::ops::Range;
 
@@ -6,29 +6,29 @@ use nanovllm_backend::Context;
 
 use crate::kernels::generic::attention::{PARTITION, Visible};
 
-/// Query rows in a tile, positions times heads, where one position does not bring more: four times the rows that are scored
-/// together, so that a strip of keys is loaded into the first-level cache once for all of them.
+/// Query rows of a unit, positions times heads, unless a single position has more. They are four times the rows that a kernel
+/// scores together, so that a strip of keys is loaded into the first-level cache once for all of them.
 const TILE_ROWS: usize = 24;
-/// A unit is split when it is more than this part of a thread's fair share.
+/// A unit is split by partition when it is more work than a thread's fair share divided by this.
 const SPLIT_SHARE: usize = 3;
 
-/// Positions in a tile of a key/value head with `group` query heads.
+/// Positions of a unit where `group` query heads share a key/value head.
 pub(super) fn tile_positions(group: usize) -> usize {
     (TILE_ROWS / group).max(1)
 }
 
-/// A tile of neighbouring positions of a sequence, for one key/value head.
+/// Neighbouring positions of a sequence, for one key/value head and the query heads that share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unit {
     pub(super) seq: usize,
     pub(super) kv_head: usize,
-    /// Row of the first position in the batch.
+    /// Which row of the batch the first position is.
     pub(super) row: usize,
-    /// The first position in its sequence.
+    /// The first position, counted from the start of the sequence.
     pub(super) position: usize,
-    /// How many.
+    /// How many positions.
     pub(super) positions: usize,
-    /// Positions that each of them sees at most, its own included; at least 1.
+    /// How many positions each of them sees at most, its own included; at least 1.
     pub(super) window: usize,
 }
 
@@ -82,13 +82,13 @@ impl Unit {
     }
 }
 
-/// Something a thread claims.
+/// What a thread claims at a time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece {
     pub(super) unit: Unit,
     /// One partition of the unit, or all of it.
     pub(super) part: Option<usize>,
-    /// Where the unit's partial results begin, when it is split.
+    /// Where the partial results of the unit begin, in rows, if it is split.
     pub(super) slot: usize,
     cost: usize,
 }
@@ -96,7 +96,7 @@ pub(super) struct Piece {
 /// The work of a call; its memory is kept from call to call.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// Heavy ones first.
+    /// The most work comes first, so that no thread begins a large piece when the others are done.
     pub(super) pieces: Vec<Piece>,
     /// Units whose partitions are merged at the end, with their slots.
     pub(super) split: Vec<(Unit, usize)>,

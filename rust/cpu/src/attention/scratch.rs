@@ -1,4 +1,4 @@
-//! Memory that attention works in: allocated when first needed, kept from call to call.
+//! Memory that attention works in. It is allocated when it is first needed and kept from call to call.
 
 use std::sync::Mutex;
 
@@ -24,9 +24,9 @@ impl Scratch {
     }
 }
 
-/// What a tile needs.
+/// What the scratch of a thread must have room for.
 pub(super) struct Sizes {
-    /// Query rows of a tile, at most.
+    /// The most query rows of a unit.
     pub(super) rows: usize,
     pub(super) head_dim: usize,
     /// `head_dim` rounded up to 16.
@@ -40,9 +40,9 @@ pub(super) struct ThreadScratch {
     pub(super) scores: Lines,
     pub(super) total: Partials,
     pub(super) next: Partials,
-    /// What each row of a tile sees.
+    /// What each query row of the unit sees of the partition at hand.
     pub(super) visible: Vec<Visible>,
-    /// The keys and values of a partition that is not contiguous in the cache.
+    /// Copies of the keys and values of a partition that does not lie in one block of the cache.
     pub(super) keys: Lines,
     pub(super) values: Lines,
 }
@@ -59,7 +59,7 @@ impl ThreadScratch {
     }
 }
 
-/// Rows of unnormalised softmax.
+/// Room for partial softmaxes.
 #[derive(Default)]
 pub(super) struct Partials {
     out: Lines,
@@ -74,7 +74,7 @@ impl Partials {
         self.sum.reserve(rows);
     }
 
-    /// The rows from `row` on; what was reserved reaches over it.
+    /// The rows from `row` on, which must be among those reserved.
     pub(super) fn at(&mut self, row: usize, width: usize) -> PartialSoftmax {
         PartialSoftmax {
             out: self.out.as_mut_ptr().wrapping_add(row * width),

@@ -1,8 +1,8 @@
-//! Where things are in a cache.
+//! Where the keys and values of each layer, block and head lie in a cache.
 
 use nanovllm_backend::{KvCacheSpec, KvHeads};
 
-use crate::kernels::generic::cached::GROUP;
+use crate::kernels::generic::cached::PANEL;
 
 /// Where the keys of a layer lie among all keys, or its values among all values, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +33,9 @@ impl LayerLayout {
         self.heads.head_dim.next_multiple_of(16)
     }
 
-    /// Bytes of the keys of a group of 16 tokens.
-    pub(crate) fn group_bytes(&self) -> usize {
-        GROUP * self.heads.head_dim * self.element
+    /// Bytes of a panel: the keys of 16 tokens.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        PANEL * self.heads.head_dim * self.element
     }
 
     /// Bytes of a value row.
@@ -43,7 +43,7 @@ impl LayerLayout {
         self.value_stride() * self.element
     }
 
-    /// Bytes of the keys of one block and head: whole groups.
+    /// Bytes of the keys of one block and head, whole panels.
     pub(super) fn key_bytes(&self) -> usize {
         self.keys.head
     }
@@ -64,7 +64,7 @@ impl LayerLayout {
     /// Byte offset of the first pair of the key at `offset` within its block's keys; `offset` is below the padded block.
     pub(crate) fn key_offset(&self, offset: usize) -> usize {
         let token = if self.element == 2 { 2 } else { 1 };
-        offset / GROUP * self.group_bytes() + offset % GROUP * token * self.element
+        offset / PANEL * self.panel_bytes() + offset % PANEL * token * self.element
     }
 }
 
@@ -80,7 +80,7 @@ impl CacheLayout {
     /// The layout of `spec`, which has been checked; `None` when it exceeds the address space.
     pub(super) fn new(spec: &KvCacheSpec) -> Option<Self> {
         let element = spec.dtype.type_size();
-        let tokens = spec.block_size.checked_next_multiple_of(GROUP)?;
+        let tokens = spec.block_size.checked_next_multiple_of(PANEL)?;
         let (mut keys, mut values) = (0usize, 0usize);
         let mut layers: Vec<LayerLayout> = Vec::with_capacity(spec.layers.len());
         for layer in 0..spec.layers.len() {

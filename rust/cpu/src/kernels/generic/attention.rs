@@ -18,8 +18,8 @@ use super::cached::Cached;
 /// Scores, softmax and weighted values of a tile.
 ///
 /// # Safety
-/// Everything in `tile` is in bounds of what its fields say, keys and values reach over what
-/// the rows see (keys in whole groups), and nothing else touches scratch and result.
+/// Everything in `tile` is what its fields say and in bounds, keys and values reach over what the rows see (keys in whole
+/// panels), and nothing else touches scratch and result.
 #[inline(always)]
 pub(crate) unsafe fn attend<C: Cached>(c: C, tile: &AttendTile) {
     // SAFETY: by this function's contract.

@@ -2,11 +2,10 @@
 
 use super::simd::{Proof, Simd};
 
-/// Tokens whose keys are interleaved.
-pub(crate) const GROUP: usize = 16;
+/// Tokens whose keys are interleaved in the cache, a panel.
+pub(crate) const PANEL: usize = 16;
 
-/// How one instruction set reads one cache type.
-/// Pointers may have any alignment.
+/// How one instruction set reads one cache type. Pointers may have any alignment.
 pub(crate) trait Cached: Proof {
     type S: Simd;
     /// A stored element.
@@ -79,8 +78,8 @@ impl<S: Simd> Cached for F32<S> {
 
     #[inline(always)]
     unsafe fn keys(self, p: *const f32, step: usize) -> S::V {
-        // SAFETY: a pair of dimensions is two runs of `GROUP` tokens.
-        unsafe { self.0.load(p.add(step * GROUP)) }
+        // SAFETY: a pair of dimensions is that of `PANEL` tokens, one after the other.
+        unsafe { self.0.load(p.add(step * PANEL)) }
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Heads on their way into the kernels and into the cache.
 
-use crate::kernels::generic::cached::{Cached, GROUP};
+use crate::kernels::generic::cached::{Cached, PANEL};
 use crate::kernels::generic::simd::Simd;
 
 /// Converts one query head, `2 * pairs` values, to the form [`attend`](super::attend) takes.
@@ -16,17 +16,17 @@ pub(crate) unsafe fn prepare_query<C: Cached>(c: C, from: *const f32, pairs: usi
     }
 }
 
-/// Stores one key head; `to` is the token's place in its group's first pair.
+/// Stores one key head; `to` is the token's place in the first pair of its panel.
 ///
 /// # Safety
-/// `from` holds `2 * pairs` values, `to` reaches over the group's `pairs` of 32 elements.
+/// `from` holds `2 * pairs` values, `to` reaches over the panel's `pairs` of 32 elements.
 #[inline(always)]
 pub(crate) unsafe fn store_key<C: Cached>(c: C, from: *const f32, pairs: usize, to: *mut u8) {
     let to = to.cast::<C::Element>();
     // Where element 2i + 1 lies from element 2i.
-    let odd = if C::TOKEN == 2 { 1 } else { GROUP };
+    let odd = if C::TOKEN == 2 { 1 } else { PANEL };
     let lanes = C::S::LANES;
-    let mut staged = [const { std::mem::MaybeUninit::<C::Element>::uninit() }; GROUP];
+    let mut staged = [const { std::mem::MaybeUninit::<C::Element>::uninit() }; PANEL];
     let mut done = 0;
     while done < 2 * pairs {
         let n = lanes.min(2 * pairs - done);
@@ -35,7 +35,7 @@ pub(crate) unsafe fn store_key<C: Cached>(c: C, from: *const f32, pairs: usize, 
         unsafe {
             c.store(staged.as_mut_ptr().cast(), c.simd().load_first(from.add(done), n, 0.0));
             for i in 0..n / 2 {
-                let pair = to.add((done / 2 + i) * (2 * GROUP));
+                let pair = to.add((done / 2 + i) * (2 * PANEL));
                 *pair = staged[2 * i].assume_init();
                 *pair.add(odd) = staged[2 * i + 1].assume_init();
             }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::tile::{AttendTile, PARTITION};
-use crate::kernels::generic::cached::{Cached, GROUP};
+use crate::kernels::generic::cached::{Cached, PANEL};
 use crate::kernels::generic::simd::Simd;
 
 /// `scores = queries @ keys^T` for every vector of tokens that holds one any row sees, before scaling.
@@ -75,21 +75,21 @@ unsafe fn score_strip<C: Cached, const R: usize>(c: C, tile: &AttendTile, row: u
 #[allow(clippy::needless_range_loop)] // rows and vectors also index memory
 unsafe fn score_block<C: Cached, const R: usize, const T: usize>(c: C, tile: &AttendTile, row: usize, first: usize) {
     let (s, lanes) = (c.simd(), C::S::LANES);
-    // SAFETY: by the caller's contract; vectors of a group that has a valid token are stored memory.
+    // SAFETY: by the caller's contract; vectors of a panel that has a valid token are stored memory.
     unsafe {
         let queries = tile.queries.cast::<C::Query>().add(row * tile.pairs);
         let keys = tile.keys.cast::<C::Element>();
         let mut starts = [keys; T];
         for (t, start) in starts.iter_mut().enumerate() {
             let token = (first + t) * lanes;
-            *start = keys.add(token / GROUP * (tile.pairs * 2 * GROUP) + token % GROUP * C::TOKEN);
+            *start = keys.add(token / PANEL * (tile.pairs * 2 * PANEL) + token % PANEL * C::TOKEN);
         }
         let mut acc = [[s.splat(0.0); T]; R];
         for i in 0..tile.pairs {
             for step in 0..C::STEPS {
-                let mut k = [c.keys(starts[0].add(i * 2 * GROUP), step); T];
+                let mut k = [c.keys(starts[0].add(i * 2 * PANEL), step); T];
                 for t in 1..T {
-                    k[t] = c.keys(starts[t].add(i * 2 * GROUP), step);
+                    k[t] = c.keys(starts[t].add(i * 2 * PANEL), step);
                 }
                 for r in 0..R {
                     let q = &*queries.add(r * tile.pairs + i);

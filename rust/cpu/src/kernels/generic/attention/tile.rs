@@ -3,7 +3,7 @@
 /// Positions of a partition.
 pub(crate) const PARTITION: usize = 256;
 
-/// What a row attends to of a partition: the tokens `from..to`, at least one.
+/// What a row attends to of a partition: its tokens `from..to`, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Visible {
     pub(crate) from: u32,
@@ -23,7 +23,7 @@ pub(crate) struct AttendTile {
     pub(crate) queries: *const u8,
     /// `head_dim / 2`.
     pub(crate) pairs: usize,
-    /// `[group][pairs]`, each 32 cache elements.
+    /// Panels of keys, `[panel][pairs]`, each 32 cache elements.
     pub(crate) keys: *const u8,
     /// `[tokens, value_stride]` cache elements.
     pub(crate) values: *const u8,
@@ -31,7 +31,7 @@ pub(crate) struct AttendTile {
     pub(crate) value_stride: usize,
     /// Rows, at least 1.
     pub(crate) rows: usize,
-    /// What each row sees; both ends ascend, up to 256.
+    /// What each row sees, `[rows]`; both ends ascend from row to row, up to 256.
     pub(crate) visible: *const Visible,
     /// Applied to the scores before anything else.
     pub(crate) cap: Option<SoftCap>,
