@@ -30,9 +30,11 @@ from nanovllm import _core
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 DECODE_TOKENS = 48
-# With kernels of their own; the others are stored as one of these.
-FAST = ["Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "MXFP4", "Q3_K", "Q2_K"]
-SLOW = ["IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ2_0", "TQ1_0"]
+# Of activations, never of weights.
+ACTIVATIONS = ("Q8_1", "Q8_K")
+QUANTISED = [name for name, (_, size, _, _) in _core.ggml_types().items() if size > 1 and name not in ACTIVATIONS]
+# What a model can be quantised to, and so timed; the others, which take an importance matrix to make, are only read.
+WRITTEN = [name for name in QUANTISED if _core.ggml_types()[name][3]]
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -125,13 +127,13 @@ def show(value: object, form: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-bin", type=Path, required=True)
-    parser.add_argument("--types", default=",".join(FAST), help="comma-separated, or 'all'")
+    parser.add_argument("--types", default=",".join(WRITTEN), help="comma-separated, or 'all'")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--layers", type=int, default=LAYERS, help="fewer for a quick look")
     parser.add_argument("--no-speed", action="store_true")
     args = parser.parse_args()
-    types = FAST + SLOW if args.types == "all" else args.types.split(",")
+    types = QUANTISED if args.types == "all" else args.types.split(",")
 
     errors, reference = kernel_errors(), reference_quantizer(args.llama_bin)
     sets = sorted({name for figures in errors.values() for name in figures}, key=lambda s: (s.split("/")[1], s))
@@ -140,7 +142,7 @@ def main() -> None:
         print(dtype, file=sys.stderr)
         row: dict[str, object] = {"exact": exact(dtype), "quantise": quality(dtype, reference)}
         row["kernels"] = errors.get(dtype)
-        speed = not args.no_speed and dtype in FAST
+        speed = not args.no_speed and dtype in WRITTEN
         row["speed"] = measure(dtype, args.llama_bin, args.threads, args.rounds, args.layers) if speed else None
         rows[dtype] = row
 

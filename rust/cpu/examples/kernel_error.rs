@@ -8,35 +8,6 @@ use std::error::Error;
 use nanovllm_backend::{Backend, DType, WeightPart};
 use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions, Isa};
 
-const TYPES: [DType; 27] = [
-    DType::F32,
-    DType::F16,
-    DType::Bf16,
-    DType::Q8_0,
-    DType::Q6_K,
-    DType::Q5_K,
-    DType::Q5_1,
-    DType::Q5_0,
-    DType::Q4_K,
-    DType::Q4_1,
-    DType::Q4_0,
-    DType::IQ4_NL,
-    DType::IQ4_XS,
-    DType::MXFP4,
-    DType::Q3_K,
-    DType::Q2_K,
-    DType::IQ3_S,
-    DType::IQ3_XXS,
-    DType::IQ2_S,
-    DType::IQ2_XS,
-    DType::IQ2_XXS,
-    DType::IQ1_M,
-    DType::IQ1_S,
-    DType::TQ1_0,
-    DType::TQ2_0,
-    DType::Q8_1,
-    DType::Q8_K,
-];
 const ROWS: usize = 512;
 const COLS: usize = 1024;
 const BATCH: usize = 16;
@@ -45,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let x = normal(BATCH * COLS, 1);
     let weights = normal(ROWS * COLS, 2);
     let mut lines = Vec::new();
-    for dtype in TYPES {
+    for &dtype in DType::ALL.iter().filter(|dtype| !dtype.is_integer()) {
         let mut data = Vec::new();
         if nanovllm_gguf::can_quantize(dtype) {
             nanovllm_gguf::quantize(dtype, &weights, &mut data)?;

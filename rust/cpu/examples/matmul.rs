@@ -1,4 +1,5 @@
 //! Speed of the matmul by weight type: `matmul [isa=avx2] [threads=2] [bits=8] [rounds=20] [types=Q4_1,Q6_K] [m=1,32,512]`.
+//! Without `types`, every one that the device keeps as it is.
 //!
 //! The shapes are those of a Qwen3-0.6B feed-forward layer. Types take turns, and the best of the rounds counts, so that a busy
 //! neighbour costs time rather than truth. At one row, weights are cycled through so that they come from memory.
@@ -10,8 +11,6 @@ use std::time::Instant;
 use nanovllm_backend::{Backend, DType, WeightPart};
 use nanovllm_cpu::{ActivationBits, CpuBackend, CpuOptions, Tensor, Weight};
 
-/// Types to time when none are named, those to compare with first.
-const TYPES: &str = "Q4_1,Q8_0,Q4_0,Q5_0,Q5_1,Q2_K,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_NL,IQ4_XS,MXFP4,IQ3_S,IQ2_XS,BF16";
 /// Outputs and inputs.
 const SHAPES: [(usize, usize); 2] = [(3072, 1024), (1024, 3072)];
 /// Bytes of weights to cycle through at one row: more than the caches of most machines.
@@ -27,7 +26,7 @@ struct Options {
 
 impl Options {
     fn parse() -> Result<Self, String> {
-        let mut options = Self { cpu: CpuOptions::default(), rounds: 20, types: types(TYPES)?, rows: vec![1, 32, 512] };
+        let mut options = Self { cpu: CpuOptions::default(), rounds: 20, types: Vec::new(), rows: vec![1, 32, 512] };
         for argument in std::env::args().skip(1) {
             let (key, value) = argument.split_once('=').ok_or(format!("{argument:?} is not key=value"))?;
             let number = |value: &str| value.parse::<usize>().map_err(|e| format!("{key}={value}: {e}"));
@@ -88,8 +87,12 @@ impl Case {
 }
 
 fn run() -> Result<(), String> {
-    let options = Options::parse()?;
+    let mut options = Options::parse()?;
     let device = CpuBackend::new(options.cpu).map_err(|e| e.to_string())?;
+    if options.types.is_empty() {
+        let kept = |dtype: &DType| !dtype.is_integer() && device.stored_as(*dtype, 256) == *dtype;
+        options.types = DType::ALL.iter().copied().filter(kept).collect();
+    }
     println!("{}, {:?} activation bits", device.describe(), options.cpu.activation_bits);
     println!("{:8} {:>4} {:>10} {:>8} {:>8} {:>9}", "type", "m", "shape", "GB/s", "GOPS", "of first");
     let mut json = String::new();
