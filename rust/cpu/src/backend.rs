@@ -1,4 +1,4 @@
-//! The backend contract on the CPU.
+//! The CPU as a device: what answers to the contract `Backend`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -26,11 +26,11 @@ use crate::tensor::Tensor;
 /// How to set up the device.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuOptions {
-    /// Threads, the caller counted; as many as the machine offers when not given.
+    /// How many threads compute, the caller counted; where it is not given, as many as the machine offers.
     pub num_threads: Option<usize>,
-    /// Instruction set; the best of the machine when not given.
+    /// The instruction set to use; where it is not given, the best the machine has.
     pub isa: Option<Isa>,
-    /// Bits of the inputs of quantised weights.
+    /// How many bits of the activations quantised weights are multiplied with.
     pub activation_bits: ActivationBits,
 }
 
@@ -44,14 +44,14 @@ pub struct CpuBackend {
     scratch: Mutex<Scratch>,
 }
 
-/// What one operation at a time works in.
+/// Memory that one operation at a time works in.
 struct Scratch {
     activations: Activations,
     attention: AttentionScratch,
 }
 
 impl CpuBackend {
-    /// A device with a team of threads of its own.
+    /// Makes a device with a team of threads of its own.
     ///
     /// # Errors
     /// [`Error::Option`] when an option is out of range or not to be had on this machine.
@@ -146,7 +146,7 @@ impl Backend for CpuBackend {
                 }
             }
         };
-        // One row takes about as long as a broadcast.
+        // Unpacking one row takes about as long as waking the team.
         if ids.len() < 4 { gather() } else { self.team.run(|_| gather()) }
     }
 
@@ -208,8 +208,8 @@ impl Backend for CpuBackend {
         rows::gather_rows(&self.team, x, indices, out);
     }
 
-    fn sample(&self, logits: &mut Tensor, plan: &[SampleRow<'_>], out: &mut [u32]) {
-        sample::sample(&self.team, &self.kernels.rows, logits, plan, out);
+    fn sample(&self, logits: &mut Tensor, rows: &[SampleRow<'_>], out: &mut [u32]) {
+        sample::sample(&self.team, &self.kernels.rows, logits, rows, out);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Page-aligned, zeroed, lazily mapped memory for weights, activations and the cache.
+//! Zeroed memory for activations and the KV cache, straight from the system.
 
 use std::marker::PhantomData;
 
@@ -6,11 +6,12 @@ use bytemuck::Pod;
 use memmap2::MmapMut;
 use nanovllm_backend::{Error, Result};
 
-/// From this size on, ask for huge pages: a smaller buffer would not fill one.
+/// From this size on a buffer asks for huge pages, as a smaller one would not fill any.
 #[cfg(target_os = "linux")]
 const HUGE_PAGE: usize = 2 << 20;
 
-/// `len` values of `T`, zeroed. Pages are mapped when first touched, so a large buffer costs what is used of it.
+/// `len` values of `T`, page-aligned, zero at first. A page takes memory when it is first written, so a large buffer costs what
+/// is used of it.
 pub(crate) struct Buffer<T> {
     map: MmapMut,
     len: usize,
@@ -18,7 +19,7 @@ pub(crate) struct Buffer<T> {
 }
 
 impl<T: Pod> Buffer<T> {
-    /// A zeroed buffer; `what` names it in the error.
+    /// A buffer of zeros; `what` names it in the error.
     pub(crate) fn zeroed(len: usize, what: &'static str) -> Result<Self> {
         let bytes = len.saturating_mul(size_of::<T>());
         let out_of_memory = |reason: String| Error::OutOfMemory { what, bytes, reason };

@@ -1,4 +1,4 @@
-//! Which layout a GGUF type is stored in, and what else its kernels must know.
+//! How the weights of each GGUF type are stored once they are packed.
 
 mod codebook;
 mod coding;
@@ -27,9 +27,10 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// How `dtype` is stored; `None` for what is no weight.
+    /// How weights of type `dtype` are stored; `None` for a type that weights do not have.
     ///
-    /// Each quantised type keeps its values exactly (Q8_K's scale is rounded to f16), and all but those with a codebook their bits.
+    /// Every quantised type keeps its values exactly, but for the scale of Q8_K, which is rounded to f16. All but those with a
+    /// codebook keep their codes too.
     pub(crate) const fn of(dtype: DType) -> Option<Self> {
         macro_rules! linear {
             ($layout:ident, $block:ty) => {
@@ -67,7 +68,7 @@ impl Format {
         }))
     }
 
-    /// What a table's codes stand for, and what its scales are multiplied with.
+    /// What the codes of a layout with a table stand for, and what its scales are multiplied with.
     pub(crate) const fn table(self) -> (&'static [i8; 16], f32) {
         match self {
             Self::Quantized(coding) => (&coding.table, coding.factor),
@@ -75,7 +76,7 @@ impl Format {
         }
     }
 
-    /// Bytes of one group's whole rows of `cols` inputs.
+    /// Bytes of one group of rows of `cols` inputs.
     pub(crate) const fn group_bytes(self, lanes: usize, cols: usize) -> usize {
         match self {
             Self::F32 => cols * lanes * 4,
@@ -89,15 +90,15 @@ impl Format {
     }
 }
 
-/// Bytes that a stored matrix of this many elements takes once it is packed, its last group of rows not padded; `None` for a
-/// type that is no weight.
+/// How many bytes a matrix of `elements` elements of type `dtype` takes once it is packed, the padding of its last group of rows
+/// not counted; `None` for a type that weights do not have.
 pub fn packed_bytes(dtype: DType, elements: u64) -> Option<u64> {
-    // A super-block of every type, and whole pairs of bf16.
+    // This many elements are whole blocks of every type, and whole pairs of bf16.
     const RUN: usize = 256;
     Some((u128::from(elements) * Format::of(dtype)?.group_bytes(1, RUN) as u128 / RUN as u128) as u64)
 }
 
-/// The type whose layout holds `dtype`, where that is another one.
+/// The type as which weights of type `dtype` are stored: `dtype` itself for most.
 pub(crate) const fn stored_as(dtype: DType) -> DType {
     match dtype {
         DType::F64 => DType::F32,

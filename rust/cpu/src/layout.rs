@@ -1,4 +1,4 @@
-//! How quantised weights lie in memory, as data: what packing, the portable kernel and the vector kernels all read.
+//! How packed quantised weights lie in memory, as data that packing, the portable kernel and the vector kernels all read.
 //!
 //! A matrix is cut into groups of `lanes` rows, a group into blocks of 32 inputs. A block's codes are `bits` vectors of
 //! `4 * lanes` bytes: the four bytes of a lane belong to four consecutive inputs, and each byte of the low vectors holds the
@@ -12,15 +12,15 @@ mod shape;
 pub(crate) use block::{StoredBlock, pack_block, unpack_block};
 pub(crate) use shape::{BLOCK, FOURS, RunScales, Scales, Shape, Values};
 
-/// A shape as a type, for kernels to be compiled for.
+/// A layout as a type, so that a kernel is compiled for each.
 pub(crate) trait Coded: 'static {
     const SHAPE: Shape;
 }
 
-/// Lists the shapes there are kernels for.
+/// Defines the layouts, one a row: bits of a code, what a code stands for, what scales it.
 macro_rules! layouts {
     ($($(#[$doc:meta])* $name:ident: $bits:literal, $values:expr, $scales:ident;)*) => {
-        /// A shape there are kernels for.
+        /// A layout that the kernels are compiled for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(non_camel_case_types)] // the formats' names
         pub(crate) enum Layout { $($(#[$doc])* $name,)* }
@@ -41,14 +41,14 @@ macro_rules! layouts {
             }
         )*
 
-        /// What `of` gives for each layout.
+        /// What [`ForLayout::of`] gives for each layout, in order.
         pub(crate) fn for_each<F: ForLayout>() -> [F::Result; Layout::COUNT] {
             [$(F::of::<$name>(),)*]
         }
     };
 }
 
-/// A function of a layout.
+/// A function from a layout, as a type, to a value.
 pub(crate) trait ForLayout {
     type Result;
     fn of<C: Coded>() -> Self::Result;

@@ -1,13 +1,13 @@
-//! Row-wise operations over the team.
+//! The operations on one row of activations at a time, over the team.
 
 use crate::claims::Claims;
 use crate::kernels::table::RowKernels;
 use crate::team::Team;
 use crate::tensor::Tensor;
 
-/// Values from which waking the team pays: about two microseconds of work.
+/// From this many values on, about two microseconds of work, it pays to wake the team.
 const TEAM_VALUES: usize = 16 << 10;
-/// Values a thread takes at a time, at least.
+/// How many values a thread takes at a time, at least.
 const CLAIM_VALUES: usize = 4 << 10;
 
 /// Calls `f` for each of `rows` rows of `width` values, on the team when they are many.

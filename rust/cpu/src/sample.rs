@@ -1,4 +1,4 @@
-//! Choosing tokens over the team, one row a thread at a time.
+//! Choosing tokens from rows of logits, over the team: each row is one thread's.
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -10,19 +10,25 @@ use crate::kernels::table::RowKernels;
 use crate::team::Team;
 use crate::tensor::Tensor;
 
-/// Logits from which waking the team pays.
+/// From this many logits on it pays to wake the team.
 const TEAM_LOGITS: usize = 8 << 10;
 
 /// Chooses one token a row, as [`Backend::sample`](nanovllm_backend::Backend::sample) says. A temperature that is not above 0 is
 /// greedy. Logits are adjusted in place by the thread that chooses.
-pub(crate) fn sample(team: &Team, kernels: &RowKernels, logits: &mut Tensor, plan: &[SampleRow<'_>], out: &mut [u32]) {
+pub(crate) fn sample(
+    team: &Team,
+    kernels: &RowKernels,
+    logits: &mut Tensor,
+    choices: &[SampleRow<'_>],
+    out: &mut [u32],
+) {
     let (rows, cols) = (logits.rows(), logits.cols());
-    assert_eq!((plan.len(), out.len()), (rows, rows), "rows of the plan and of the tokens");
+    assert_eq!((choices.len(), out.len()), (rows, rows), "rows of the choices and of the tokens");
     let logits = logits.shared();
     if rows < 2 || rows * cols < TEAM_LOGITS {
         for (i, token) in out.iter_mut().enumerate() {
             // SAFETY: nobody else is here.
-            *token = choose(kernels, unsafe { logits.row(i) }, &plan[i]);
+            *token = choose(kernels, unsafe { logits.row(i) }, &choices[i]);
         }
         return;
     }
@@ -31,10 +37,10 @@ pub(crate) fn sample(team: &Team, kernels: &RowKernels, logits: &mut Tensor, pla
     team.run(|_| {
         while let Some(range) = claims.take(1) {
             for i in range {
-                // SAFETY: logits and `out` have a row and an element for each of the plan, are borrowed until `run` returns,
+                // SAFETY: logits and `out` have a row and an element for each choice, are borrowed until `run` returns,
                 // and each row is claimed once.
                 unsafe {
-                    let token = choose(kernels, logits.row(i), &plan[i]);
+                    let token = choose(kernels, logits.row(i), &choices[i]);
                     *tokens.load(Ordering::Relaxed).add(i) = token;
                 }
             }

@@ -1,4 +1,4 @@
-//! Heads on their way into the cache: norms, rotation, storing.
+//! Heads on their way into the cache: they are normed, rotated and stored, over the team.
 
 use nanovllm_backend::{Context, HeadLayout, HeadNorm, HeadNorms, LayerCache, Rope};
 
@@ -9,12 +9,12 @@ use crate::kv_cache::{KvCache, LayerWriter};
 use crate::team::Team;
 use crate::tensor::{SharedMut, Tensor};
 
-/// Rows from which waking the team pays.
+/// From this many rows on it pays to wake the team.
 const TEAM_ROWS: usize = 3;
-/// Rows a thread takes at a time.
+/// How many rows a thread takes at a time.
 const CLAIM: usize = 4;
 
-/// The norm of a head, its weight checked.
+/// The norm of a head, its weight known to be as wide as a head.
 #[derive(Clone, Copy)]
 struct CheckedNorm<'a> {
     weight: Option<&'a [f32]>,
@@ -29,16 +29,16 @@ impl<'a> CheckedNorm<'a> {
     }
 }
 
-/// One call of [`norm_rope_store`].
+/// One call of [`norm_rope_store`] as its threads see it.
 struct Store<'a> {
     rows: &'a RowKernels,
     qkv: SharedMut,
     heads: &'a HeadLayout,
-    /// Those of query, key and value heads.
+    /// The norms of query, key and value heads.
     norms: [Option<CheckedNorm<'a>>; 3],
     rope: Option<Rope<'a, Tensor>>,
     slots: &'a [i32],
-    /// None for a layer that stores nothing.
+    /// Where the layer stores; none for a layer that shares another's storage.
     cache: Option<LayerWriter>,
 }
 

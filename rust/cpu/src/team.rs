@@ -1,7 +1,8 @@
-//! A team of threads that work on one call together: the caller is rank 0, a call is one broadcast and one barrier.
+//! A team of threads that work on one call together.
 //!
-//! A small layer takes microseconds, less than a futex wake, so members spin between calls, yield after some microseconds
-//! and park only when idle for about a millisecond. Which member does which part of a call may vary; what a part computes may not.
+//! The caller is a member itself, of rank 0. A call is one broadcast (every member runs the same closure) and one wait for all.
+//! A small layer takes microseconds, less than it takes to wake a sleeping thread. So members wait for the next call by polling;
+//! after some microseconds they offer their core to others between polls, and after about a millisecond they sleep.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
@@ -11,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use nanovllm_backend::{Error, Result};
 
-/// How long an idle member spins before it parks.
+/// How long an idle member polls before it sleeps.
 const SPIN: Duration = Duration::from_millis(1);
-/// Polls, about ten microseconds of them, before a waiting member starts to yield its time slice. Within a step nobody waits
+/// How often a waiting member polls before it starts to yield its time slice: about ten microseconds. Within a step nobody waits
 /// longer unless the one waited for has lost its core, and then it may need this one.
 const POLLS: u32 = 512;
 
@@ -28,17 +29,17 @@ struct Closure {
 }
 
 struct Shared {
-    /// Calls begun; a member takes part when it sees this advance.
+    /// How many calls have begun; a member takes part when it sees this advance.
     epoch: Line<AtomicU64>,
-    /// Arrivals at barriers, never reset: the round is the quotient by the team's size.
+    /// Arrivals at barriers since the team was made. Divided by the team's size, the count gives the round.
     arrivals: Line<AtomicU64>,
-    /// Members that have left a call, counted like `arrivals` and apart from it: a member that panicked skips barriers but
-    /// always leaves, so the caller can rely on this count alone to know that nobody uses the closure any more.
+    /// How often members have left a call, counted apart from `arrivals`: a member that panicked skips barriers but always
+    /// leaves, so this count alone tells the caller that nobody uses the closure any more.
     departures: Line<AtomicU64>,
     closure: AtomicPtr<Closure>,
     parked: Vec<Line<AtomicBool>>,
     size: usize,
-    /// A member panicked: barriers would wait for it in vain.
+    /// Set once a member has panicked: barriers would wait for it in vain.
     poisoned: AtomicBool,
     shutdown: AtomicBool,
 }
@@ -48,16 +49,16 @@ pub struct Team {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
     handles: Vec<JoinHandle<()>>,
-    /// One call at a time.
+    /// Held during a call, of which there is one at a time.
     calls: Mutex<()>,
-    /// The process that has the threads: a forked child does not.
+    /// The process that has the threads: a forked child has the team without them.
     process: u32,
 }
 
-/// One thread's part in a call.
+/// A thread of the team, during a call.
 pub struct Member<'a> {
     shared: &'a Shared,
-    /// 0 for the calling thread.
+    /// Its number, 0 for the thread that called.
     pub rank: usize,
 }
 
@@ -163,13 +164,13 @@ impl Member<'_> {
     /// Waits until every member has arrived; writes before it are seen by all after it.
     pub fn barrier(&self) {
         if self.shared.size > 1 {
-            // The member that panicked will not come.
+            // Nobody waits for a member that panicked.
             self.shared.wait_for_all(&self.shared.arrivals, || self.shared.poisoned.load(Ordering::Relaxed));
             assert!(!self.shared.poisoned.load(Ordering::Acquire), "another thread of the team panicked");
         }
     }
 
-    /// This member's contiguous share of `0..n`.
+    /// The contiguous part of `0..n` that is this member's if all get about as much.
     pub fn share(&self, n: usize) -> std::ops::Range<usize> {
         n * self.rank / self.size()..n * (self.rank + 1) / self.size()
     }
@@ -195,7 +196,7 @@ impl Shared {
         }
     }
 
-    /// Spins, then yields, then parks, until a call after `seen` begins; returns its number.
+    /// Waits until a call after number `seen` begins, and returns its number.
     fn next_call(&self, rank: usize, seen: u64) -> u64 {
         let epoch = || Some(self.epoch.0.load(Ordering::Acquire)).filter(|&epoch| epoch != seen);
         for _ in 0..POLLS {

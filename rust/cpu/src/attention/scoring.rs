@@ -1,4 +1,4 @@
-//! What becomes of the products of queries and keys before and after their softmax.
+//! What is done to the products of queries and keys before their softmax (scale, soft cap) and after it (sinks).
 
 use nanovllm_backend::AttentionOptions;
 
@@ -10,7 +10,7 @@ pub(super) struct Scoring<'a> {
     pub(super) cap: Option<SoftCap>,
     /// The factor that takes scores, capped or not, to powers of two.
     pub(super) scale: f32,
-    /// A logit for each query head.
+    /// The logit of the sink of each query head.
     sinks: Option<&'a [f32]>,
 }
 

@@ -1,4 +1,4 @@
-//! Types of under four bits whose codes choose points of a codebook, and ternary ones.
+//! Readers of types with fewer than four bits: those whose codes choose points of a codebook, and ternary ones.
 //!
 //! A point's coordinates are few small integers, so a table of them and the type's own scales hold the weights exactly, in 3.6
 //! or 4.3 bits each: less than any type they could be re-quantised to without loss, and no codebook is looked up in the kernel.
@@ -14,7 +14,7 @@ use nanovllm_gguf::{
 use super::coding::Coding;
 use crate::layout::{Layout, StoredBlock};
 
-/// How `dtype` is stored, if it is one of these.
+/// How weights of type `dtype` are stored, if it is one of these types.
 pub(super) const fn coding(dtype: DType) -> Option<&'static Coding> {
     Some(match dtype {
         DType::IQ1_S => const { &of::<BlockIQ1_S>() },
@@ -43,11 +43,11 @@ trait Codebook: Pod {
 
     fn d(&self) -> LeF16;
     fn set_d(&mut self, d: LeF16);
-    /// The scale of each run of the layout.
+    /// Writes the scale byte of each 32 or 16 elements, as the layout has them.
     fn scales(&self, to: &mut [u8; 16]);
 }
 
-/// Finds the entries by dequantising the block with `d` = 1, which is exact.
+/// Takes a block apart. The table's entries are found by dequantising the block with `d` = 1, which is exact.
 fn read<B: Codebook>(bytes: &[u8], to: &mut StoredBlock) {
     let mut block = *bytemuck::from_bytes::<B>(bytes);
     to.halves[0] = block.d().0;
@@ -66,7 +66,7 @@ fn read<B: Codebook>(bytes: &[u8], to: &mut StoredBlock) {
     }
 }
 
-/// The code of each entry, by the entry's byte.
+/// From an entry of the table, as an unsigned byte, to its code.
 const fn inverse(table: &[i8; 16]) -> [u8; 256] {
     let mut codes = [0; 256];
     let mut code = 16;
@@ -89,17 +89,17 @@ const fn signed<const N: usize>(magnitudes: [i8; N]) -> [i8; 16] {
     table
 }
 
-/// Coordinates of IQ1 points, -1, 0 and 1, shifted by an eighth, in eighths.
+/// The coordinates of points of IQ1 in eighths: -1, 0 and 1, shifted up or down by an eighth.
 const IQ1_VALUES: [i8; 16] = signed([1, 7, 9]);
-/// Magnitudes of IQ2 points.
+/// The coordinates of points of IQ2, in eighths.
 const IQ2_VALUES: [i8; 16] = signed([8, 25, 43]);
 
-/// Stored scales count halves: `2 * s + 1`.
+/// The scale that is stored as `s`: an odd number of halves of a step.
 const fn odd(s: u8) -> u8 {
     2 * s + 1
 }
 
-/// A nibble for each scale, the low one first.
+/// Scales stored as the nibbles of bytes, the low one first.
 fn nibbles(bytes: &[u8], to: &mut [u8]) {
     for (to, byte) in to.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
         *to = [odd(byte & 15), odd(byte >> 4)];
@@ -177,7 +177,7 @@ trait Ternary: Pod {
     fn digits(&self, to: &mut [u8; 256]);
 }
 
-/// `d * 1 * q - d * 1`, as Q2_K: exact for a finite `d`.
+/// Takes a block apart as one of Q2_K: `d * 1 * q - d * 1` is exact for a finite `d`.
 fn ternary<B: Ternary>(bytes: &[u8], to: &mut StoredBlock) {
     let block = bytemuck::from_bytes::<B>(bytes);
     block.digits(&mut to.codes);

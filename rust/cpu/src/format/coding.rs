@@ -1,16 +1,16 @@
-//! How the values of a quantised type are stored.
+//! A quantised type, as packing and the kernels see it.
 
 use crate::layout::{Layout, StoredBlock};
 
-/// How a quantised type is stored.
+/// How weights of a quantised type are stored.
 #[derive(Debug)]
 pub(crate) struct Coding {
     pub(crate) layout: Layout,
-    /// What codes stand for in a layout with a table.
+    /// What each code stands for, in a layout with a table.
     pub(crate) table: [i8; 16],
     /// Multiplies `d` in a layout with a table: a power of two that lets the table hold integers.
     pub(crate) factor: f32,
-    /// Takes a block of the file apart.
+    /// Takes a block, as the file stores it, apart.
     pub(crate) read: fn(&[u8], &mut StoredBlock),
 }
 

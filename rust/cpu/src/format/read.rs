@@ -1,4 +1,4 @@
-//! Taking the blocks of a file apart, for each type whose codes are stored as they are.
+//! Readers of the types whose codes are kept: each takes a block, as the file stores it, apart.
 
 use bytemuck::Pod;
 use nanovllm_gguf::{
@@ -8,18 +8,18 @@ use nanovllm_gguf::{
 
 use crate::layout::StoredBlock;
 
-/// A block of a file.
+/// A block as a file stores it.
 pub(super) trait Read: Pod {
-    /// Writes what the type has of codes, scale bytes and halves.
+    /// Writes codes, scale bytes and halves to `to`, as far as the type has them.
     fn read(&self, to: &mut StoredBlock);
 }
 
-/// Takes `block`, which has the size of `B`, apart.
+/// Takes `block`, the bytes of a `B`, apart.
 pub(super) fn stored<B: Read>(block: &[u8], to: &mut StoredBlock) {
     bytemuck::from_bytes::<B>(block).read(to);
 }
 
-/// The nibbles of 16 bytes: the low ones are the first 16 codes.
+/// Codes in the nibbles of 16 bytes: the low nibbles are the first 16 codes.
 fn nibbles(bytes: &[u8; 16], codes: &mut [u8]) {
     let (first, second) = codes[..32].split_at_mut(16);
     for ((first, second), byte) in first.iter_mut().zip(second).zip(bytes) {
@@ -27,7 +27,7 @@ fn nibbles(bytes: &[u8; 16], codes: &mut [u8]) {
     }
 }
 
-/// Fifth bits, that of code `i` at bit `i`.
+/// Adds the fifth bit of each of 32 codes: that of code `i` is bit `i`.
 fn fifth_bits(bits: [u8; 4], codes: &mut [u8]) {
     let bits = u32::from_le_bytes(bits);
     for (i, code) in codes[..32].iter_mut().enumerate() {
@@ -35,7 +35,7 @@ fn fifth_bits(bits: [u8; 4], codes: &mut [u8]) {
     }
 }
 
-/// The nibbles of the K types: of each 32 bytes, the low ones are 32 codes, the high ones the next 32.
+/// Codes in nibbles as the K types have them: of each 32 bytes, the low nibbles are 32 codes, the high ones the next 32.
 fn long_nibbles(bytes: &[u8; 128], codes: &mut [u8; 256]) {
     for (bytes, codes) in bytes.chunks_exact(32).zip(codes.chunks_exact_mut(64)) {
         let (first, second) = codes.split_at_mut(32);
@@ -63,14 +63,14 @@ fn add_bits(bytes: &[u8; 32], up: u32, codes: &mut [u8; 256]) {
     }
 }
 
-/// Signed codes made unsigned.
+/// Makes signed codes unsigned by adding 128.
 fn unsigned(signed: &[i8], codes: &mut [u8]) {
     for (code, q) in codes.iter_mut().zip(signed) {
         *code = q.cast_unsigned() ^ 0x80;
     }
 }
 
-/// Scale and minimum of each 32, side by side.
+/// Writes the scale and the minimum of each 32 elements side by side.
 fn scales_and_minimums(packed: PackedScales, to: &mut [u8; 16]) {
     let (scales, minimums) = packed.unpack();
     for (to, (scale, minimum)) in to.chunks_exact_mut(2).zip(scales.into_iter().zip(minimums)) {

@@ -15,7 +15,7 @@ pub(crate) struct LayerWriter {
 // SAFETY: the pointers come from a cache borrowed mutably for as long as the team works on it; `store` leaves it to its callers
 // that no two threads write the same slot.
 unsafe impl Send for LayerWriter {}
-// SAFETY: as above.
+// SAFETY: what a thread does through a shared reference is what it may do through its own copy.
 unsafe impl Sync for LayerWriter {}
 
 impl LayerWriter {

@@ -1,14 +1,14 @@
-//! Blocks on their way into a group and back.
+//! Blocks of a row on their way into a group, and back.
 
 use half::f16;
 
 use super::shape::{BLOCK, FOURS, Field, RunScales, Shape};
 
-/// One row's block or super-block of a file, taken apart.
+/// A block or super-block as a file stores it, taken apart.
 pub(crate) struct StoredBlock {
     /// Unsigned codes, in the order of the inputs.
     pub(crate) codes: [u8; 256],
-    /// [`Shape::scale_bytes`] for each 32 inputs.
+    /// [`Shape::scale_bytes`] bytes for each 32 inputs.
     pub(crate) scales: [u8; 16],
     /// f16 `d` and `m`, little-endian.
     pub(crate) halves: [[u8; 2]; 2],
@@ -18,7 +18,8 @@ impl StoredBlock {
     pub(crate) const EMPTY: Self = Self { codes: [0; 256], scales: [0; 16], halves: [[0; 2]; 2] };
 }
 
-/// Writes block `from` of `stored` as block `to` of those in `out` that share halves.
+/// Writes the 32 inputs from `32 * from` on of `stored` to lane `lane` of a group. `out` has the blocks of the group that share
+/// halves, and among them they become block `to`. Codes are added to what must be zeros.
 pub(crate) fn pack_block(
     shape: Shape,
     lanes: usize,
@@ -51,7 +52,8 @@ pub(crate) fn pack_block(
     }
 }
 
-/// The signed values and the scaling of block `b` of `lane`, of those in `bytes` that share halves.
+/// What the codes of a block of lane `lane` stand for, and their scales. `bytes` has the blocks of the group that share halves,
+/// and the block is `b` among them.
 #[inline(always)]
 pub(crate) fn unpack_block(
     shape: Shape,

@@ -1,39 +1,39 @@
-//! A layout's three facts, and what follows from them: where each bit of a code lies, and how large everything is.
+//! The three facts about a layout, and what follows from them: where each bit of a code lies, and how large everything is.
 
-/// Inputs a block covers.
+/// Inputs of a block.
 pub(crate) const BLOCK: usize = 32;
-/// Fours of inputs in a block.
+/// How many fours of neighbouring inputs a block has.
 pub(crate) const FOURS: usize = BLOCK / 4;
 
-/// What a code stands for, before its scale.
+/// What a code stands for before it is scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Values {
-    /// The code less this.
+    /// The code less this offset.
     Offset(u8),
     /// The entry of a table of up to 16 signed bytes; added to any of them, this makes an unsigned byte of as many bits.
     Table(u8),
 }
 
-/// What codes are scaled with. `d` and `m` are halves.
+/// What codes are scaled with. `d` and `m` are f16, the others a byte or a nibble each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scales {
-    /// `d` for each 32.
+    /// A `d` for each 32 inputs.
     Half,
-    /// `d`, and `m` added, for each 32.
+    /// A `d`, and an `m` that is added, for each 32 inputs.
     HalfMin,
-    /// `2^(byte - 128)` for each 32.
+    /// `2^(byte - 128)` for each 32 inputs.
     Exponent,
-    /// `d` for each 256 times a signed byte for each 32.
+    /// A `d` for each 256 inputs, times a signed byte for each 32.
     Signed,
-    /// `d` for each 256 times a signed byte for each 16.
+    /// A `d` for each 256 inputs, times a signed byte for each 16.
     SignedPairs,
-    /// `d` for each 256 times a byte, and `m` times a byte subtracted, for each 32.
+    /// A `d` and an `m` for each 256 inputs. For each 32, `d` times a byte scales, and `m` times another is subtracted.
     Minimum,
-    /// The same with the two nibbles of a byte for each 16, the scale's low.
+    /// The same for each 16 inputs, with the two nibbles of one byte, that of the scale the low one.
     MinimumPairs,
 }
 
-/// One way to store quantised weights.
+/// The three facts about a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     /// Bits of a code: 2, 3, 4, 5, 6 or 8.
@@ -42,14 +42,14 @@ pub(crate) struct Shape {
     pub(crate) scales: Scales,
 }
 
-/// Where one part of the codes of a four lies.
+/// Where the low or the high bits of the four codes of a four lie: in the same bits of each byte of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Field {
-    /// Vector of the block's codes.
+    /// Which of the vectors of the block's codes.
     pub(crate) vector: usize,
-    /// Lowest bit in each byte.
+    /// Their lowest bit in each byte.
     pub(crate) shift: usize,
-    /// The bits, at bit 0.
+    /// As many ones as there are bits, from bit 0.
     pub(crate) mask: u8,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct RunScales<T> {
 }
 
 impl Shape {
-    /// Bits of a code in the low vectors.
+    /// How many bits of a code lie in the low vectors.
     #[inline(always)]
     pub(crate) const fn low_bits(self) -> usize {
         match self.bits {
@@ -86,7 +86,7 @@ impl Shape {
         if high == 0 { None } else { Some(field(low, high, j)) }
     }
 
-    /// Blocks that share halves.
+    /// How many blocks share halves.
     pub(crate) const fn blocks(self) -> usize {
         match self.scales {
             Scales::Half | Scales::HalfMin | Scales::Exponent => 1,
@@ -94,7 +94,7 @@ impl Shape {
         }
     }
 
-    /// Scale bytes of a lane for each block.
+    /// How many scale bytes each lane has for a block.
     pub(crate) const fn scale_bytes(self) -> usize {
         match self.scales {
             Scales::Half | Scales::HalfMin => 0,
@@ -103,7 +103,7 @@ impl Shape {
         }
     }
 
-    /// Halves of a lane for each [`blocks`](Self::blocks).
+    /// How many halves each lane has for the [`blocks`](Self::blocks) that share them.
     pub(crate) const fn halves(self) -> usize {
         match self.scales {
             Scales::Exponent => 0,
@@ -112,7 +112,7 @@ impl Shape {
         }
     }
 
-    /// Runs of inputs of a block with a scale of their own, 1 or 2.
+    /// How many runs with a scale of their own a block has: 1 or 2.
     pub(crate) const fn runs(self) -> usize {
         if matches!(self.scales, Scales::SignedPairs | Scales::MinimumPairs) { 2 } else { 1 }
     }
@@ -137,17 +137,17 @@ impl Shape {
         }
     }
 
-    /// Bytes of the codes of one block of a group.
+    /// Bytes of the codes of a block, for all lanes.
     pub(crate) const fn code_bytes(self, lanes: usize) -> usize {
         self.bits * lanes * 4
     }
 
-    /// Bytes of the blocks of a group that share halves.
+    /// Bytes of the blocks that share halves, for all lanes.
     pub(crate) const fn bytes(self, lanes: usize) -> usize {
         self.blocks() * (self.code_bytes(lanes) + self.scale_bytes() * lanes) + self.halves() * lanes * 2
     }
 
-    /// Scales of a block of one lane, as GGUF's dequantisers round them; `byte` gives its scale bytes.
+    /// The scales of a block of one lane, rounded as GGUF's dequantisers round them; `byte` gives its scale bytes.
     pub(crate) fn run_scales(self, byte: impl Fn(usize) -> u8, [d, m]: [f32; 2]) -> RunScales<f32> {
         let same = |scale: f32, min: f32| RunScales { scale: [scale; 2], min: [min; 2] };
         let signed = |i: usize| d * f32::from(byte(i) as i8);
@@ -165,7 +165,7 @@ impl Shape {
         }
     }
 
-    /// The signed values of the codes `code`.
+    /// What codes stand for.
     pub(crate) fn values(self, codes: [u8; BLOCK], table: &[i8; 16]) -> [i8; BLOCK] {
         match self.values {
             Values::Offset(offset) => codes.map(|code| code.wrapping_sub(offset).cast_signed()),
@@ -174,7 +174,7 @@ impl Shape {
     }
 }
 
-/// Codes of `bits` bits, dense in each byte, from vector `first` on.
+/// Where four `j` lies of fields of `bits` bits, as many as fit in each byte, from vector `first` on.
 #[inline(always)]
 const fn field(first: usize, bits: usize, j: usize) -> Field {
     Field { vector: first + j * bits / 8, shift: j * bits % 8, mask: ((1u16 << bits) - 1) as u8 }

@@ -7,7 +7,7 @@ use crate::kernels::codes::{BlockMeta, LARGEST, Rows, STEP, TINY};
 use crate::kernels::generic::simd::{Proof, Simd};
 use crate::layout::BLOCK;
 
-/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
+/// Converts row `row` to blocks of codes, or to wide ones. Codes are rounded to the nearest, ties to even.
 ///
 /// # Safety
 /// As for [`ConvertKernel`](crate::kernels::tile::ConvertKernel); the machine has the features.

@@ -6,7 +6,7 @@ use super::simd::first;
 use crate::kernels::codes::{BlockMeta, LARGEST, Rows, STEP, TINY};
 use crate::layout::BLOCK;
 
-/// f32 to i8 blocks: the largest magnitude of 32 becomes 127, or 127 x 128 in wide ones; ties to even.
+/// Converts row `row` to blocks of codes, or to wide ones. Codes are rounded to the nearest, ties to even.
 ///
 /// # Safety
 /// As for [`ConvertKernel`](crate::kernels::tile::ConvertKernel); the machine has the features.
@@ -41,7 +41,7 @@ pub(super) unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
     }
 }
 
-/// f32 to bf16 pairs, an odd last value paired with zero.
+/// Converts row `row` to pairs of bf16, an odd last value paired with zero.
 ///
 /// # Safety
 /// As for [`ConvertKernel`](crate::kernels::tile::ConvertKernel); the machine has the features.

@@ -5,10 +5,10 @@ use crate::kernels::generic::simd::Simd;
 use crate::kernels::tile::{Tile, TileKernel};
 use crate::layout::{BLOCK, Coded, ForLayout, Layout, RunScales, for_each, unpack_block};
 
-/// Rows of a packed group.
+/// Rows of a packed group, a lane each.
 const LANES: usize = <super::simd::Scalar as Simd>::LANES;
 
-/// Rows that share the unpacking of a block.
+/// Rows of activations for which a block is unpacked once.
 const ROWS: usize = 8;
 
 /// The kernels of every layout, for blocks of codes and for wide ones.
@@ -30,7 +30,7 @@ impl ForLayout for Tiles {
 unsafe fn quantized<C: Coded, const WIDE: bool>(tile: &Tile) {
     let Rows { codes, low, meta, cols, .. } = tile.rows;
     let (blocks, bytes) = (cols / BLOCK, C::SHAPE.bytes(LANES));
-    // SAFETY: a group holds that many blocks.
+    // SAFETY: a group holds `blocks` blocks.
     let weight = unsafe { std::slice::from_raw_parts(tile.weight, blocks / C::SHAPE.blocks() * bytes) };
     for first in (0..tile.count).step_by(ROWS) {
         let mut sums = [[0.0; LANES]; ROWS];
