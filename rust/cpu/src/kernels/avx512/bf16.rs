@@ -39,6 +39,7 @@ impl Proof for PairedWeights {
 impl Dense for PairedWeights {
     type S = Avx512;
     type W = __m512i;
+    const TWO: bool = false;
 
     #[inline(always)]
     fn simd(self) -> Avx512 {

@@ -14,6 +14,8 @@ pub(crate) trait Dense: Proof {
     type S: Simd;
     /// A vector of weights.
     type W: Copy;
+    /// Whether two steps go by at a time: where that is faster, or weights lie in pairs and a step would ask which it is.
+    const TWO: bool;
 
     fn simd(self) -> Self::S;
 
@@ -73,13 +75,16 @@ pub(crate) unsafe fn tile<D: Dense>(d: D, tile: &Tile) {
 unsafe fn rows<D: Dense, const MR: usize>(d: D, tile: &Tile, i: usize) {
     let s = d.simd();
     let mut sums = [s.splat(0.0); MR];
-    for step in 0..d.steps(&tile.rows) {
-        // SAFETY: the tile's weight is a packed group, and its rows are converted.
-        unsafe {
-            let w = d.weights(tile.weight, step);
-            for (m, sum) in sums.iter_mut().enumerate() {
-                *sum = d.add(*sum, w, &tile.rows, tile.first + i + m, step);
-            }
+    let steps = d.steps(&tile.rows);
+    // SAFETY: the tile's weight is a packed group, its rows are converted, and both have these steps.
+    unsafe {
+        let twos = if D::TWO { steps / 2 * 2 } else { 0 };
+        for step in (0..twos).step_by(2) {
+            add::<D, MR>(d, tile, i, step, &mut sums);
+            add::<D, MR>(d, tile, i, step + 1, &mut sums);
+        }
+        for step in twos..steps {
+            add::<D, MR>(d, tile, i, step, &mut sums);
         }
     }
     for (m, sum) in sums.into_iter().enumerate() {
@@ -88,8 +93,26 @@ unsafe fn rows<D: Dense, const MR: usize>(d: D, tile: &Tile, i: usize) {
     }
 }
 
+/// Adds a step to the sums of rows `i..i + MR` of a tile.
+///
+/// # Safety
+/// As for [`rows`]; the rows have the step.
+#[inline(always)]
+unsafe fn add<D: Dense, const MR: usize>(d: D, tile: &Tile, i: usize, step: usize, sums: &mut [<D::S as Simd>::V; MR]) {
+    // SAFETY: the tile's weight is a packed group, its rows are converted, and both have the step.
+    unsafe {
+        let w = d.weights(tile.weight, step);
+        for (m, sum) in sums.iter_mut().enumerate() {
+            *sum = d.add(*sum, w, &tile.rows, tile.first + i + m, step);
+        }
+    }
+}
+
 /// A type whose weights are widened to f32 and multiplied with f32 rows, an input a step.
 pub(crate) trait Widened: Copy + 'static {
+    /// See [`Dense::TWO`].
+    const TWO: bool;
+
     /// The weights of input `k`.
     ///
     /// # Safety
@@ -112,6 +135,7 @@ impl<S: Simd, T: Widened> Proof for Plain<S, T> {
 impl<S: Simd, T: Widened> Dense for Plain<S, T> {
     type S = S;
     type W = S::V;
+    const TWO: bool = T::TWO;
 
     #[inline(always)]
     fn simd(self) -> S {
@@ -148,6 +172,8 @@ pub(crate) struct F16;
 pub(crate) struct Bf16;
 
 impl Widened for F32 {
+    const TWO: bool = false;
+
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, group: *const u8, k: usize) -> S::V {
         // SAFETY: a group holds a vector for every input.
@@ -156,6 +182,8 @@ impl Widened for F32 {
 }
 
 impl Widened for F16 {
+    const TWO: bool = true;
+
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, group: *const u8, k: usize) -> S::V {
         // SAFETY: a group holds a vector for every input.
@@ -164,6 +192,8 @@ impl Widened for F16 {
 }
 
 impl Widened for Bf16 {
+    const TWO: bool = true;
+
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, group: *const u8, k: usize) -> S::V {
         // SAFETY: a group holds a vector of pairs for every two inputs, an odd last one included.
