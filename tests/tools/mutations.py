@@ -131,8 +131,8 @@ MUTATIONS = (
     Mutation(
         "rotary embedding turns the other way",
         CPU,
-        "(S::mul_add(minus_b, sin, S::mul(a, cos)), S::mul_add(a, sin, S::mul(b, cos)))",
-        "(S::mul_add(b, sin, S::mul(a, cos)), S::mul_add(S::sub(S::splat(0.0), a), sin, S::mul(b, cos)))",
+        "(s.mul_add(minus_b, sin, s.mul(a, cos)), s.mul_add(a, sin, s.mul(b, cos)))",
+        "(s.mul_add(b, sin, s.mul(a, cos)), s.mul_add(s.sub(s.splat(0.0), a), sin, s.mul(b, cos)))",
         "rotary_embedding",
     ),
     Mutation(
@@ -145,8 +145,8 @@ MUTATIONS = (
     Mutation(
         "gate and up are exchanged",
         CPU,
-        "gated::<S>(S::load(gate.add(i)), S::load(up.add(i)))",
-        "gated::<S>(S::load(up.add(i)), S::load(gate.add(i)))",
+        "gated(s, s.load(gate.add(i)), s.load(up.add(i)))",
+        "gated(s, s.load(up.add(i)), s.load(gate.add(i)))",
         "activation",
     ),
     Mutation(

@@ -31,5 +31,5 @@ pub(crate) fn open(options: &Options) -> Result<AnyBackend<Owned>, Error> {
 
 /// The instruction sets that there are kernels for, the best last, and whether this machine has each.
 pub fn instruction_sets() -> impl Iterator<Item = (&'static str, bool)> {
-    Isa::ALL.into_iter().map(|isa| (isa.name(), isa.is_available()))
+    Isa::ALL.iter().map(|isa| (isa.name(), isa.is_available()))
 }
