@@ -152,9 +152,9 @@ MUTATIONS = (
     Mutation(
         "v is loaded where k lies",
         "rust/model/src",
-        "shards.push(Shard { stored, rows, cols: 0..cols.unwrap_or(1), offset });",
+        "shards.push(Shard { stored_shape, rows, cols: 0..cols.unwrap_or(1), offset });",
         "let offset_of_v = if shards.len() == 2 { offset - len } else { offset };"
-        "shards.push(Shard { stored, rows, cols: 0..cols.unwrap_or(1), offset: offset_of_v });",
+        "shards.push(Shard { stored_shape, rows, cols: 0..cols.unwrap_or(1), offset: offset_of_v });",
         "linear",
     ),
     Mutation(
