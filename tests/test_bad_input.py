@@ -89,7 +89,7 @@ class TestModelFiles:
         (size,) = struct.unpack("<Q", content[:8])
         # Same length: 4-byte integers in place of 4-byte floats.
         path.write_bytes(content[:8] + content[8 : 8 + size].replace(b'"F32"', b'"I32"') + content[8 + size :])
-        with pytest.raises(UnsupportedModelError, match=r"(?s)I32.*F32, F16, BF16"):
+        with pytest.raises(UnsupportedModelError, match=r"(?s)I32.*F32, F16, F64, BF16"):
             LLM(copy_of_tiny, num_kvcache_blocks=1)
 
     def test_an_unsupported_architecture(self, copy_of_tiny: Path) -> None:

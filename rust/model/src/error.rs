@@ -87,7 +87,10 @@ pub enum LoadError {
         error: nanovllm_backend::Error,
     },
     /// Nothing can read a tensor's element type, or the device has no kernel for it.
-    #[error("tensor {name:?} has the unsupported type {dtype}")]
+    #[error(
+        "tensor {name:?} has the unsupported type {dtype}; supported: {} and every quantised GGUF type",
+        dense_types()
+    )]
     UnsupportedDType {
         /// The tensor's name in the file.
         name: String,
@@ -131,6 +134,12 @@ impl LoadError {
     pub(crate) fn unsupported_dtype(name: &str, dtype: DType) -> Self {
         Self::UnsupportedDType { name: name.to_owned(), dtype: dtype.to_string() }
     }
+}
+
+/// The names of the dense types that weights may have.
+fn dense_types() -> String {
+    let dense = DType::ALL.iter().filter(|dtype| dtype.block_size() == 1 && !dtype.is_integer());
+    dense.map(|dtype| dtype.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a parameter cannot take a tensor or be packed.
