@@ -14,6 +14,7 @@ TYPES = _core.ggml_types()
 """By ggml's name: the type's number, elements in a block, bytes in a block, and whether the engine writes it."""
 WRITTEN = [name for name, (_, _, _, is_written) in TYPES.items() if is_written]
 IN_BLOCKS = {name for name, (_, block, _, _) in TYPES.items() if block > 1}
+KNOWN_BY_PACKAGE = [name for name in TYPES if name in gguf.GGMLQuantizationType.__members__]
 NUMBERS = {
     name: f"<{name[0].lower()}{size}"
     for name, (_, _, size, _) in TYPES.items()
@@ -23,7 +24,7 @@ NUMBERS = {
 
 
 def _implemented(convert: Callable[..., Any], name: str, data: np.ndarray) -> bool:
-    """Whether the package can convert `data` to or from a type."""
+    """Whether the package can convert `data` to or from a type that it knows."""
     try:
         convert(data, gguf.GGMLQuantizationType[name])
     except NotImplementedError:
@@ -32,9 +33,13 @@ def _implemented(convert: Callable[..., Any], name: str, data: np.ndarray) -> bo
 
 
 READ_BY_PACKAGE = [
-    name for name in TYPES if _implemented(gguf.quants.dequantize, name, np.zeros((1, TYPES[name][2]), np.uint8))
+    name
+    for name in KNOWN_BY_PACKAGE
+    if _implemented(gguf.quants.dequantize, name, np.zeros((1, TYPES[name][2]), np.uint8))
 ]
 with np.errstate(all="ignore"):
     WRITTEN_BY_PACKAGE = [
-        name for name in WRITTEN if _implemented(gguf.quants.quantize, name, np.zeros((1, 256), np.float32))
+        name
+        for name in WRITTEN
+        if name in KNOWN_BY_PACKAGE and _implemented(gguf.quants.quantize, name, np.zeros((1, 256), np.float32))
     ]

@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as hnp
 from nanovllm import LLM, SamplingParams, _core
 from nanovllm.exceptions import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from nanovllm.utils.hub import resolve_model
-from tensor_types import NUMBERS, READ_BY_PACKAGE, TYPES
+from tensor_types import KNOWN_BY_PACKAGE, NUMBERS, READ_BY_PACKAGE
 from test_gguf_models import write_model
 
 V = gguf.GGUFValueType
@@ -41,7 +41,7 @@ SCALARS: dict[gguf.GGUFValueType, st.SearchStrategy[Any]] = {
     V.FLOAT64: st.floats(allow_nan=False),
 }
 
-KINDS = [gguf.GGMLQuantizationType[name] for name in TYPES if name != "Q8_1"]
+KINDS = [gguf.GGMLQuantizationType[name] for name in KNOWN_BY_PACKAGE if name != "Q8_1"]
 """Types of drawn tensors: the engine's, but for the one that `gguf` gives another size than ggml."""
 
 
