@@ -30,16 +30,28 @@ def normal(rng: Rng, shape: tuple[int, ...], dtype: np.dtype, scale: float = 1.0
     return (scale * rng.standard_normal(shape)).astype(dtype)
 
 
-def nmse(got: np.ndarray, expected: np.ndarray) -> float:
-    """The mean square of the differences over the mean square of what is expected: 0 where both are zeros."""
+def nmse(got: np.ndarray, expected: np.ndarray, least: float = 0.0) -> float:
+    """The squares of the differences over those of what is expected, or over `least`: 0 where both are zeros."""
     got, expected = got.astype(np.float64), expected.astype(np.float64)
     error, power = ((got - expected) ** 2).sum(), (expected**2).sum()
-    return float(error / power) if error else 0.0
+    return float(error / max(power, least)) if error else 0.0
 
 
-def check(reference: Reference, kind: str, got: np.ndarray, expected: np.ndarray) -> None:
-    """Asserts the same shape and type, and a difference as small as the type and the kind of operation allow."""
+def energy(x: np.ndarray, weight: np.ndarray) -> float:
+    """What the squares of `x @ weight.T` add up to on average over the signs of the values.
+
+    A few such sums may cancel to nearly nothing, and rounding errors are in proportion to their terms.
+    """
+    x, weight = x.astype(np.float64).reshape(-1, x.shape[-1]), weight.astype(np.float64)
+    return float((x**2 @ (weight**2).T).sum())
+
+
+def check(reference: Reference, kind: str, got: np.ndarray, expected: np.ndarray, least: float = 0.0) -> None:
+    """Asserts the same shape and type, and a difference as small as the type and the kind of operation allow.
+
+    The difference counts beside what is expected, or beside results whose squares add up to `least`.
+    """
     assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
     # A result of 16 bits is rounded: by at most half of 2**-8 in bfloat16, which squared is far below this.
     allowed = reference.tolerance(kind) if got.dtype == FLOAT32 else LIVE_TOLERANCE
-    assert nmse(got, expected) <= allowed
+    assert nmse(got, expected, least) <= allowed

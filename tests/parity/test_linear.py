@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nanovllm.layers import linear
 from parity import counts
-from parity.arrays import BFLOAT16, DEVICES, FLOAT32, Rng, check, dtypes, nmse, normal, rngs
+from parity.arrays import BFLOAT16, DEVICES, FLOAT32, Rng, check, dtypes, energy, nmse, normal, rngs
 from parity.fixture import Reference
 
 SIZES = st.sampled_from([1, 2, 4, 8])
@@ -94,7 +94,7 @@ def test_loading_and_forward(
                 np.testing.assert_array_equal(parameter.data.astype(expected.dtype), expected)
         shape = (*data.draw(st.lists(st.integers(1, 5), max_size=2)), ours.weight.shape[1])
         x = normal(rng, shape, dtype)
-        check(reference, "linear", ours(x), theirs.forward(x))
+        check(reference, "linear", ours(x), theirs.forward(x), energy(x, theirs.parameter("weight")))
 
 
 @counts.examples(0.5)
