@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nanovllm_gguf::{GgmlType, GgufFile};
-use nanovllm_model::{LoadError, ModelConfig, SafeTensorsCheckpoint};
+use nanovllm_model::{LoadError, ModelConfig, ModelPath, SafeTensorsCheckpoint};
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;
@@ -13,7 +13,7 @@ pub(crate) enum ModelFiles {
     /// A GGUF file, or all shards of a split one.
     Gguf(GgufFile),
     /// config.json beside safetensors files.
-    SafeTensors { dir: PathBuf, checkpoint: SafeTensorsCheckpoint },
+    SafeTensors { dir: PathBuf, checkpoint: Box<SafeTensorsCheckpoint> },
 }
 
 /// A tensor as the files list it; `info --tensors --json` prints these fields.
@@ -49,14 +49,12 @@ impl ListedTensor {
 
 impl ModelFiles {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        if path.is_dir() {
-            Ok(Self::SafeTensors { dir: path.to_owned(), checkpoint: SafeTensorsCheckpoint::open(path)? })
-        } else if path.exists() {
-            Ok(Self::Gguf(GgufFile::open(path)?))
-        } else {
-            let reason = "no such file or directory".to_owned();
-            Err(LoadError::NotAModel { path: path.to_owned(), reason }.into())
-        }
+        Ok(match ModelPath::of(path)? {
+            ModelPath::Directory => {
+                Self::SafeTensors { dir: path.to_owned(), checkpoint: Box::new(SafeTensorsCheckpoint::open(path)?) }
+            }
+            ModelPath::Gguf => Self::Gguf(GgufFile::open(path)?),
+        })
     }
 
     /// The hyperparameters, unless the model's architecture or one of its features is not supported.

@@ -2,6 +2,7 @@
 
 mod export;
 mod gguf;
+mod path;
 mod safetensors;
 mod safetensors_files;
 
@@ -11,9 +12,10 @@ use nanovllm_gguf::GgufFile;
 
 pub use self::export::ExportedTensor;
 pub use self::gguf::GgufCheckpoint;
+pub use self::path::ModelPath;
 pub use self::safetensors::SafeTensorsCheckpoint;
 pub use self::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
-use crate::error::{LoadError, Result};
+use crate::error::Result;
 use crate::model_config::ModelConfig;
 use crate::stored_tensor::{StoredTensor, TensorSource};
 
@@ -29,15 +31,19 @@ impl Checkpoint {
     /// Opens a Hugging Face directory or a GGUF file.
     ///
     /// # Errors
-    /// [`LoadError::NotAModel`] when the path is neither; otherwise what is wrong with the files.
+    /// Those of [`ModelPath::of`] when the path is neither; otherwise what is wrong with the files.
     pub fn open(path: &Path) -> Result<Self> {
-        if path.is_dir() {
-            SafeTensorsCheckpoint::open(path).map(Self::SafeTensors)
-        } else if path.exists() {
-            GgufCheckpoint::open(path).map(Self::Gguf)
-        } else {
-            let reason = "no such file or directory".to_owned();
-            Err(LoadError::NotAModel { path: path.to_owned(), reason })
+        match ModelPath::of(path)? {
+            ModelPath::Directory => SafeTensorsCheckpoint::open(path).map(Self::SafeTensors),
+            ModelPath::Gguf => GgufCheckpoint::open(path).map(Self::Gguf),
+        }
+    }
+
+    /// The path that was opened.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::SafeTensors(c) => c.path(),
+            Self::Gguf(c) => c.path(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What can be wrong with a model's files and parameters.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nanovllm_backend::DType;
 
@@ -16,6 +16,14 @@ pub enum LoadError {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// What is wrong with the configuration in a file, or with that of a directory's model beside its tensors.
+    #[error("{}: {error}", path.display())]
+    InFile {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong; no error of this variant.
+        error: Box<LoadError>,
     },
     /// The path is neither a model directory nor a GGUF file.
     #[error("{}: {reason}", path.display())]
@@ -114,6 +122,24 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// What is wrong, whether or not the error also names the file.
+    pub fn kind(&self) -> &Self {
+        match self {
+            Self::InFile { error, .. } => error,
+            error => error,
+        }
+    }
+
+    /// The error with the file that it is about, where it is about the configuration and names none.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        let names_none = match &self {
+            Self::Config(_) | Self::UnsupportedArchitecture { .. } | Self::Unsupported(_) | Self::Shard(_) => true,
+            Self::Gguf(error) => !matches!(error, nanovllm_gguf::Error::InFile { .. }),
+            _ => false,
+        };
+        if names_none { Self::InFile { path: path.to_owned(), error: Box::new(self) } } else { self }
+    }
+
     /// What a parameter said of the stored tensor `name`, as an error that names it.
     pub(crate) fn parameter(name: &str, error: ParameterError) -> Self {
         let name = name.to_owned();

@@ -38,7 +38,7 @@ mod weights;
 
 pub use causal_lm::{CausalLm, ModelInput, StepError};
 pub use checkpoint::{
-    Checkpoint, ExportedTensor, GgufCheckpoint, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles,
+    Checkpoint, ExportedTensor, GgufCheckpoint, ModelPath, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles,
 };
 pub use config::{BaseConfig, RopeConfig, RopeScaling};
 pub use error::{LoadError, ParameterError};

@@ -37,6 +37,10 @@ struct Model<B: Backend> {
 /// Whatever is wrong with the checkpoint: a tensor that is missing, that the model does not know, or that has another
 /// shape than the configuration says. [`LoadError::Backend`] when the device cannot hold it.
 pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usize) -> Result<Box<dyn CausalLm>> {
+    load_from(backend, checkpoint, max_model_len).map_err(|error| error.in_file(checkpoint.path()))
+}
+
+fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usize) -> Result<Box<dyn CausalLm>> {
     let config = checkpoint.config();
     let mut weights = Weights::new(&backend, checkpoint);
     // Layers are made before it shows that their tensors are missing, so a wrong number must not make too many.

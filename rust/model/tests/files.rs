@@ -129,3 +129,53 @@ fn an_index_says_which_files_count() {
         assert!(error.to_string().contains(says), "{index}: {error}");
     }
 }
+
+/// The message says which file is wrong.
+#[test]
+fn an_error_of_the_configuration_names_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    fs::copy(golden("tiny_qwen3/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let good = fs::read_to_string(golden("tiny_qwen3/config.json")).unwrap();
+    for (text, says) in [
+        ("{", "EOF"),
+        (r#"{"architectures": ["Mamba"]}"#, "Mamba"),
+        (&good.replace("\"hidden_size\"", "\"other\""), "hidden_size is missing"),
+        (&good.replace("silu", "gelu"), "gelu"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let error = Checkpoint::open(folder.path()).err().unwrap();
+        let text = error.to_string();
+        assert!(text.starts_with(&*path.to_string_lossy()) && text.contains(says), "{text}");
+        assert!(!matches!(error.kind(), LoadError::InFile { .. }));
+    }
+    // What only shows beside the tensors names the directory.
+    fs::write(&path, good.replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 300")).unwrap();
+    let text = load_on_cpu(&Checkpoint::open(folder.path()).unwrap()).unwrap_err().to_string();
+    assert!(text.starts_with(&*folder.path().to_string_lossy()) && text.contains("num_hidden_layers is 300"), "{text}");
+}
+
+#[test]
+fn a_path_beside_the_model_says_what_to_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let error = |path: &Path| Checkpoint::open(path).err().unwrap();
+    let nothing = error(folder.path());
+    assert!(matches!(nothing, LoadError::Io { .. }), "{nothing}");
+    fs::write(path("tiny-Q8_0.gguf"), "GGUF").unwrap();
+    let lonely = error(folder.path());
+    assert!(matches!(&lonely, LoadError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound));
+    assert!(lonely.to_string().contains("tiny-Q8_0.gguf") && lonely.to_string().contains("pass"), "{lonely}");
+    fs::copy(golden("tiny_qwen3/config.json"), path("config.json")).unwrap();
+    let with_config = error(folder.path());
+    assert!(matches!(with_config, LoadError::NotAModel { .. }), "{with_config}");
+    assert!(with_config.to_string().contains("tiny-Q8_0.gguf"), "{with_config}");
+    fs::copy(golden("tiny_qwen3/model.safetensors"), path("model.safetensors")).unwrap();
+    assert!(Checkpoint::open(folder.path()).is_ok(), "a directory that is a model is one, whatever else is in it");
+    for name in ["model.safetensors", "config.json"] {
+        let part = error(&path(name));
+        assert!(matches!(part, LoadError::NotAModel { .. }), "{part}");
+        let text = part.to_string();
+        assert!(text.contains(name) && text.contains(&format!("pass {}", folder.path().display())), "{text}");
+    }
+}

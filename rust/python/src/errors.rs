@@ -80,7 +80,7 @@ pub(crate) fn device_error(error: &nanovllm_devices::Error) -> PyErr {
 /// The exception for an error in a model's files.
 pub(crate) fn load_error(error: &LoadError) -> PyErr {
     let text = error.to_string();
-    match error {
+    match error.kind() {
         LoadError::Io { source, .. } => io_error(source, text),
         LoadError::Gguf(error) => gguf_error(error, text),
         LoadError::UnsupportedArchitecture { .. } | LoadError::Unsupported(_) | LoadError::UnsupportedDType { .. } => {
@@ -88,7 +88,8 @@ pub(crate) fn load_error(error: &LoadError) -> PyErr {
         }
         LoadError::Backend(error) => backend_error(error),
         LoadError::Tensor { error: nanovllm_backend::Error::OutOfMemory { .. }, .. } => PyMemoryError::new_err(text),
-        LoadError::NotAModel { .. }
+        LoadError::InFile { .. } // `kind` gives none
+        | LoadError::NotAModel { .. }
         | LoadError::Config(_)
         | LoadError::SafeTensors { .. }
         | LoadError::MissingTensors { .. }

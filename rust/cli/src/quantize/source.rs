@@ -31,7 +31,7 @@ enum Files {
     Gguf(GgufFile),
     /// The names are those in the checkpoint, in the order of [`Source::tensors`].
     HuggingFace {
-        checkpoint: SafeTensorsCheckpoint,
+        checkpoint: Box<SafeTensorsCheckpoint>,
         names: Vec<String>,
     },
 }
@@ -75,7 +75,7 @@ impl Source {
         })
     }
 
-    fn hugging_face(dir: &Path, checkpoint: SafeTensorsCheckpoint) -> Result<Self, Error> {
+    fn hugging_face(dir: &Path, checkpoint: Box<SafeTensorsCheckpoint>) -> Result<Self, Error> {
         let config = checkpoint.config();
         let exported = checkpoint.gguf_tensors()?.into_iter();
         let split = |t: ExportedTensor| (SourceTensor { name: t.name, dtype: t.dtype, dims: t.dims }, t.stored_name);

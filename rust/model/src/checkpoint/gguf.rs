@@ -1,7 +1,7 @@
 //! A GGUF file as a checkpoint.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nanovllm_gguf::GgufFile;
 
@@ -12,6 +12,7 @@ use crate::stored_tensor::StoredTensor;
 
 /// A GGUF file as a checkpoint.
 pub struct GgufCheckpoint {
+    path: PathBuf,
     file: GgufFile,
     config: ModelConfig,
 }
@@ -23,13 +24,17 @@ impl GgufCheckpoint {
     /// What is wrong with it, or with the configuration it holds.
     pub fn open(path: &Path) -> Result<Self> {
         let file = GgufFile::open(path)?;
-        let config = ModelConfig::from_gguf(&file)?;
-        Ok(Self { file, config })
+        let config = ModelConfig::from_gguf(&file).map_err(|error| error.in_file(path))?;
+        Ok(Self { path: path.to_owned(), file, config })
     }
 
     /// The file, with all of its metadata.
     pub fn file(&self) -> &GgufFile {
         &self.file
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn config(&self) -> &ModelConfig {

@@ -1,7 +1,7 @@
 //! A Hugging Face directory: config.json and one or more safetensors files.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nanovllm_backend::DType;
 use safetensors::Dtype;
@@ -13,6 +13,7 @@ use crate::stored_tensor::StoredTensor;
 
 /// A Hugging Face directory.
 pub struct SafeTensorsCheckpoint {
+    path: PathBuf,
     config: ModelConfig,
     files: SafeTensorsFiles,
 }
@@ -31,12 +32,16 @@ impl SafeTensorsCheckpoint {
                 return Err(LoadError::UnsupportedDType { name, dtype });
             }
         }
-        Ok(Self { config, files })
+        Ok(Self { path: dir.to_owned(), config, files })
     }
 
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The names of all tensors, in the order of the files.
@@ -69,8 +74,8 @@ impl SafeTensorsCheckpoint {
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
     let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-    let json = serde_json::from_str(&text).map_err(|e| LoadError::Config(format!("{}: {e}", path.display())))?;
-    ModelConfig::from_json(json)
+    let json = serde_json::from_str(&text).map_err(|error| LoadError::Config(error.to_string()));
+    json.and_then(ModelConfig::from_json).map_err(|error| error.in_file(path))
 }
 
 /// The element type under this project's name; `None` for those that weights cannot have.
