@@ -55,6 +55,28 @@ class TestModelFiles:
         with pytest.raises(ModelFormatError, match=says):
             LLM(path)
 
+    def test_a_path_beside_the_model_says_what_to_pass(self, copy_of_tiny: Path) -> None:
+        for file in ("model.safetensors", "config.json"):
+            with pytest.raises(ModelFormatError, match=f"{file}: .*pass {copy_of_tiny}, its directory"):
+                LLM(copy_of_tiny / file)
+        (copy_of_tiny / "model.safetensors").rename(copy_of_tiny / "model-Q8_0.gguf")
+        with pytest.raises(ModelFormatError, match=r"pass the path of one, such as .*model-Q8_0\.gguf"):
+            LLM(copy_of_tiny)
+        (copy_of_tiny / "config.json").unlink()
+        with pytest.raises(ModelNotFoundError, match=r"config\.json: no such file; .*model-Q8_0\.gguf"):
+            LLM(copy_of_tiny)
+
+    def test_settings_of_config_json(self, copy_of_tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
+        path = copy_of_tiny / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"attention_multiplier": 0.5, "partial_rotary_factor": 1.0}))
+        LLM(copy_of_tiny, num_kvcache_blocks=1)
+        assert caplog.text.count("attention_multiplier") == 1
+        assert "partial_rotary_factor" not in caplog.text
+        path.write_text(json.dumps(config | {"partial_rotary_factor": 0.5}))
+        with pytest.raises(UnsupportedModelError, match=r"config\.json: unsupported: partial_rotary_factor 0\.5"):
+            LLM(copy_of_tiny)
+
     def test_a_truncated_gguf(self, tmp_path: Path, demo_model: str) -> None:
         path = tmp_path / "model.gguf"
         whole = Path(demo_model).read_bytes()

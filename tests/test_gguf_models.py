@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from nanovllm import LLM, SamplingParams
+from nanovllm.exceptions import ModelFormatError, UnsupportedModelError
 from reference.gguf_weights import LAYER_NAMES, MODEL_NAMES, load_gguf, permute
 from reference.safetensors_io import load_checkpoint
 from reference.transformer import forward
@@ -58,8 +59,8 @@ def write_vocabulary(writer: gguf.GGUFWriter, directory: Path, vocab_size: int) 
     writer.add_eos_token_id(2)
 
 
-def write_model(path: Path, name: str, kind: str) -> None:
-    """The checkpoint `name` as a GGUF file with matrices of type `kind`."""
+def write_model(path: Path, name: str, kind: str, setting: str | None = None) -> None:
+    """The checkpoint `name` as a GGUF file with matrices of type `kind`; the metadata key `setting` has an odd value."""
     weights, config = load_checkpoint(GOLDEN / name)
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     rope = config.get("rope_parameters") or config
@@ -74,6 +75,9 @@ def write_model(path: Path, name: str, kind: str) -> None:
     writer.add_value_length(config["head_dim"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(rope["rope_theta"])
+    if setting is not None:
+        writer.kv_data[0].pop(setting, None)
+        writer.add_array(setting, ["odd"])
     write_vocabulary(writer, GOLDEN / name, config["vocab_size"])
     for tensor, values in weights.items():
         module = tensor.rsplit(".", 2)[-2]
@@ -101,6 +105,41 @@ def test_logits_are_those_of_the_dequantised_weights(tmp_path: Path, name: str, 
     logits = model_runner(path, kv_cache_dtype="float32").logits(ids.tolist())
     error = np.square(logits - expected).mean() / np.square(expected).mean()
     assert error < ALLOWED.get(kind, 1e-7), error
+
+
+def settings(keys: type = gguf.Keys) -> set[str]:
+    """Every metadata key that `gguf` knows and that begins with the architecture."""
+    own = {value for value in vars(keys).values() if isinstance(value, str) and value.startswith("{arch}.")}
+    nested = [value for name, value in vars(keys).items() if isinstance(value, type) and not name.startswith("_")]
+    return own.union(*map(settings, nested))
+
+
+HARMLESS = {
+    *("tensor_data_layout", "pooling_type", "attention.layer_norm_epsilon", "rope.scaling.finetuned"),
+    *("rope.freq_base_swa", "rope.dimension_count_swa", "attention.key_length_swa", "attention.value_length_swa"),
+}
+"""What these architectures do the same with, whatever it is."""
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_no_key_is_ignored_in_silence(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever `gguf` has a key for is read or refused, both of which an odd value shows, or named in a warning."""
+    refused = 0
+    for key in sorted(settings()):
+        path, full = tmp_path / "model.gguf", key.format(arch=ARCHITECTURES[name], dense="dense_2")
+        path.unlink(missing_ok=True)
+        write_model(path, name, "F32", full)
+        caplog.clear()
+        try:
+            LLM(path, num_kvcache_blocks=1, num_threads=1, max_model_len=64)
+        except (ModelFormatError, UnsupportedModelError) as error:
+            assert full in str(error)
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            known = key.removeprefix("{arch}.") in HARMLESS
+            assert (full in caplog.text) != known, key
+    assert refused > 40
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

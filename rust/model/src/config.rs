@@ -4,6 +4,7 @@ mod base;
 pub(crate) mod gguf;
 pub(crate) mod json;
 mod rope;
+pub(crate) mod settings;
 
 pub use self::base::BaseConfig;
 pub use self::rope::{RopeConfig, RopeScaling};

@@ -10,6 +10,9 @@ use crate::config::{BaseConfig, RopeConfig};
 use crate::error::{LoadError, Result};
 use crate::models::registry::{self, Family};
 
+/// How many unknown settings a note names.
+const MAX_SHOWN: usize = 20;
+
 /// A model's configuration: what nearly every decoder has, and what its family alone knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -19,6 +22,8 @@ pub struct ModelConfig {
     pub family: Family,
     /// config.json as it is, or its equivalent made from GGUF metadata.
     pub raw: Value,
+    /// The settings in the model's files that nobody here knows, by name: they change nothing.
+    pub unknown: Vec<String>,
 }
 
 impl ModelConfig {
@@ -36,7 +41,8 @@ impl ModelConfig {
         let mut base = BaseConfig::from_json(json)?;
         let family = (row.from_json)(json, &mut base)?;
         base.check()?;
-        Ok(Self { base, family, raw })
+        let unknown = json::check_settings(json, (row.json_settings)())?;
+        Ok(Self { base, family, raw, unknown })
     }
 
     /// Reads the metadata of a GGUF file; what it does not say (tied embeddings, biases) follows from its tensors.
@@ -51,7 +57,8 @@ impl ModelConfig {
         let mut base = BaseConfig::from_gguf(&keys)?;
         let family = (row.from_gguf)(&keys, &mut base)?;
         base.check()?;
-        let mut config = Self { base, family, raw: Value::Null };
+        let unknown = keys.check_settings((row.gguf_settings)())?;
+        let mut config = Self { base, family, raw: Value::Null, unknown };
         config.raw = config.to_json();
         Ok(config)
     }
@@ -81,6 +88,19 @@ impl ModelConfig {
             }
         }
         Ok(pairs)
+    }
+
+    /// What a user should know of how the configuration was read, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        if self.unknown.is_empty() {
+            return Vec::new();
+        }
+        let shown = self.unknown.iter().take(MAX_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match self.unknown.len().saturating_sub(MAX_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        vec![format!("settings that are not known here and change nothing: {shown}{more}")]
     }
 
     /// What each layer keeps of the tokens it has seen, in the layers' order.

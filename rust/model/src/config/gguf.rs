@@ -4,7 +4,107 @@ use nanovllm_gguf::{GgufFile, Metadata, Value};
 
 use crate::config::base::BaseConfig;
 use crate::config::rope::{RopeConfig, RopeScaling};
+use crate::config::settings::{Group, Literal, Settings, Treatment};
 use crate::error::{LoadError, Result};
+
+/// The metadata keys of a plain decoder, without the architecture's name that they begin with: the names of llama.cpp.
+pub(crate) const PLAIN: &[Group] = &[
+    (
+        Treatment::Read,
+        &[
+            "vocab_size",
+            "context_length",
+            "embedding_length",
+            "block_count",
+            "feed_forward_length",
+            "expert_count",
+            "attention.head_count",
+            "attention.head_count_kv",
+            "attention.key_length",
+            "attention.value_length",
+            "attention.layer_norm_rms_epsilon",
+            "rope.dimension_count",
+            "rope.freq_base",
+            "rope.scale_linear",
+            "rope.scaling.type",
+            "rope.scaling.factor",
+            "rope.scaling.original_context_length",
+            "rope.scaling.attn_factor",
+            "rope.scaling.yarn_ext_factor",
+            "rope.scaling.yarn_beta_fast",
+            "rope.scaling.yarn_beta_slow",
+        ],
+    ),
+    (
+        Treatment::Harmless,
+        &[
+            // Where the tensors came from, how an embedding is pooled of them, and how the scaling was trained.
+            "tensor_data_layout",
+            "pooling_type",
+            "rope.scaling.finetuned",
+            // Of norms that take the mean off, which there are none of.
+            "attention.layer_norm_epsilon",
+            // Of layers with a sliding window, which are refused.
+            "rope.freq_base_swa",
+            "rope.dimension_count_swa",
+            "attention.key_length_swa",
+            "attention.value_length_swa",
+        ],
+    ),
+    (Treatment::Only(&[Literal::Bool(true)]), &["attention.causal"]),
+    (Treatment::Only(&[Literal::Text("silu")]), &["hidden_activation"]),
+    (Treatment::Only(&[Literal::Bool(false)]), &["use_parallel_residual", "swin_norm", "expert_weights_norm"]),
+    // Zero stands for no such scale.
+    (
+        Treatment::Only(&[Literal::Number(0.0), Literal::Number(1.0)]),
+        &["logit_scale", "residual_scale", "embedding_scale", "attention.output_scale", "expert_weights_scale"],
+    ),
+    (Treatment::Only(&[Literal::Number(1.0)]), &["rope.scaling.yarn_attn_factor"]),
+    (Treatment::Only(&[Literal::Number(0.0), Literal::Bool(false)]), &["attention.sliding_window_pattern"]),
+    (
+        Treatment::Only(&[Literal::Number(0.0)]),
+        &[
+            // Attention that is scaled, capped, clamped, biased or windowed; zero stands for the usual one.
+            "attention.scale",
+            "attention.max_alibi_bias",
+            "attention.clamp_kqv",
+            "attention.sliding_window",
+            "attention.temperature_length",
+            "attention.temperature_scale",
+            "attention.shared_kv_layers",
+            "attention.key_length_mla",
+            "attention.value_length_mla",
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "full_attention_interval",
+            "rope.dimension_sections",
+            "rope.scaling.alpha",
+            "rope.scaling.yarn_log_multiplier",
+            // Experts, and layers that are not those of a decoder.
+            "expert_used_count",
+            "expert_shared_count",
+            "expert_feed_forward_length",
+            "expert_shared_feed_forward_length",
+            "expert_chunk_feed_forward_length",
+            "expert_group_count",
+            "expert_group_used_count",
+            "expert_group_scale",
+            "expert_gating_func",
+            "experts_per_group",
+            "router_logit_softcapping",
+            "moe_every_n_layers",
+            "moe_latent_size",
+            "interleave_moe_layer_step",
+            "leading_dense_block_count",
+            "nextn_predict_layers",
+            "n_deepstack_layers",
+            "embedding_length_out",
+            "embedding_length_per_layer_input",
+            "swiglu_clamp_exp",
+            "swiglu_clamp_shexp",
+        ],
+    ),
+];
 
 impl BaseConfig {
     /// Reads what nearly every decoder's metadata say; whether there are biases and an output projection shows in its
@@ -147,36 +247,85 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
+    /// Refuses the metadata that there is no code for, and gives the names of those that nobody knows.
+    pub(crate) fn check_settings(&self, settings: Settings) -> Result<Vec<String>> {
+        let prefix = self.name("");
+        let own = self.metadata.iter().filter_map(|(key, value)| Some((key.strip_prefix(&prefix)?, value)));
+        settings.check(own, &prefix)
+    }
+
+    fn f64(&self, key: &str) -> Result<Option<f64>> {
+        Ok(self.metadata.opt_f32(&self.name(key))?.map(f64::from))
+    }
+
+    fn unsupported(&self, key: &str, what: impl std::fmt::Display) -> LoadError {
+        LoadError::Unsupported(format!("{} is {what}", self.name(key)))
+    }
+
+    /// Reads the rotary embedding, where llama.cpp would read it.
     fn rope(&self) -> Result<RopeConfig> {
-        let theta = f64::from(self.metadata.opt_f32(&self.name("rope.freq_base"))?.unwrap_or(10000.0));
-        if let Some(factors) = self.file.tensor("rope_freqs.weight") {
-            // Llama 3's scaling, already worked out by whoever converted the model.
-            self.file.check(factors.name)?;
-            let factors = factors.to_f32()?;
-            return Ok(RopeConfig { theta, scaling: RopeScaling::Factors(factors) });
+        let theta = self.f64("rope.freq_base")?.unwrap_or(10000.0);
+        let scaling = self.rope_scaling()?;
+        let Some(factors) = self.file.tensor("rope_freqs.weight") else { return Ok(RopeConfig { theta, scaling }) };
+        if !matches!(scaling, RopeScaling::None | RopeScaling::Linear { factor: 1.0 }) {
+            let (key, kind) = ("rope.scaling.factor", "for another scaling beside the tensor rope_freqs.weight");
+            return Err(self.unsupported(key, kind));
         }
-        let factor = || -> Result<f64> { Ok(f64::from(self.metadata.f32(&self.name("rope.scaling.factor"))?)) };
+        // Llama 3's scaling, already worked out by whoever converted the model.
+        self.file.check(factors.name)?;
+        Ok(RopeConfig { theta, scaling: RopeScaling::Factors(factors.to_f32()?) })
+    }
+
+    fn rope_scaling(&self) -> Result<RopeScaling> {
+        const ORIGINAL: &str = "rope.scaling.original_context_length";
+        const ATTENTION: &str = "rope.scaling.attn_factor";
+        const EXTRAPOLATED: &str = "rope.scaling.yarn_ext_factor";
+        // The second is the key's old name.
+        let factor = match self.f64("rope.scaling.factor")? {
+            None => self.f64("rope.scale_linear")?,
+            factor => factor,
+        };
+        let needed = || -> Result<f64> {
+            Ok(factor.map_or_else(|| self.metadata.f32(&self.name("rope.scaling.factor")).map(f64::from), Ok)?)
+        };
+        let original = self.opt(ORIGINAL)?;
+        let attention = self.f64(ATTENTION)?.unwrap_or(1.0);
+        // The share of YaRN in the frequencies, where a negative number stands for all or nothing by the type.
+        let extrapolated = self.f64(EXTRAPOLATED)?.filter(|&share| share >= 0.0);
+        let beta_fast = self.f64("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0);
+        let beta_slow = self.f64("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0);
         let scaling = match self.metadata.opt_str(&self.name("rope.scaling.type"))? {
-            None | Some("none") => match self.metadata.opt_f32(&self.name("rope.scale_linear"))? {
-                Some(factor) if factor != 1.0 => RopeScaling::Linear { factor: f64::from(factor) },
+            Some("none") => RopeScaling::None,
+            None => match factor {
+                Some(factor) if factor != 1.0 => RopeScaling::Linear { factor },
                 _ => RopeScaling::None,
             },
-            Some("linear") => RopeScaling::Linear { factor: factor()? },
-            Some("yarn") => RopeScaling::Yarn {
-                factor: factor()?,
-                original_max_position: self.usize("rope.scaling.original_context_length")?,
-                beta_fast: 32.0,
-                beta_slow: 1.0,
-                truncate: true,
-                attention_factor: None,
-            },
+            Some("linear") => RopeScaling::Linear { factor: needed()? },
+            Some("yarn") => {
+                let factor = needed()?;
+                let usual = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
+                if let Some(share) = extrapolated.filter(|&share| share != 1.0) {
+                    return Err(self.unsupported(EXTRAPOLATED, format_args!("{share}; only 1 is supported with YaRN")));
+                }
+                return Ok(RopeScaling::Yarn {
+                    factor,
+                    original_max_position: original.map_or_else(|| self.usize(ORIGINAL), Ok)?,
+                    beta_fast,
+                    beta_slow,
+                    truncate: true,
+                    attention_factor: (attention != 1.0).then_some(usual * attention),
+                });
+            }
             Some(other) => {
-                return Err(LoadError::Unsupported(format!(
-                    "{} {other:?}; supported: none, linear, yarn",
-                    self.name("rope.scaling.type")
-                )));
+                let what = format_args!("{other:?}; supported: none, linear, yarn");
+                return Err(self.unsupported("rope.scaling.type", what));
             }
         };
-        Ok(RopeConfig { theta, scaling })
+        for (key, value, usual) in [(ATTENTION, attention, 1.0), (EXTRAPOLATED, extrapolated.unwrap_or(0.0), 0.0)] {
+            if value != usual {
+                return Err(self.unsupported(key, format_args!("{value}; only {usual} is supported without YaRN")));
+            }
+        }
+        Ok(scaling)
     }
 }

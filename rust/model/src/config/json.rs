@@ -4,7 +4,153 @@ use serde_json::Value;
 
 use crate::config::base::BaseConfig;
 use crate::config::rope::{RopeConfig, RopeScaling};
+use crate::config::settings::{Group, Literal, Settings, Treatment};
 use crate::error::{LoadError, Result};
+
+/// The settings of config.json that models of every family have.
+pub(crate) const COMMON: &[Group] = &[
+    (
+        Treatment::Read,
+        &[
+            "architectures",
+            "model_type",
+            "quantization_config",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "vocab_size",
+            "max_position_embeddings",
+            "rms_norm_eps",
+            "rope_theta",
+            "rope_scaling",
+            "rope_parameters",
+            "partial_rotary_factor",
+            "tie_word_embeddings",
+            "attention_bias",
+            "mlp_bias",
+            "hidden_act",
+            "use_sliding_window",
+        ],
+    ),
+    // Encoders, layers that look at an encoder, rotary pairs of neighbours, layers that differ, and heads that are cut
+    // out.
+    (Treatment::Only(&[Literal::Bool(false)]), &["is_encoder_decoder", "add_cross_attention", "rope_interleaved"]),
+    (Treatment::Only(&[Literal::Text("full_attention")]), &["layer_types"]),
+    (Treatment::Only(&[]), &["cross_attention_hidden_size", "per_layer_config", "pruned_heads"]),
+    (
+        Treatment::Harmless,
+        &[
+            // Of training, and the slices in which products were computed then.
+            "initializer_range",
+            "attention_dropout",
+            "pretraining_tp",
+            // The tokenizer and the engine read them, here or in files of their own.
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "sep_token_id",
+            "decoder_start_token_id",
+            "tokenizer_class",
+            "prefix",
+            // Who wrote the file; the tensors have their own types.
+            "transformers_version",
+            "unsloth_version",
+            "unsloth_fixed",
+            "transformers.js_config",
+            "is_llama_config",
+            "_name_or_path",
+            "torch_dtype",
+            "dtype",
+            // How transformers runs the model, which changes nothing of what comes out.
+            "use_cache",
+            "return_dict",
+            "output_hidden_states",
+            "output_attentions",
+            "chunk_size_feed_forward",
+            "is_decoder",
+            "tie_encoder_decoder",
+            "torchscript",
+            "use_bfloat16",
+            "tf_legacy_loss",
+            "_attn_implementation_autoset",
+            // Of other heads than the one that gives logits.
+            "id2label",
+            "label2id",
+            "num_labels",
+            "problem_type",
+            "finetuning_task",
+            "task_specific_params",
+            // Defaults of transformers' sampling, which each request says for itself.
+            "temperature",
+            "top_k",
+            "top_p",
+            "typical_p",
+            "do_sample",
+            "early_stopping",
+            "num_beams",
+            "num_beam_groups",
+            "diversity_penalty",
+            "repetition_penalty",
+            "length_penalty",
+            "no_repeat_ngram_size",
+            "encoder_no_repeat_ngram_size",
+            "bad_words_ids",
+            "num_return_sequences",
+            "output_scores",
+            "return_dict_in_generate",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "remove_invalid_values",
+            "exponential_decay_length_penalty",
+            "suppress_tokens",
+            "begin_suppress_tokens",
+            "max_length",
+            "min_length",
+        ],
+    ),
+];
+
+/// Refuses the settings of config.json that there is no code for, and gives the names of those that nobody knows.
+pub(crate) fn check_settings(json: Object<'_>, settings: Settings) -> Result<Vec<String>> {
+    let mut unknown = settings.check(json.pairs(), "")?;
+    if let Some((name, rope)) = rope_object(json)? {
+        let known = rope_settings(rope_kind(rope)?);
+        for (key, value) in rope.pairs() {
+            if value.is_object() {
+                // One for each kind of layer, or something newer.
+                return Err(LoadError::Unsupported(format!("{name}.{key}: a rotary embedding in several parts")));
+            }
+            if !known.iter().any(|list| list.contains(&key)) {
+                unknown.push(format!("{name}.{key}"));
+            }
+        }
+    }
+    Ok(unknown)
+}
+
+/// What is read of the description of a rotary embedding of this kind, or says nothing of it.
+fn rope_settings(kind: &str) -> [&'static [&'static str]; 2] {
+    let own: &[&str] = match kind {
+        "linear" => &["factor"],
+        "llama3" => &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
+        "yarn" => &[
+            "factor",
+            "original_max_position_embeddings",
+            "beta_fast",
+            "beta_slow",
+            "truncate",
+            "attention_factor",
+            "mscale",
+            "mscale_all_dim",
+        ],
+        _ => &[],
+    };
+    // Whether the model was trained with the scaling changes nothing.
+    [own, &["rope_type", "type", "rope_theta", "partial_rotary_factor", "finetuned"]]
+}
 
 /// A JSON object with typed look-ups. Those that return an option give `None` where the key is missing or null; an
 /// error names the key.
@@ -15,6 +161,12 @@ impl<'a> Object<'a> {
     /// The value of `key`; null counts as missing.
     pub(crate) fn get(self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|v| !v.is_null())
+    }
+
+    /// Every key with its value; null counts as missing.
+    fn pairs(self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let pairs = self.0.as_object().into_iter().flatten();
+        pairs.filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.as_str(), value))
     }
 
     fn opt<T>(self, key: &str, kind: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
@@ -106,22 +258,47 @@ impl RopeConfig {
 
 /// The name by which the registry finds the family: the model's class, or its type where config.json names no class.
 pub(crate) fn architecture(json: Object<'_>) -> Result<&str> {
-    let listed = json.get("architectures").and_then(|v| v.get(0)).and_then(Value::as_str);
-    listed.or(json.str("model_type")?).ok_or_else(|| missing("architectures"))
+    let model_type = json.str("model_type")?;
+    let names = json.opt("architectures", "a list of names", |v| {
+        let names = v.as_array()?;
+        names.iter().all(Value::is_string).then_some(names)
+    })?;
+    let listed = names.and_then(|names| names.first()?.as_str());
+    listed.or(model_type).ok_or_else(|| missing("architectures"))
 }
 
-/// The object in which config.json describes rotary embeddings, if it has one.
-fn rope_object(json: Object<'_>) -> Option<Object<'_>> {
-    json.get("rope_parameters").or_else(|| json.get("rope_scaling")).map(Object)
+/// The object in which config.json describes rotary embeddings, if it has one, with its name. Where there are two, the
+/// one of transformers 5 is read, and the other may say nothing else.
+fn rope_object(json: Object<'_>) -> Result<Option<(&'static str, Object<'_>)>> {
+    let object = |key| json.opt(key, "an object", |v| v.is_object().then_some(Object(v)));
+    let (new, old) = (object("rope_parameters")?, object("rope_scaling")?);
+    if let (Some(new), Some(old)) = (new, old)
+        && let Some((key, _)) =
+            old.0.as_object().into_iter().flatten().find(|(key, value)| new.0.get(key) != Some(value))
+    {
+        let reason = format!("rope_parameters and rope_scaling do not agree: they differ in {key:?}");
+        return Err(LoadError::Config(reason));
+    }
+    Ok(new.map(|new| ("rope_parameters", new)).or(old.map(|old| ("rope_scaling", old))))
+}
+
+/// The kind of scaling that such an object describes.
+fn rope_kind(rope: Object<'_>) -> Result<&str> {
+    match rope.str("rope_type")? {
+        Some(kind) => Ok(kind),
+        None => Ok(rope.str("type")?.unwrap_or("default")),
+    }
 }
 
 /// Refuses heads that are rotated in part.
 fn check_whole_heads(json: Object<'_>) -> Result<()> {
-    let partial = rope_object(json).map(|rope| rope.f64("partial_rotary_factor")).transpose()?.flatten();
-    match partial.filter(|&factor| factor != 1.0) {
-        Some(factor) => Err(LoadError::Unsupported(format!("partial_rotary_factor {factor}"))),
-        None => Ok(()),
+    let rope = rope_object(json)?.map(|(_, rope)| rope);
+    for object in [Some(json), rope].into_iter().flatten() {
+        if let Some(factor) = object.f64("partial_rotary_factor")?.filter(|&factor| factor != 1.0) {
+            return Err(LoadError::Unsupported(format!("partial_rotary_factor {factor}: heads rotated in part")));
+        }
     }
+    Ok(())
 }
 
 /// Refuses what a plain decoder (SiLU, full attention, heads rotated whole) has no code for.
@@ -138,25 +315,21 @@ pub(crate) fn check_plain(json: Object<'_>) -> Result<()> {
 /// Reads the rotary embedding: transformers 4 writes `rope_theta` and `rope_scaling` side by side, transformers 5 both
 /// under `rope_parameters`.
 fn rope(json: Object<'_>) -> Result<RopeConfig> {
-    let Some(scaling) = rope_object(json) else {
+    let Some((name, scaling)) = rope_object(json)? else {
         return Ok(RopeConfig { theta: json.f64("rope_theta")?.unwrap_or(10000.0), scaling: RopeScaling::None });
     };
     let theta = match scaling.f64("rope_theta")? {
         Some(theta) => theta,
         None => json.f64("rope_theta")?.unwrap_or(10000.0),
     };
-    let number = |key: &str| scaling.f64(key)?.ok_or_else(|| missing(&format!("rope_scaling.{key}")));
+    let number = |key: &str| scaling.f64(key)?.ok_or_else(|| missing(&format!("{name}.{key}")));
     let original = || -> Result<usize> {
         match scaling.opt_usize("original_max_position_embeddings")? {
             Some(n) => Ok(n),
             None => json.usize("max_position_embeddings"),
         }
     };
-    let kind = match scaling.str("rope_type")? {
-        Some(kind) => kind,
-        None => scaling.str("type")?.unwrap_or("default"),
-    };
-    let scaling = match kind {
+    let scaling = match rope_kind(scaling)? {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: number("factor")? },
         "llama3" => RopeScaling::Llama3 {

@@ -18,6 +18,8 @@ macro_rules! families {
                 name: stringify!($name),
                 hugging_face: HuggingFaceName { class: $class, model_type: $model_type },
                 gguf: $gguf,
+                json_settings: <$config>::json_settings,
+                gguf_settings: <$config>::gguf_settings,
                 from_json: |json, base| <$config>::from_json(json, base).map(Family::$name),
                 from_gguf: |keys, base| <$config>::from_gguf(keys, base).map(Family::$name),
             };)*

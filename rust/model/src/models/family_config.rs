@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::config::gguf::Keys;
 use crate::config::json::Object;
+use crate::config::settings::Settings;
 use crate::config::{BaseConfig, RopeConfig};
 use crate::decoder::Decoder;
 use crate::error::Result;
@@ -30,6 +31,16 @@ pub(crate) trait FamilyConfig {
     /// # Errors
     /// Those of [`from_json`](Self::from_json).
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self>
+    where
+        Self: Sized;
+
+    /// The settings that the family's config.json may have, and what is done about each.
+    fn json_settings() -> Settings
+    where
+        Self: Sized;
+
+    /// The same of GGUF metadata, whose keys here lack the architecture's name.
+    fn gguf_settings() -> Settings
     where
         Self: Sized;
 

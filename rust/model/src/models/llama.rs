@@ -5,6 +5,7 @@ use nanovllm_backend::Backend;
 use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
+use crate::config::settings::Settings;
 use crate::decoder::{Decoder, PreNormDecoder, PreNormLayer};
 use crate::error::Result;
 use crate::layers::attention::Attention;
@@ -29,6 +30,14 @@ impl FamilyConfig for Config {
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
         gguf::check_plain(keys, base).map(|()| Self)
+    }
+
+    fn json_settings() -> Settings {
+        Settings(&[json::COMMON])
+    }
+
+    fn gguf_settings() -> Settings {
+        Settings(&[gguf::PLAIN])
     }
 
     fn tensor_table(&self) -> TensorTable {

@@ -7,6 +7,7 @@ use nanovllm_backend::Backend;
 use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
+use crate::config::settings::{Group, Settings, Treatment};
 use crate::decoder::{Decoder, GatedMlp, PreNormDecoder, PreNormLayer, SelfAttention, Transformer};
 use crate::error::Result;
 use crate::layers::attention::Attention;
@@ -27,6 +28,12 @@ pub type Qwen3Model<B> = Transformer<B>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config;
 
+/// What config.json says of sliding windows, beside what every model's says.
+const WINDOWS: &[Group] = &[
+    // They count where `use_sliding_window` is true, which is refused.
+    (Treatment::Harmless, &["sliding_window", "max_window_layers"]),
+];
+
 impl FamilyConfig for Config {
     fn from_json(json: Object<'_>, _: &mut BaseConfig) -> Result<Self> {
         json::check_plain(json).map(|()| Self)
@@ -34,6 +41,14 @@ impl FamilyConfig for Config {
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
         gguf::check_plain(keys, base).map(|()| Self)
+    }
+
+    fn json_settings() -> Settings {
+        Settings(&[json::COMMON, WINDOWS])
+    }
+
+    fn gguf_settings() -> Settings {
+        Settings(&[gguf::PLAIN])
     }
 
     fn tensor_table(&self) -> TensorTable {

@@ -9,6 +9,7 @@ use nanovllm_backend::Backend;
 use crate::config::BaseConfig;
 use crate::config::gguf::Keys;
 use crate::config::json::Object;
+use crate::config::settings::Settings;
 use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
@@ -39,6 +40,10 @@ pub struct FamilyRow {
     pub hugging_face: HuggingFaceName,
     /// What GGUF's `general.architecture` calls it.
     pub gguf: &'static str,
+    /// [`FamilyConfig::json_settings`] of the family.
+    pub(crate) json_settings: fn() -> Settings,
+    /// [`FamilyConfig::gguf_settings`] of the family.
+    pub(crate) gguf_settings: fn() -> Settings,
     /// [`FamilyConfig::from_json`] of the family.
     pub(crate) from_json: fn(Object<'_>, &mut BaseConfig) -> Result<Family>,
     /// [`FamilyConfig::from_gguf`] of the family.
