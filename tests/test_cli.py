@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,64 @@ def test_gguf_in_gguf_out_keeps_everything_else(demo_model: str, tmp_path: Path)
     assert {t.tensor_type.name for t in after.tensors} == {"Q8_0", "F32"}
 
 
+def test_a_tokenizer_is_kept_or_its_losses_are_named(tmp_path: Path) -> None:
+    """Five ends of a generation stay five, white space around an added token stays its own; the rest is a warning."""
+    model, path = tmp_path / "model", tmp_path / "model.gguf"
+    shutil.copytree(GOLDEN / "tiny_llama", model)
+    assert run("quantize", model, path, "--type", "Q8_0").stderr == ""
+    ends = [2, 7, 5, 9, 11]
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    for token in tokenizer["added_tokens"]:
+        token["lstrip"] = token["rstrip"] = True
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    assert run("quantize", model, path, "--type", "Q8_0", "--force").stderr == ""
+    first, second = (LLM(str(p), num_kvcache_blocks=4, num_threads=1) for p in (model, path))
+    text = f"a  {tokenizer['added_tokens'][0]['content']}  b"
+    assert first.tokenizer.encode(text) == second.tokenizer.encode(text)
+    keys = gguf.GGUFReader(path).fields
+    assert sorted(keys["tokenizer.ggml.eos_token_ids"].contents()) == sorted(ends)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 99_999]}))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"logit_bonus": 2}))
+    warnings = run("quantize", model, path, "--type", "Q8_0", "--force").stderr.splitlines()
+    assert len(warnings) == 2
+    assert all(line.startswith("nanovllm: warning: ") for line in warnings)
+    assert "logit_bonus" in warnings[0]
+    assert "end-of-sequence id 99999" in warnings[1]
+
+
+def test_quantising_again_warns(demo_model: str, tmp_path: Path) -> None:
+    warnings = run("quantize", demo_model, tmp_path / "model.gguf", "--type", "F16").stderr
+    assert "(1 of Q8_0, 210 of Q4_1)" in warnings
+    assert warnings.count("\n") == 1
+
+
+def test_a_file_larger_than_its_type_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    (warning,) = run("quantize", GOLDEN / "tiny_qwen3", path, "--type", "Q4_K_M").stderr.splitlines()
+    matrices = [t for t in gguf.GGUFReader(path).tensors if len(t.shape) > 1]
+    bits = 8 * sum(int(t.n_bytes) for t in matrices) / sum(int(t.n_elements) for t in matrices)
+    for part in ["larger than Q4_K_M", f"with {bits:.1f} bits", "rows of 64 and of 128", "Q5_0 instead of Q4_K"]:
+        assert part in warning
+
+
+def test_two_bits_are_not_none(tmp_path: Path) -> None:
+    """A conversion to zeros would have a normalised mean squared error of 1."""
+    path = tmp_path / "model.gguf"
+    values = np.random.default_rng(1).normal(size=(64, 256)).astype(np.float32)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("blk.0.attn_q.weight", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    run("quantize", path, tmp_path / "two.gguf", "--type", "Q2_K")
+    (tensor,) = gguf.GGUFReader(tmp_path / "two.gguf").tensors
+    assert tensor.tensor_type.name == "Q2_K"
+    assert nmse(values, gguf.quants.dequantize(tensor.data, tensor.tensor_type)) < 0.12
+
+
 def test_threads_do_not_change_the_file(tmp_path: Path) -> None:
     one, four = tmp_path / "one.gguf", tmp_path / "four.gguf"
     run("quantize", GOLDEN / "tiny_llama", one, "--type", "Q4_1", "--threads", "1")
@@ -196,31 +255,24 @@ def test_a_value_that_is_not_finite_names_its_tensor(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_an_interrupted_command_leaves_nothing(demo_model: str, tmp_path: Path) -> None:
-    # A child inherits SIGINT ignored where this is a background job, so its handler is set by hand.
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interrupted_command_leaves_nothing(demo_model: str, tmp_path: Path, name: str) -> None:
+    number = signal.Signals[name]
+    # A child inherits what is ignored, as SIGINT is where this is a background job, so handlers are set by hand.
+    default = "signal.default_int_handler" if name == "SIGINT" else "signal.SIG_DFL"
     code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        f"import signal, sys; signal.signal(signal.{name}, {default});"
         "from nanovllm.__main__ import main; sys.exit(main())"
     )
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "quantize",
-        demo_model,
-        tmp_path / "x.gguf",
-        "--type",
-        "Q6_K",
-        "--threads",
-        "1",
-    ]
+    arguments = ["quantize", demo_model, tmp_path / "x.gguf", "--type", "Q6_K", "--threads", "1"]
+    command = [sys.executable, "-c", code, *arguments]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None
     child.stdout.readline()  # the first tensor is done
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     started = time.monotonic()
     out, err = child.communicate(timeout=60)
-    assert child.returncode == 130, (out, err)
+    assert child.returncode == 128 + number, (out, err)
     assert time.monotonic() - started < 30
     assert not list(tmp_path.iterdir())
 

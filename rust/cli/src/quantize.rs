@@ -4,6 +4,7 @@ mod convert;
 mod metadata;
 mod mix;
 mod source;
+mod warnings;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nanovllm_gguf::{GgmlType, GgufWriter, Metadata, TensorSpec, Value, can_quantize};
 
 use self::convert::Difference;
-use self::mix::{MIXES, Mix};
+use self::mix::{Choice, MIXES, Mix};
 use self::source::{Source, SourceTensor};
 use crate::error::Error;
 use crate::host::Host;
@@ -53,6 +54,8 @@ fn parse_mix(name: &str) -> Result<&'static Mix, String> {
 /// A tensor and the type it is to have; where it has that type already, its bytes are copied.
 struct Conversion<'a> {
     tensor: &'a SourceTensor,
+    /// What the mix has for it, which may not fit its rows.
+    wanted: GgmlType,
     to: GgmlType,
 }
 
@@ -63,9 +66,12 @@ pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
     }
     let source = Source::open(&(host.resolve)(&args.input).map_err(Error::Model)?)?;
     let conversions = conversions(args, &source)?;
-    let extra = source.extra().iter().map(|(tensor, _)| Conversion { tensor, to: tensor.dtype });
+    let extra = source.extra().iter().map(|(tensor, _)| Conversion { tensor, wanted: tensor.dtype, to: tensor.dtype });
     let specs: Vec<TensorSpec> = conversions.iter().map(spec).chain(extra.map(|copy| spec(&copy))).collect();
     let mut writer = GgufWriter::create(&args.output, &metadata(args, &source)?, &specs)?;
+    for warning in warnings::of(args.mix, &source, &conversions) {
+        eprintln!("nanovllm: warning: {}", printable(&warning));
+    }
 
     let offered = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.map_or_else(offered, usize::from);
@@ -74,7 +80,7 @@ pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
         if (host.interrupted)() {
             return Err(Error::Interrupted);
         }
-        let &Conversion { tensor, to } = conversion;
+        let &Conversion { tensor, to, .. } = conversion;
         let SourceTensor { name, dtype: from, .. } = tensor;
         let (written, difference) = source.read(i, |data| {
             if *from == to {
@@ -100,22 +106,21 @@ fn conversions<'a>(args: &Args, source: &'a Source) -> Result<Vec<Conversion<'a>
     let model = source.model();
     let conversion = |tensor: &'a SourceTensor| {
         let (stored, dims) = (tensor.dtype, tensor.dims.len());
-        let to = match stored {
+        let Choice { wanted, given: to } = match stored {
             // llama.cpp can add vectors only in F32.
-            GgmlType::F16 | GgmlType::Bf16 if dims < 2 => GgmlType::F32,
-            _ if args.pure => args.mix.pure_dtype(&tensor.name, dims, tensor.cols(), stored),
-            _ => args.mix.dtype(&model, &tensor.name, dims, tensor.cols(), stored),
+            GgmlType::F16 | GgmlType::Bf16 if dims < 2 => Choice { wanted: GgmlType::F32, given: GgmlType::F32 },
+            _ => args.mix.choice(&model, args.pure, &tensor.name, dims, tensor.cols(), stored),
         };
         if to != stored && !can_quantize(to) {
             let reason = format!("there is no quantiser for {to}");
             return Err(Error::Tensor { name: tensor.name.clone(), reason });
         }
-        Ok(Conversion { tensor, to })
+        Ok(Conversion { tensor, wanted, to })
     };
     source.tensors.iter().map(conversion).collect()
 }
 
-fn spec(&Conversion { tensor, to }: &Conversion<'_>) -> TensorSpec {
+fn spec(&Conversion { tensor, to, .. }: &Conversion<'_>) -> TensorSpec {
     TensorSpec { name: tensor.name.clone(), dims: tensor.dims.clone(), dtype: to }
 }
 

@@ -13,4 +13,4 @@ mod templates;
 
 pub(crate) use environment::render;
 pub use options::ChatOptions;
-pub(crate) use templates::ChatTemplates;
+pub(crate) use templates::{ChatTemplates, DEFAULT};

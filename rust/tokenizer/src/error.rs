@@ -115,6 +115,16 @@ pub enum Error {
         /// How many tokens the vocabulary has.
         vocab_size: usize,
     },
+    /// A list of tokens that points outside the vocabulary.
+    #[error("{key} lists {id}, outside the vocabulary of {vocab_size} tokens")]
+    ListedTokenId {
+        /// The metadata key.
+        key: &'static str,
+        /// The id found.
+        id: i32,
+        /// How many tokens the vocabulary has.
+        vocab_size: usize,
+    },
     /// A sequence is to begin or end with a token the vocabulary does not name.
     #[error("{flag} asks for a token that {key} does not give")]
     MissingSpecialToken {

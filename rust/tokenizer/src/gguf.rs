@@ -21,7 +21,7 @@ const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 
 /// Keys that name a token with a role, and the role.
-const ROLE_KEYS: [(&str, &str); 7] = [
+pub(crate) const ROLE_KEYS: [(&str, &str); 7] = [
     (BOS, "bos_token"),
     (EOS, "eos_token"),
     ("tokenizer.ggml.unknown_token_id", "unk_token"),
@@ -31,8 +31,23 @@ const ROLE_KEYS: [(&str, &str); 7] = [
     ("tokenizer.ggml.mask_token_id", "mask_token"),
 ];
 
-/// Keys of tokens that end a generation: those at the end of a sequence, of a turn and of a message.
-const EOS_KEYS: [&str; 3] = [EOS, "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+/// Keys of other tokens that end a generation: those at the end of a turn and of a message.
+pub(crate) const MORE_EOS_KEYS: [&str; 2] = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+
+/// A list of all tokens that end a generation. llama.cpp does not read it; ollama writes and reads it.
+pub(crate) const EOS_LIST: &str = "tokenizer.ggml.eos_token_ids";
+
+/// How an added token is matched, where that is not exactly as it is written.
+pub(crate) type Flag = (&'static str, fn(&AddedToken) -> bool, fn(AddedToken, bool) -> AddedToken);
+
+/// Keys of our own, since the format has none: lists of the ids of added tokens that take the white space before or
+/// after them, that are matched as whole words only, and that are matched in the normalised text.
+pub(crate) const FLAGS: [Flag; 4] = [
+    ("nanovllm.tokenizer.lstrip_token_ids", |token| token.lstrip, AddedToken::lstrip),
+    ("nanovllm.tokenizer.rstrip_token_ids", |token| token.rstrip, AddedToken::rstrip),
+    ("nanovllm.tokenizer.single_word_token_ids", |token| token.single_word, AddedToken::single_word),
+    ("nanovllm.tokenizer.normalized_token_ids", |token| token.normalized, AddedToken::normalized),
+];
 
 /// Builds the tokenizer that `metadata` describe.
 pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
@@ -117,12 +132,22 @@ fn added_tokens(metadata: &Metadata, tokens: &[String]) -> Result<Vec<AddedToken
     }
     let Some(types) = metadata.opt_i32s(TOKEN_TYPE)? else { return Ok(Vec::new()) };
     same_length(TOKEN_TYPE, types.len())?;
+    let mut flagged = Vec::with_capacity(FLAGS.len());
+    for (key, _, set) in FLAGS {
+        let ids = listed(metadata, key, tokens)?;
+        flagged.push((ids.into_iter().collect::<HashSet<u32>>(), set));
+    }
+    let flags = |id: usize, token: AddedToken| {
+        let has = |ids: &HashSet<u32>| u32::try_from(id).is_ok_and(|id| ids.contains(&id));
+        flagged.iter().fold(token, |token, (ids, set)| set(token, has(ids)))
+    };
     let mut added = Vec::new();
     for (id, (token, token_type)) in tokens.iter().zip(types.iter()).enumerate() {
         match token_type {
-            // The whole-text normaliser must not touch them: their text is matched as it stands.
-            2 | 3 => added.push(AddedToken::from(token.as_str(), true).normalized(false)),
-            4 => added.push(AddedToken::from(token.as_str(), false).normalized(false)),
+            // Unless a list says otherwise the whole-text normaliser must not touch them: their text is matched as it
+            // stands.
+            2 | 3 => added.push(flags(id, AddedToken::from(token.as_str(), true))),
+            4 => added.push(flags(id, AddedToken::from(token.as_str(), false))),
             0 | 1 | 5 | 6 => {}
             &token_type => return Err(Error::TokenType { id, token_type }),
         }
@@ -150,10 +175,22 @@ fn special_tokens(metadata: &Metadata, tokens: &[String]) -> Result<SpecialToken
             special.set(role, token);
         }
     }
-    for key in EOS_KEYS {
+    special.extend_eos(token_of(metadata, EOS, tokens)?.map(|(_, id)| id));
+    special.extend_eos(listed(metadata, EOS_LIST, tokens)?);
+    for key in MORE_EOS_KEYS {
         special.extend_eos(token_of(metadata, key, tokens)?.map(|(_, id)| id));
     }
     Ok(special)
+}
+
+/// The ids that `key` lists, each of which is a token's; none where there is no list.
+fn listed(metadata: &Metadata, key: &'static str, tokens: &[String]) -> Result<Vec<u32>, Error> {
+    let mut ids = Vec::new();
+    for &id in metadata.opt_i32s(key)?.as_deref().unwrap_or_default() {
+        let known = u32::try_from(id).ok().filter(|&id| (id as usize) < tokens.len());
+        ids.push(known.ok_or(Error::ListedTokenId { key, id, vocab_size: tokens.len() })?);
+    }
+    Ok(ids)
 }
 
 /// The token that begins or ends a sequence, where `flag` (or `default`, without it) says so.

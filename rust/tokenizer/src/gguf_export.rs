@@ -1,13 +1,20 @@
 //! Describes a tokenizer as the GGUF metadata that [`crate::gguf`] rebuilds it from.
+//!
+//! What GGUF has no key for is found by rebuilding: whatever the rebuilt tokenizer does otherwise is lost, and named.
 
-use nanovllm_gguf::{Array, Value};
+use std::collections::BTreeSet;
+
+use nanovllm_gguf::{Array, Metadata, Value};
 use serde_json::Value as Json;
 use tokenizers::tokenizer::{Normalizer as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 use tokenizers::{NormalizedString, NormalizerWrapper, PreTokenizerWrapper};
 
+use crate::chat::DEFAULT;
 use crate::error::Error;
+use crate::gguf::{self, EOS_LIST, FLAGS, MORE_EOS_KEYS, ROLE_KEYS};
 use crate::parts::Parts;
 use crate::pre_tokenizer::{self, PreTokenizer};
+use crate::special::ROLES;
 
 /// The values of `tokenizer.ggml.token_type` that are written.
 const NORMAL: i32 = 1;
@@ -15,22 +22,76 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
-/// The roles that are written, with their keys.
-const ROLE_KEYS: [(&str, &str); 4] = [
-    ("bos_token", "tokenizer.ggml.bos_token_id"),
-    ("eos_token", "tokenizer.ggml.eos_token_id"),
-    ("unk_token", "tokenizer.ggml.unknown_token_id"),
-    ("pad_token", "tokenizer.ggml.padding_token_id"),
-];
-
 /// A text that the pre-tokenizers cut differently: cases, contractions, digits, many spaces, punctuation before letters
 /// and line ends, scripts with and without spaces, combining marks that a normaliser would join.
 const SAMPLE: &str = "It'S we'll I'M 1234567 x  y\t\tfn main() {\n\n  fooBar-Baz'd a/b/c:\r\n #é e\u{301}a\u{308}! \
     日本語のテキスト 漢字1２ हिन्दी ภาษาไทย $5+<=>^~| \u{1f680}…\n \n";
 
+/// A tokenizer as GGUF metadata.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GgufTokenizer {
+    /// The metadata.
+    pub pairs: Vec<(String, Value)>,
+    /// What the tokenizer that is rebuilt from them lacks or does otherwise, a phrase each.
+    pub lost: Vec<String>,
+}
+
+/// The metadata of a vocabulary of `rows` tokens, and what they lack.
+pub(crate) fn export(parts: &Parts, rows: usize) -> Result<GgufTokenizer, Error> {
+    let pairs = pairs(parts, rows)?;
+    let mut metadata = Metadata::default();
+    for (key, value) in &pairs {
+        metadata.set(key, value.clone());
+    }
+    let lost = lost(parts, &gguf::load(&metadata)?)?;
+    Ok(GgufTokenizer { pairs, lost })
+}
+
+/// What `after`, rebuilt from the metadata of `before`, lacks or does otherwise.
+fn lost(before: &Parts, after: &Parts) -> Result<Vec<String>, Error> {
+    let mut lost = Vec::new();
+    for role in ROLES {
+        if let Some(token) = before.special.get(role).filter(|&token| after.special.get(role) != Some(token)) {
+            lost.push(format!("the {role} {token:?}, which is no token of the model"));
+        }
+    }
+    let kept = after.special.eos_token_ids();
+    for id in before.special.eos_token_ids().iter().filter(|id| !kept.contains(id)) {
+        lost.push(format!("the end-of-sequence id {id}, which is no token of the model"));
+    }
+    let added = |parts: &Parts| {
+        let tokens = parts.tokenizer.get_added_tokens_decoder().into_iter();
+        let told =
+            tokens.map(|(id, t)| (id, t.content.clone(), [t.special, t.lstrip, t.rstrip, t.single_word, t.normalized]));
+        told.collect::<BTreeSet<_>>()
+    };
+    let rebuilt = added(after);
+    for (_, token, _) in added(before).into_iter().filter(|token| !rebuilt.contains(token)) {
+        lost.push(format!("how the added token {token:?} is matched"));
+    }
+    for (name, _) in before.templates.iter().filter(|&template| !after.templates.iter().any(|kept| kept == template)) {
+        lost.push(format!("the chat template {name:?}"));
+    }
+    let fail = |e: tokenizers::Error| Error::Tokenizer(e.to_string());
+    let ids = |parts: &Parts, special| {
+        parts.tokenizer.encode_fast(SAMPLE, special).map(|encoding| encoding.get_ids().to_vec()).map_err(fail)
+    };
+    let (text, around) = (ids(before, false)?, ids(before, true)?);
+    if ids(after, false)? != text {
+        lost.push("how some texts are cut into tokens".to_owned());
+    } else if ids(after, true)? != around {
+        lost.push("the tokens that are put around a text".to_owned());
+    }
+    let decode = |parts: &Parts| parts.tokenizer.decode(&text, false).map_err(fail);
+    if decode(before)? != decode(after)? {
+        lost.push("how some tokens are decoded".to_owned());
+    }
+    Ok(lost)
+}
+
 /// The `tokenizer.*` pairs of a vocabulary of `rows` tokens, one for each row of the model's embedding: ids without a
 /// token get one that is marked unused.
-pub(crate) fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
+fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
     let fail = |reason: &str| Error::NoGgufForm { reason: reason.to_owned() };
     let json = parts.tokenizer.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))?;
     let json: Json = serde_json::from_str(&json).map_err(|e| Error::Build(e.to_string()))?;
@@ -54,19 +115,40 @@ pub(crate) fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, 
             pairs.push((key.to_owned(), Value::U32(id)));
         }
     };
-    for (role, key) in ROLE_KEYS {
+    for (key, role) in ROLE_KEYS {
         id_of(key, parts.special.get(role).and_then(|token| parts.tokenizer.token_to_id(token)));
     }
-    // What else ends a generation: GGUF has room for the end of a turn and of a message.
+    // What else ends a generation: llama.cpp has room for the end of a turn and of a message, and others read a list.
     let eos = parts.special.get("eos_token").and_then(|token| parts.tokenizer.token_to_id(token));
-    let mut others = parts.special.eos_token_ids().iter().copied().filter(|&id| Some(id) != eos);
-    id_of("tokenizer.ggml.eot_token_id", others.next());
-    id_of("tokenizer.ggml.eom_token_id", others.next());
+    let ids = parts.special.eos_token_ids().iter().copied().filter(|&id| (id as usize) < rows);
+    let mut others = ids.clone().filter(|&id| Some(id) != eos);
+    for key in MORE_EOS_KEYS {
+        id_of(key, others.next());
+    }
+    let all: Vec<u32> = ids.collect();
+    if all.len() > 1 {
+        pairs.push((EOS_LIST.to_owned(), Value::Array(Array::U32(all))));
+    }
+    for (key, has, _) in FLAGS {
+        let tokens = parts.tokenizer.get_added_tokens_decoder();
+        let ids: BTreeSet<u32> = tokens.iter().filter(|(_, token)| has(token)).map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            pairs.push((key.to_owned(), Value::Array(Array::U32(ids.into_iter().collect()))));
+        }
+    }
     let (bos, eos) = edges(parts)?;
     pairs.push(("tokenizer.ggml.add_bos_token".to_owned(), Value::Bool(bos)));
     pairs.push(("tokenizer.ggml.add_eos_token".to_owned(), Value::Bool(eos)));
     if let Some(template) = parts.templates.default_template() {
         pairs.push(("tokenizer.chat_template".to_owned(), Value::String(template.to_owned())));
+    }
+    let named: Vec<_> = parts.templates.iter().filter(|(name, _)| *name != DEFAULT).collect();
+    if !named.is_empty() {
+        let names = named.iter().map(|(name, _)| (*name).to_owned()).collect();
+        pairs.push(("tokenizer.chat_templates".to_owned(), Value::Array(Array::String(names))));
+    }
+    for (name, template) in named {
+        pairs.push((format!("tokenizer.chat_template.{name}"), Value::String(template.to_owned())));
     }
     Ok(pairs)
 }

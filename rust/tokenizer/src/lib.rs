@@ -42,4 +42,5 @@ mod tokenizer;
 pub use chat::ChatOptions;
 pub use detokenizer::Detokenizer;
 pub use error::Error;
+pub use gguf_export::GgufTokenizer;
 pub use tokenizer::Tokenizer;

@@ -6,6 +6,7 @@ use tokenizers::Tokenizer as HfTokenizer;
 
 use crate::chat::{ChatOptions, render};
 use crate::error::Error;
+use crate::gguf_export::GgufTokenizer;
 use crate::parts::Parts;
 use crate::{directory, gguf, gguf_export};
 
@@ -45,14 +46,14 @@ impl Tokenizer {
         Self { parts, vocab_size }
     }
 
-    /// GGUF metadata (`tokenizer.*`) that describe this tokenizer for a model whose embedding has `rows` rows;
+    /// GGUF metadata that describe this tokenizer for a model whose embedding has `rows` rows, and what they lack:
     /// [`from_gguf`](Self::from_gguf) reads them back.
     ///
     /// # Errors
     /// [`Error::NoGgufForm`] for a vocabulary that is not byte-level BPE, has ids past `rows`, or cuts words in a way
-    /// that GGUF has no name for.
-    pub fn to_gguf(&self, rows: usize) -> Result<Vec<(String, nanovllm_gguf::Value)>, Error> {
-        gguf_export::pairs(&self.parts, rows)
+    /// that GGUF has no name for; those of [`from_gguf`](Self::from_gguf).
+    pub fn to_gguf(&self, rows: usize) -> Result<GgufTokenizer, Error> {
+        gguf_export::export(&self.parts, rows)
     }
 
     /// The ids of `text`. Special tokens written out in `text` become their ids; with `add_special_tokens` the sequence

@@ -8,14 +8,23 @@ use nanovllm_tokenizer::Tokenizer;
 
 use crate::error::Error;
 
-/// All metadata but `general.file_type`, which depends on what the file is quantised to.
-pub(crate) fn from_directory(dir: &Path, config: &ModelConfig) -> Result<Vec<(String, Value)>, Error> {
+/// A directory's metadata in GGUF.
+pub(crate) struct Exported {
+    /// All but `general.file_type`, which depends on what the file is quantised to.
+    pub(crate) pairs: Vec<(String, Value)>,
+    /// What GGUF has no way to say of the model, a phrase each.
+    pub(crate) lost: Vec<String>,
+}
+
+/// The metadata of the model in `dir`.
+pub(crate) fn from_directory(dir: &Path, config: &ModelConfig) -> Result<Exported, Error> {
     let mut pairs = config.to_gguf()?;
     if let Some(name) = dir.canonicalize().ok().as_deref().and_then(name) {
         pairs.insert(1, ("general.name".to_owned(), Value::String(name)));
     }
-    pairs.extend(Tokenizer::from_dir(dir)?.to_gguf(config.base.vocab_size)?);
-    Ok(pairs)
+    let tokenizer = Tokenizer::from_dir(dir)?.to_gguf(config.base.vocab_size)?;
+    pairs.extend(tokenizer.pairs);
+    Ok(Exported { pairs, lost: tokenizer.lost })
 }
 
 /// The name of the folder, or in the hub's cache (`models--OWNER--NAME/snapshots/COMMIT`) that of the repository.

@@ -60,6 +60,15 @@ pub(crate) struct Model {
     pub(crate) tied: bool,
 }
 
+/// A tensor's type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// What the mix has for it.
+    pub(crate) wanted: GgmlType,
+    /// What it gets: another where its rows are no whole blocks of that.
+    pub(crate) given: GgmlType,
+}
+
 /// What a tensor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -78,25 +87,28 @@ impl Mix {
         find(name).or_else(|| find(&format!("{name}_M")))
     }
 
-    /// The type of a tensor like [`dtype`](Self::dtype), but with the base type for every matrix.
-    pub(crate) fn pure_dtype(&self, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
-        if is_matrix(name, dims) { fit(self.base, cols) } else { stored }
+    /// The type of the tensor `name` (GGUF's) with rows of `cols` elements, now of type `stored`: what the rules give it,
+    /// or, if `pure`, the base type for every matrix.
+    pub(crate) fn choice(
+        &self,
+        model: &Model,
+        pure: bool,
+        name: &str,
+        dims: usize,
+        cols: usize,
+        stored: GgmlType,
+    ) -> Choice {
+        let wanted = match self.base {
+            _ if !is_matrix(name, dims) => return Choice { wanted: stored, given: stored },
+            base if pure || base.block_size() == 1 => base,
+            _ => self.wanted(model, name),
+        };
+        Choice { wanted, given: fit(wanted, cols) }
     }
 
-    /// The type of the tensor `name` (GGUF's) with rows of `cols` elements, now of type `stored`.
-    pub(crate) fn dtype(&self, model: &Model, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
-        if !is_matrix(name, dims) {
-            return stored;
-        }
-        if self.base.block_size() == 1 {
-            return self.base;
-        }
-        fit(self.wanted(model, name, cols), cols)
-    }
-
-    /// The type that the rules give a matrix, which rows of `cols` elements may not fit.
+    /// The type that the rules give a matrix, whose rows may not be whole blocks of it.
     #[allow(clippy::match_same_arms)] // one arm a rule of llama.cpp's, by role
-    fn wanted(&self, model: &Model, name: &str, cols: usize) -> GgmlType {
+    fn wanted(&self, model: &Model, name: &str) -> GgmlType {
         let role = Role::of(name);
         let layer = layer(name).unwrap_or(0);
         let (n, base) = (model.num_layers, self.base);
@@ -104,8 +116,7 @@ impl Mix {
         let more_bits = first_eighth || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
         let shared = model.heads_per_kv_head >= 4;
         if role == Role::Output || (model.tied && role == Role::Embedding) {
-            let small = !cols.is_multiple_of(base.block_size());
-            return if small || matches!(base, Q8_0 | MXFP4) { Q8_0 } else { Q6_K };
+            return if matches!(base, Q8_0 | MXFP4) { Q8_0 } else { Q6_K };
         }
         match (role, self.name) {
             (Role::Embedding, "TQ1_0" | "TQ2_0") => Q4_K,
@@ -205,9 +216,13 @@ mod tests {
 
     const MODEL: Model = Model { num_layers: 28, heads_per_kv_head: 2, tied: true };
 
+    fn dtype(mix: &Mix, model: &Model, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
+        mix.choice(model, false, name, dims, cols, stored).given
+    }
+
     fn types(mix: &str, model: &Model, part: &str, cols: usize) -> Vec<GgmlType> {
         let mix = Mix::named(mix).unwrap();
-        (0..model.num_layers).map(|i| mix.dtype(model, &format!("blk.{i}.{part}.weight"), 2, cols, F32)).collect()
+        (0..model.num_layers).map(|i| dtype(mix, model, &format!("blk.{i}.{part}.weight"), 2, cols, F32)).collect()
     }
 
     #[test]
@@ -237,11 +252,11 @@ mod tests {
     fn output_and_tied_embedding_are_alike() {
         let mix = Mix::named("Q4_K_M").unwrap();
         let untied = Model { tied: false, ..MODEL };
-        assert_eq!(mix.dtype(&MODEL, "token_embd.weight", 2, 1024, Bf16), Q6_K);
-        assert_eq!(mix.dtype(&untied, "token_embd.weight", 2, 1024, Bf16), Q4_K);
-        assert_eq!(mix.dtype(&untied, "output.weight", 2, 1024, Bf16), Q6_K);
-        assert_eq!(mix.dtype(&untied, "output.weight", 2, 576, Bf16), Q8_0, "no multiple of 256");
-        assert_eq!(Mix::named("Q8_0").unwrap().dtype(&untied, "output.weight", 2, 1024, Bf16), Q8_0);
+        assert_eq!(dtype(mix, &MODEL, "token_embd.weight", 2, 1024, Bf16), Q6_K);
+        assert_eq!(dtype(mix, &untied, "token_embd.weight", 2, 1024, Bf16), Q4_K);
+        assert_eq!(dtype(mix, &untied, "output.weight", 2, 1024, Bf16), Q6_K);
+        assert_eq!(dtype(mix, &untied, "output.weight", 2, 576, Bf16), Q8_0, "no multiple of 256");
+        assert_eq!(dtype(Mix::named("Q8_0").unwrap(), &untied, "output.weight", 2, 1024, Bf16), Q8_0);
     }
 
     #[test]
@@ -250,14 +265,19 @@ mod tests {
         assert_eq!(types("Q2_K", &MODEL, "attn_q", 576)[20], Q4_0);
         assert_eq!(types("IQ4_XS", &MODEL, "attn_q", 576)[20], IQ4_NL);
         assert_eq!(types("Q6_K", &MODEL, "attn_q", 100)[20], F16);
+        for (pure, wanted) in [(false, Q6_K), (true, Q4_K)] {
+            let mix = Mix::named("Q4_K_M").unwrap();
+            let choice = mix.choice(&MODEL, pure, "token_embd.weight", 2, 576, Bf16);
+            assert_eq!((choice.wanted, choice.given), (wanted, if pure { Q5_0 } else { Q8_0 }));
+        }
     }
 
     #[test]
     fn vectors_and_norms_stay_as_they_are() {
         for mix in MIXES {
-            assert_eq!(mix.dtype(&MODEL, "blk.0.attn_norm.weight", 1, 1024, F32), F32);
-            assert_eq!(mix.dtype(&MODEL, "blk.0.attn_q_norm.weight", 2, 1024, F32), F32);
-            assert_eq!(mix.dtype(&MODEL, "blk.0.attn_q.bias", 1, 1024, F32), F32);
+            assert_eq!(dtype(mix, &MODEL, "blk.0.attn_norm.weight", 1, 1024, F32), F32);
+            assert_eq!(dtype(mix, &MODEL, "blk.0.attn_q_norm.weight", 2, 1024, F32), F32);
+            assert_eq!(dtype(mix, &MODEL, "blk.0.attn_q.bias", 1, 1024, F32), F32);
         }
     }
 

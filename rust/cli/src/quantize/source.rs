@@ -5,7 +5,7 @@ use std::path::Path;
 use nanovllm_gguf::{GgmlType, GgufFile, Value};
 use nanovllm_model::{ExportedTensor, SafeTensorsCheckpoint};
 
-use super::metadata;
+use super::metadata::{self, Exported};
 use super::mix::Model;
 use crate::error::Error;
 use crate::model_files::ModelFiles;
@@ -42,6 +42,10 @@ pub(crate) struct Source {
     /// The metadata of the file to be written, but for what quantising changes.
     pub(crate) metadata: Vec<(String, Value)>,
     pub(crate) tensors: Vec<SourceTensor>,
+    /// What GGUF has no way to say of the model, a phrase each.
+    pub(crate) lost: Vec<String>,
+    /// What there is to know of the model's configuration, a line each.
+    pub(crate) notes: Vec<String>,
     /// Tensors that are not in the files but follow from the configuration (`rope_freqs.weight`), with their bytes.
     extra: Vec<(SourceTensor, Vec<u8>)>,
     num_layers: usize,
@@ -68,6 +72,8 @@ impl Source {
         Ok(Self {
             metadata: metadata.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect(),
             tensors: file.tensors().iter().map(tensor).collect(),
+            lost: Vec::new(),
+            notes: Vec::new(),
             extra: Vec::new(),
             num_layers: u32::try_from(num_layers).unwrap_or(u32::MAX) as usize,
             heads_per_kv_head: usize::try_from(heads / kv_heads).unwrap_or(1),
@@ -85,9 +91,12 @@ impl Source {
             let tensor = SourceTensor { name, dtype: GgmlType::F32, dims: vec![factors.len()] };
             (tensor, factors.iter().flat_map(|factor| factor.to_le_bytes()).collect())
         });
+        let Exported { pairs: metadata, lost } = metadata::from_directory(dir, config)?;
         Ok(Self {
-            metadata: metadata::from_directory(dir, config)?,
+            metadata,
             tensors,
+            lost,
+            notes: config.notes(),
             extra: factors.into_iter().collect(),
             num_layers: config.base.num_hidden_layers,
             heads_per_kv_head: config.base.num_attention_heads / config.base.num_key_value_heads,

@@ -3,7 +3,7 @@
 use super::options::ChatOptions;
 use crate::error::Error;
 
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 /// The name of the template that is preferred where tools are given.
 const TOOL_USE: &str = "tool_use";
 
@@ -18,6 +18,11 @@ impl ChatTemplates {
             Some((_, known)) => source.clone_into(known),
             None => self.0.push((name.to_owned(), source.to_owned())),
         }
+    }
+
+    /// Every template with its name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, source)| (name.as_str(), source.as_str()))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
