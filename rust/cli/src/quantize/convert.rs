@@ -119,6 +119,7 @@ fn convert_rows(data: &[u8], from: GgmlType, to: GgmlType) -> Converted {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mix::MIXES;
     use super::*;
 
     fn row(n: usize) -> Vec<f32> {
@@ -134,6 +135,38 @@ mod tests {
         assert!(difference.largest > 0.0 && difference.largest < 0.05);
         for threads in [2, 7] {
             assert_eq!(convert(&data, GgmlType::F32, GgmlType::Q8_0, 512, threads).unwrap().0, one);
+        }
+    }
+
+    /// Values as those of weights, normally distributed: each is a sum of twelve uniform ones.
+    fn normal(n: usize) -> Vec<f32> {
+        let mut state = 1u64;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32
+        };
+        (0..n).map(|_| 0.02 * ((0..12).map(|_| uniform()).sum::<f32>() - 6.0)).collect()
+    }
+
+    /// No code of so many bits comes nearer to normal values than `4^-bits` (the rate-distortion bound), and zeros are at
+    /// 1; every type stays within a few times the bound.
+    #[test]
+    fn every_mix_keeps_most_of_the_values() {
+        let values = normal(256 * 256);
+        let data: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        for mix in MIXES.iter().filter(|mix| mix.base.block_size() > 1) {
+            let bits = 8.0 * mix.base.type_size() as f64 / mix.base.block_size() as f64;
+            let bound = 4f64.powf(-bits);
+            let (bytes, difference) = convert(&data, GgmlType::F32, mix.base, 256, 2).unwrap();
+            // Ternary types are for weights that were trained so.
+            let limit = if mix.name.starts_with("TQ") { 0.7 } else { 7.0 * bound };
+            assert!((bound..limit).contains(&difference.nmse()), "{}: {}", mix.name, difference.nmse());
+            // The difference is that of what is written.
+            let mut stored = vec![0.0; values.len()];
+            dequantize(mix.base, &bytes, &mut stored).unwrap();
+            let mut again = Difference::default();
+            again.add(&values, &stored);
+            assert!((again.nmse() / difference.nmse() - 1.0).abs() < 1e-6);
         }
     }
 
