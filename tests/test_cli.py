@@ -86,6 +86,16 @@ def test_info_of_a_directory(tiny_model: str) -> None:
     assert report["bits_per_weight"] == 32
 
 
+def test_info_names_settings_that_nobody_knows(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "tiny_llama", tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    assert run("info", path.parent).stderr == ""
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"logit_\nbonus": 2}))
+    done = run("info", path.parent, "--json")
+    assert "logit_\\nbonus" in done.stderr
+    assert json.loads(done.stdout)["format"] == "safetensors"
+
+
 def test_info_describes_what_it_cannot_run(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     writer = gguf.GGUFWriter(path, "mamba")

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use crate::error::Error;
 use crate::host::Host;
 use crate::model_files::ModelFiles;
+use crate::units::printable;
 
 /// Describe a model: architecture, quantisation, memory, speed to expect on this machine.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
     let path = (host.resolve)(&args.model).map_err(Error::Model)?;
     let files = ModelFiles::open(&path)?;
+    for note in files.config().map_or_else(|_| Vec::new(), |config| config.notes()) {
+        eprintln!("nanovllm: warning: {}", printable(&note));
+    }
     let offered = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = args.threads.map_or_else(offered, usize::from);
     let report = report::Report::new(&path, &files, args.context, args.tensors, bandwidth::measure(threads));
