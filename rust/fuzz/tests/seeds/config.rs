@@ -146,6 +146,7 @@ fn gguf() -> Vec<Seed> {
         case("Config-gguf_rope_over_the_head", "more than the 16", "llama.rope.dimension_count", Some(Value::U32(18))),
         case("Unsupported-gguf_part_of_a_head", "of 8", "llama.rope.dimension_count", Some(Value::U32(8))),
         case("Unsupported-gguf_experts", "experts", "llama.expert_count", Some(Value::U32(8))),
+        case("Unsupported-gguf_scale", "scale is 0.5; only 0 is", "llama.attention.scale", Some(Value::F32(0.5))),
         case("Unsupported-gguf_rope_type", "su", "llama.rope.scaling.type", Some(Value::String("su".into()))),
         case("UnsupportedArchitecture-gguf", "mamba", "general.architecture", Some(Value::String("mamba".into()))),
     ]

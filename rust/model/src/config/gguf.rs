@@ -268,8 +268,9 @@ impl<'a> Keys<'a> {
         let scaling = self.rope_scaling()?;
         let Some(factors) = self.file.tensor("rope_freqs.weight") else { return Ok(RopeConfig { theta, scaling }) };
         if !matches!(scaling, RopeScaling::None | RopeScaling::Linear { factor: 1.0 }) {
-            let (key, kind) = ("rope.scaling.factor", "for another scaling beside the tensor rope_freqs.weight");
-            return Err(self.unsupported(key, kind));
+            let key = self.name("rope.scaling.factor");
+            let reason = format!("{key}: a scaling beside that of the tensor rope_freqs.weight");
+            return Err(LoadError::Unsupported(reason));
         }
         // Llama 3's scaling, already worked out by whoever converted the model.
         self.file.check(factors.name)?;
