@@ -323,6 +323,19 @@ def test_options_outside_their_limits(tiny_qwen3: str, name: str, values: list[A
             LLM(tiny_qwen3, **{"num_kvcache_blocks": 1, name: value})
 
 
+@pytest.mark.parametrize("isa", _core.instruction_sets())
+def test_an_instruction_set_that_is_absent(tiny_qwen3: str, isa: str) -> None:
+    if _core.instruction_sets()[isa]:
+        pytest.skip("this machine has it")
+    with pytest.raises(ValueError, match=f"this machine does not have the instruction set {isa}"):
+        LLM(tiny_qwen3, num_kvcache_blocks=1, isa=isa)
+
+
+def test_instruction_sets_that_there_have_always_been() -> None:
+    assert {"scalar", "avx2", "avx-vnni", "avx512", "avx512-bf16"} <= set(_core.instruction_sets())
+    assert _core.instruction_sets()["scalar"]
+
+
 @given(
     name=st.sampled_from(["max_num_batched_tokens", "max_num_seqs", "max_model_len", "num_threads", "seed"]),
     value=st.integers(),

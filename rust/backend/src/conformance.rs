@@ -37,7 +37,7 @@ use store::*;
 use transfer::*;
 use weights::*;
 
-pub use promise::{ELEMENTWISE, HALF, PRODUCT, Promise, QUANTIZED};
+pub use promise::{ELEMENTWISE, PRODUCT, Promise, QUANTIZED};
 
 /// A device in one way of setting it up.
 pub struct Subject<B> {
@@ -85,6 +85,9 @@ pub fn main<B: Inspect>(subjects: Vec<Subject<B>>) -> ExitCode {
             let name = format!("{}::{name}", subject.name);
             let (ignored, subject) = (!subject.available, Arc::clone(&subject));
             let run = move || {
+                if !subject.available {
+                    return Err("this machine lacks what the device needs".into());
+                }
                 let backend = (subject.open)();
                 test(&backend, &subject.promise);
                 backend.synchronize().map_err(|error| format!("an operation failed: {error}").into())

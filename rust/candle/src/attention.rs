@@ -27,7 +27,7 @@ pub(crate) fn attention(
         if rows == 0 {
             continue;
         }
-        // What no row sees is not read: it may be NaN, and much.
+        // What no row sees is not read: it may hold NaN, and there may be much of it.
         let oldest = first_seen(len - rows, options.window);
         let (keys, values) = cache.gather(layer, context.block_table(s), oldest..len)?;
         let most = (SCORES / (heads.num_heads * (len - oldest))).max(1);

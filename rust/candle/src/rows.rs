@@ -2,8 +2,7 @@
 
 use candle_core::{D, Result, Tensor};
 
-/// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension, of size `n`; `weight` is `[1, n]`, and without one the
-/// rest is done alone.
+/// `x / sqrt(mean(x^2) + eps)` over the last dimension, of size `n`, times `weight`, `[1, n]`, if there is one.
 pub(crate) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<Tensor> {
     let n = x.dim(D::Minus1)?;
     let mean = (x.sqr()?.sum_keepdim(D::Minus1)? / n as f64)?;

@@ -40,7 +40,7 @@ pub struct CpuBackend {
     team: Team,
     arena: Arena,
     kernels: Kernels,
-    matmul: Matmul,
+    activation_bits: ActivationBits,
     scratch: Mutex<Scratch>,
 }
 
@@ -63,7 +63,7 @@ impl CpuBackend {
         Ok(Self {
             isa,
             arena: Arena::default(),
-            matmul: Matmul { kernels: kernels.matmul, bits: options.activation_bits },
+            activation_bits: options.activation_bits,
             kernels,
             scratch: Mutex::new(Scratch {
                 activations: Activations::new()?,
@@ -159,7 +159,8 @@ impl Backend for CpuBackend {
     }
 
     fn linear(&self, x: &Tensor, weight: &Weight, bias: Option<&Tensor>, out: &mut Tensor) {
-        matmul::linear(&self.team, &self.matmul, &mut self.scratch().activations, x, weight, bias, out);
+        let matmul = Matmul { kernels: &self.kernels.matmul, bits: self.activation_bits };
+        matmul::linear(&self.team, matmul, &mut self.scratch().activations, x, weight, bias, out);
     }
 
     fn norm_rope_store(

@@ -49,11 +49,11 @@ instruction_sets! {
     Avx2, "avx2", x86_64!("avx2", "fma", "f16c");
     /// [`Avx2`](Self::Avx2) and the byte products of AVX-VNNI.
     AvxVnni, "avx-vnni", x86_64!("avx2", "fma", "f16c", "avxvnni");
-    /// AVX-512 F, BW, DQ, VL and VNNI.
-    Avx512, "avx512", x86_64!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni");
+    /// [`Avx2`](Self::Avx2) and AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512, "avx512", x86_64!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni");
     /// [`Avx512`](Self::Avx512) and AVX-512 BF16.
     Avx512Bf16, "avx512-bf16",
-        x86_64!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512bf16");
+        x86_64!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx512bf16");
 }
 
 impl Isa {

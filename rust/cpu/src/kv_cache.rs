@@ -12,6 +12,8 @@
 mod layout;
 mod writer;
 
+use std::marker::PhantomData;
+
 use half::bf16;
 use nanovllm_backend::{DType, Error, HeadLayout, KvCacheSpec, KvHeads, Result};
 
@@ -140,9 +142,10 @@ impl KvCache {
     }
 
     /// A view for threads that write different slots of what `layer` reads.
-    pub(crate) fn writer(&mut self, layer: usize) -> LayerWriter {
+    pub(crate) fn writer(&mut self, layer: usize) -> LayerWriter<'_> {
         let layout = *self.layer(layer).layout;
-        LayerWriter { layout, kernels: self.kernels, keys: self.keys.as_mut_ptr(), values: self.values.as_mut_ptr() }
+        let (keys, values) = (self.keys.as_mut_ptr(), self.values.as_mut_ptr());
+        LayerWriter { layout, kernels: self.kernels, keys, values, cache: PhantomData }
     }
 }
 

@@ -21,10 +21,10 @@
 //! `attention`, `rows`, `store` and `sample`. The loops themselves are in `kernels`, one table of functions for each instruction
 //! set. `format` says how each GGUF type is stored, `layout` how that lies in memory, and `pack` brings a matrix there.
 #![allow(unsafe_code)] // kernels; every use says why it is sound
-#![allow(clippy::cast_ptr_alignment)]
-// their loads and stores are the unaligned ones
-// Elsewhere portable code is the only set so far, and it has no byte products.
-#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
+#![allow(clippy::cast_ptr_alignment)] // loads and stores of vectors are the unaligned ones
+
+#[cfg(target_endian = "big")]
+compile_error!("packed dense weights are the file's bytes, which are little-endian");
 
 mod activations;
 mod arena;
@@ -34,6 +34,8 @@ mod buffer;
 mod claims;
 mod format;
 mod isa;
+// Portable code, the only set of other machines so far, has no byte products.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused_imports, unused_macros))]
 mod kernels;
 mod kv_cache;
 mod layout;

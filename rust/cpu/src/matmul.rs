@@ -21,13 +21,13 @@ const ROW_TILE_BYTES: usize = 256 << 10;
 
 /// The kernels that a device multiplies with.
 #[derive(Clone, Copy)]
-pub(crate) struct Matmul {
-    pub(crate) kernels: MatmulKernels,
+pub(crate) struct Matmul<'a> {
+    pub(crate) kernels: &'a MatmulKernels,
     /// How many bits of the activations quantised weights are multiplied with.
     pub(crate) bits: ActivationBits,
 }
 
-impl Matmul {
+impl Matmul<'_> {
     /// Which of two kernels: 1 where quantised weights take wide blocks of activations.
     fn wide(&self) -> usize {
         usize::from(self.bits == ActivationBits::Sixteen)
@@ -35,7 +35,7 @@ impl Matmul {
 
     /// The kernel of weights of this format.
     fn tile(&self, format: Format) -> TileKernel {
-        let kernels = &self.kernels;
+        let kernels = self.kernels;
         match format {
             Format::F32 => kernels.f32,
             Format::F16 => kernels.f16,
@@ -100,7 +100,7 @@ impl Weight {
 /// `out = x @ weight^T (+ bias)`; `scratch` has room for `x`.
 pub(crate) fn linear(
     team: &Team,
-    matmul: &Matmul,
+    matmul: Matmul<'_>,
     scratch: &mut Activations,
     x: &Tensor,
     weight: &Weight,
@@ -144,7 +144,7 @@ pub(crate) fn linear(
 /// One matmul as its threads see it. Its tiles are numbered by their rows first, then by group of outputs over all parts.
 struct Call<'a> {
     weight: &'a Weight,
-    matmul: &'a Matmul,
+    matmul: Matmul<'a>,
     rows: Rows,
     num_rows: usize,
     /// Rows of a tile.

@@ -39,7 +39,7 @@ struct Store<'a> {
     rope: Option<Rope<'a, Tensor>>,
     slots: &'a [i32],
     /// Where the layer stores; none for a layer that shares another's storage.
-    cache: Option<LayerWriter>,
+    cache: Option<LayerWriter<'a>>,
 }
 
 impl Store<'_> {

@@ -62,7 +62,7 @@ pub(crate) struct SharedMut {
     cols: usize,
 }
 
-// SAFETY: the pointer comes from a tensor borrowed mutably for as long as the team works on it; `row` and `ptr` leave it to
+// SAFETY: the pointer comes from a tensor borrowed mutably for as long as the team works on it; `row` and `at` leave it to
 // their callers that no two threads touch the same element.
 unsafe impl Send for SharedMut {}
 // SAFETY: what a thread does through a shared reference is what it may do through its own copy.

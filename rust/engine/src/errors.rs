@@ -72,7 +72,7 @@ pub enum EngineError {
     Precondition {
         /// The name of the method.
         method: &'static str,
-        /// What the method is for, in words.
+        /// What must hold when the method is called, in words.
         needs: &'static str,
         /// What it was called with or on.
         got: String,

@@ -49,7 +49,7 @@ pub struct TensorView<'a> {
     pub dtype: GgmlType,
     /// The shape in ggml's order, innermost first.
     pub dims: &'a [usize],
-    /// The rows one after the other, each whole blocks of `dtype`; aligned to a byte at least.
+    /// The rows one after the other, each whole blocks of `dtype`. The data may begin at any address, aligned or not.
     pub data: &'a [u8],
 }
 

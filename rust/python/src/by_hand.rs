@@ -3,7 +3,8 @@
 //!
 //! `Sequence`, `BlockManager`, `Scheduler` and `ModelRunner` take a step apart; [`home`] says where sequences live
 //! meanwhile. [`layers`] and [`models`] compute single modules on arrays of the caller's. A request that is added to an
-//! engine and answered by it goes through nothing in this folder.
+//! engine and answered by it goes through nothing in this folder, unless a program has looked at the engine's scheduler
+//! ([`Door`](crate::door::Door)).
 
 mod arrays;
 pub(crate) mod block;

@@ -37,7 +37,7 @@ pub(super) fn wrong_lengths_are_refused<B: Backend>(backend: &B, _: &Promise) {
     }
 }
 
-/// Nothing above has left a failure behind; a report is given once.
+/// A device that was given nothing to do reports no failure, however often it is asked.
 pub(super) fn nothing_failed<B: Backend>(backend: &B, _: &Promise) {
     for _ in 0..2 {
         backend.synchronize().expect("no operation was issued");

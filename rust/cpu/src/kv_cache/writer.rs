@@ -1,24 +1,27 @@
 //! Writing into a layer of the cache from several threads.
 
+use std::marker::PhantomData;
+
 use super::layout::LayerLayout;
 use crate::kernels::table::CacheKernels;
 
-/// A layer of a cache that several threads of the team write at once, each its own slots.
+/// A layer of a cache that several threads of the team write at once, each its own slots. The cache is borrowed meanwhile.
 #[derive(Clone, Copy)]
-pub(crate) struct LayerWriter {
-    pub(crate) layout: LayerLayout,
-    pub(crate) kernels: CacheKernels,
-    pub(crate) keys: *mut u8,
-    pub(crate) values: *mut u8,
+pub(crate) struct LayerWriter<'a> {
+    pub(super) layout: LayerLayout,
+    pub(super) kernels: CacheKernels,
+    pub(super) keys: *mut u8,
+    pub(super) values: *mut u8,
+    pub(super) cache: PhantomData<&'a mut [u8]>,
 }
 
 // SAFETY: the pointers come from a cache borrowed mutably for as long as the team works on it; `store` leaves it to its callers
 // that no two threads write the same slot.
-unsafe impl Send for LayerWriter {}
+unsafe impl Send for LayerWriter<'_> {}
 // SAFETY: what a thread does through a shared reference is what it may do through its own copy.
-unsafe impl Sync for LayerWriter {}
+unsafe impl Sync for LayerWriter<'_> {}
 
-impl LayerWriter {
+impl LayerWriter<'_> {
     /// Stores one token's key and value heads, each `[num_kv_heads, head_dim]`.
     ///
     /// # Safety

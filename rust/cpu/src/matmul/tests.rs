@@ -41,23 +41,27 @@ fn random(n: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// The kernels this machine can run, by name.
-fn sets(bits: ActivationBits) -> Vec<(&'static str, Matmul)> {
-    let mut sets: Vec<_> = Isa::available().into_iter().map(|isa| (isa.name(), kernels(isa).matmul)).collect();
-    #[cfg(target_arch = "x86_64")]
-    if Isa::Avx512.is_available() {
-        sets.push(("avx-vnni as evex", crate::kernels::matmul_evex()));
-    }
-    sets.into_iter().map(|(name, kernels)| (name, Matmul { kernels, bits })).collect()
+/// A [`Matmul`] with its kernels.
+struct Owned {
+    kernels: MatmulKernels,
+    bits: ActivationBits,
 }
 
-fn run(matmul: &Matmul, threads: usize, x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Vec<f32> {
+/// The kernels this machine can run, by name.
+fn sets(bits: ActivationBits) -> Vec<(&'static str, Owned)> {
+    let mut sets: Vec<_> = Isa::available().into_iter().map(|isa| (isa.name(), kernels(isa).matmul)).collect();
+    #[cfg(target_arch = "x86_64")]
+    sets.extend(crate::kernels::matmul_evex().map(|kernels| ("avx-vnni as evex", kernels)));
+    sets.into_iter().map(|(name, kernels)| (name, Owned { kernels, bits })).collect()
+}
+
+fn run(matmul: &Owned, threads: usize, x: &Tensor, w: &Weight, bias: Option<&Tensor>) -> Vec<f32> {
     let team = Team::new(threads).expect("threads");
     let mut out = Tensor::zeroed(x.rows(), w.rows()).expect("small");
     out.as_mut_slice().fill(f32::NAN);
     let mut scratch = Activations::new().expect("empty");
     scratch.reserve(x.rows(), x.cols()).expect("small");
-    linear(&team, matmul, &mut scratch, x, w, bias, &mut out);
+    linear(&team, Matmul { kernels: &matmul.kernels, bits: matmul.bits }, &mut scratch, x, w, bias, &mut out);
     out.as_slice().to_vec()
 }
 

@@ -13,7 +13,6 @@ fn norm_reference(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
     x.iter().zip(weight).map(|(&x, &w)| f64::from(x) * f64::from(w) / (mean + f64::from(eps)).sqrt()).collect()
 }
 
-/// The same rows one at a time on one thread: what a row gives must not depend on the others.
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }

@@ -14,8 +14,8 @@
 //! and a running engine's [`Door`](crate::door::Door).
 //!
 //! The lock of the home's keeper is taken first. Its handles and a handle's whereabouts have locks of their own, so that
-//! they can be read while the engine computes; only under the keeper's lock are both held at once, and no Python runs under
-//! them.
+//! they can be read while the engine computes; both are held at once only under the keeper's lock, or once the engine was
+//! closed and nobody can add to it. No Python runs under them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

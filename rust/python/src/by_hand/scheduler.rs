@@ -44,6 +44,7 @@ impl PyScheduler {
             let block_size = door.service().engine().peek(config.py(), |driver| {
                 driver.as_mut().map(|driver| driver.engine().scheduler().block_manager().block_size())
             })?;
+            door.release_ended();
             (Source::Engine(Arc::clone(door)), block_size.ok_or_else(closed)?)
         } else {
             let scheduler = scheduler(config)?;
@@ -68,7 +69,8 @@ impl PyScheduler {
     fn add(&self, seq: &Bound<'_, PySequence>) -> PyResult<()> {
         let pickled = "a pickled sequence has no sampling parameters, so it cannot be scheduled";
         seq.get().whole("sampling parameters").map_err(|_| precondition(pickled))?;
-        self.home(seq.py())?.add(seq.py(), seq.get().whereabouts()?, seq.clone().into_any().unbind())
+        let whereabouts = seq.get().whereabouts()?;
+        self.home(seq.py())?.add(seq.py(), whereabouts, seq.clone().into_any().unbind())
     }
 
     /// Decides the next step: its sequences, and whether it is a prefill. A step that was not answered with `postprocess` is
@@ -110,8 +112,9 @@ impl PyScheduler {
 
     /// Takes a sequence's blocks and puts it at the head of the waiting queue.
     fn preempt(&self, seq: &Bound<'_, PySequence>) -> PyResult<()> {
+        let whereabouts = seq.get().whereabouts()?;
         let home = self.home(seq.py())?;
-        let seq_id = home.id_of(seq.get().whereabouts()?)?;
+        let seq_id = home.id_of(whereabouts)?;
         let result = home.scheduler(seq.py(), |scheduler| scheduler.preempt_by_id(seq_id))?;
         result.map_err(engine_error)
     }

@@ -11,7 +11,7 @@ use crate::layout::BLOCK;
 ///
 /// # Safety
 /// As for [`ConvertKernel`](crate::kernels::tile::ConvertKernel); the machine has the features.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn quantize<const WIDE: bool>(rows: &Rows, row: usize) {
     let Rows { x, codes, low, meta, cols, .. } = *rows;
     let most = if WIDE { LARGEST * STEP } else { LARGEST } as f32;

@@ -152,13 +152,27 @@ impl<P: Products> Dot for Ymm<P> {
     }
 
     #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: `self` proves the set; to prefetch from any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn table(self, table: &[i8; 16], offset: u8) -> __m256i {
+        // SAFETY: `self` proves the set; the table is 16 bytes.
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm256_add_epi8(table, _mm256_set1_epi8(offset.cast_signed()))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load(self, p: *const u8) -> __m256i {
         // SAFETY: `self` proves the set; a vector can be read.
         unsafe { _mm256_loadu_si256(p.cast()) }
     }
 
     arithmetic! {
-        fn prefetch(p: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         fn bits(v: __m256i, left: i32, mask: u8) -> __m256i {
             let count = _mm_cvtsi32_si128(left.abs());
             let v = if left < 0 { _mm256_srl_epi16(v, count) } else { _mm256_sll_epi16(v, count) };
@@ -167,10 +181,6 @@ impl<P: Products> Dot for Ymm<P> {
         fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
         fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
         fn flip(v: __m256i) -> __m256i { _mm256_xor_si256(v, _mm256_set1_epi8(-128)) }
-        fn table(table: &[i8; 16], offset: u8) -> __m256i {
-            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
-            _mm256_add_epi8(table, _mm256_set1_epi8(offset.cast_signed()))
-        }
         fn lookup(table: __m256i, codes: __m256i) -> __m256i { _mm256_shuffle_epi8(table, codes) }
         fn shl(v: __m256i, n: u32) -> __m256i { _mm256_sll_epi32(v, _mm_cvtsi32_si128(n.cast_signed())) }
     }

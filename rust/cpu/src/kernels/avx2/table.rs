@@ -9,7 +9,11 @@ use crate::kernels::table::{
     AttentionKernels, Kernels, MatmulKernels, cache_kernels, dense_kernel, quantized_kernels, row_kernels,
 };
 
-pub(crate) fn kernels() -> Kernels {
+/// The kernels of the set.
+///
+/// # Safety
+/// The machine has the set.
+pub(crate) unsafe fn kernels() -> Kernels {
     Kernels {
         matmul: MatmulKernels {
             lanes: Avx2::LANES,
@@ -29,16 +33,22 @@ pub(crate) fn kernels() -> Kernels {
 }
 
 /// [`kernels`] with the byte products of AVX-VNNI.
-pub(crate) fn kernels_vnni() -> Kernels {
-    let avx2 = kernels();
+///
+/// # Safety
+/// The machine has the set.
+pub(crate) unsafe fn kernels_vnni() -> Kernels {
+    // SAFETY: the machine has AVX2.
+    let avx2 = unsafe { kernels() };
     let quantized = quantized_kernels!(["avx2,fma,f16c,avxvnni"], Ymm<Vnni>);
     Kernels { matmul: MatmulKernels { quantized, ..avx2.matmul }, ..avx2 }
 }
 
 /// The matmul with the byte products of AVX-512 VNNI on 256 bits. They are those of AVX-VNNI in another encoding, so that
-/// machines with either test the same kernels.
+/// machines with either test the same kernels. None where the machine has no AVX-512.
 #[cfg(test)]
-pub(crate) fn matmul_evex() -> MatmulKernels {
+pub(crate) fn matmul_evex() -> Option<MatmulKernels> {
     let quantized = quantized_kernels!(["avx2,fma,f16c,avx512vnni,avx512vl"], Ymm<super::dot::Evex>);
-    MatmulKernels { quantized, ..kernels().matmul }
+    let available = crate::isa::Isa::Avx512.is_available();
+    // SAFETY: a machine with the set AVX-512 has AVX2 and AVX-512 VNNI.
+    available.then(|| MatmulKernels { quantized, ..unsafe { kernels() }.matmul })
 }

@@ -32,13 +32,27 @@ impl Dot for Vnni {
     }
 
     #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: `self` proves the set; to prefetch from any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn table(self, table: &[i8; 16], offset: u8) -> __m512i {
+        // SAFETY: `self` proves the set; the table is 16 bytes.
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_add_epi8(table, _mm512_set1_epi8(offset.cast_signed()))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load(self, p: *const u8) -> __m512i {
         // SAFETY: `self` proves the set; a vector can be read.
         unsafe { _mm512_loadu_si512(p.cast()) }
     }
 
     arithmetic! {
-        fn prefetch(p: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         fn bits(v: __m512i, left: i32, mask: u8) -> __m512i {
             let count = _mm_cvtsi32_si128(left.abs());
             let v = if left < 0 { _mm512_srl_epi16(v, count) } else { _mm512_sll_epi16(v, count) };
@@ -47,10 +61,6 @@ impl Dot for Vnni {
         fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
         fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
         fn flip(v: __m512i) -> __m512i { _mm512_xor_si512(v, _mm512_set1_epi8(-128)) }
-        fn table(table: &[i8; 16], offset: u8) -> __m512i {
-            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
-            _mm512_add_epi8(table, _mm512_set1_epi8(offset.cast_signed()))
-        }
         fn lookup(table: __m512i, codes: __m512i) -> __m512i { _mm512_shuffle_epi8(table, codes) }
         fn shl(v: __m512i, n: u32) -> __m512i { _mm512_sll_epi32(v, _mm_cvtsi32_si128(n.cast_signed())) }
     }

@@ -10,7 +10,11 @@ use crate::kernels::table::{
     AttentionKernels, Kernels, MatmulKernels, cache_kernels, dense_kernel, quantized_kernels, row_kernels,
 };
 
-pub(crate) fn kernels() -> Kernels {
+/// The kernels of the set.
+///
+/// # Safety
+/// The machine has the set.
+pub(crate) unsafe fn kernels() -> Kernels {
     Kernels {
         matmul: MatmulKernels {
             lanes: Avx512::LANES,
@@ -30,8 +34,12 @@ pub(crate) fn kernels() -> Kernels {
 }
 
 /// [`kernels`] with products of bf16 pairs for bf16 weights, and for the queries and keys of a bf16 cache.
-pub(crate) fn kernels_bf16() -> Kernels {
-    let avx512 = kernels();
+///
+/// # Safety
+/// The machine has the set.
+pub(crate) unsafe fn kernels_bf16() -> Kernels {
+    // SAFETY: the machine has AVX-512.
+    let avx512 = unsafe { kernels() };
     let bf16 = dense_kernel!(["avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"], PairedWeights);
     Kernels {
         matmul: MatmulKernels { pair: Some(pair), bf16, ..avx512.matmul },

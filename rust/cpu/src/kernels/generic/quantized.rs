@@ -62,7 +62,7 @@ unsafe fn rows<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(isa: D, t
     let signed = D::SIGNED && shape.offset() == 128;
     let table = isa.table(tile.table.0, if signed { 0 } else { shape.offset() });
     let mut sums = [s.splat(0.0); MR];
-    // SAFETY: the group has `blocks` blocks, and each row `blocks` metas and `cols` codes in each plane.
+    // SAFETY: the group has `blocks` blocks, each row `blocks` metas and `cols` codes in each plane, and `lanes` outputs.
     unsafe {
         let mut planes = [codes.add(row * cols); PLANES];
         if PLANES == 2 {

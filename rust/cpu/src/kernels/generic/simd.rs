@@ -95,7 +95,7 @@ pub(crate) trait Simd: Proof {
     fn zero_below(self, v: Self::V, x: Self::V, bound: Self::V) -> Self::V;
     /// Sum of all lanes, always in the same order.
     fn sum(self, v: Self::V) -> f32;
-    /// Largest lane; no lane is NaN.
+    /// Largest lane; where one is NaN, any of them.
     fn largest(self, v: Self::V) -> f32;
     /// Lane 0.
     fn lane0(self, v: Self::V) -> f32;

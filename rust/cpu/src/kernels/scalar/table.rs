@@ -7,6 +7,7 @@ use crate::kernels::generic::simd::Simd;
 use crate::kernels::generic::{cached, dense};
 use crate::kernels::table::{AttentionKernels, Kernels, MatmulKernels, cache_kernels, dense_kernel, row_kernels};
 
+/// The kernels, which any machine can run.
 pub(crate) fn kernels() -> Kernels {
     Kernels {
         matmul: MatmulKernels {

@@ -26,6 +26,7 @@ pub(crate) unsafe fn store_key<C: Cached>(c: C, from: *const f32, pairs: usize, 
     // Where element 2i + 1 lies from element 2i.
     let odd = if C::TOKEN == 2 { 1 } else { PANEL };
     let lanes = C::S::LANES;
+    const { assert!(PANEL.is_multiple_of(C::S::LANES)) };
     let mut staged = [const { std::mem::MaybeUninit::<C::Element>::uninit() }; PANEL];
     let mut done = 0;
     while done < 2 * pairs {
