@@ -93,22 +93,22 @@ def test_quantised_weights_agree_with_the_reference(demo_model: str, reference: 
     agreement = compare(reference.logits[:positions], logits)
     print(f"\nQ4_1, {isa}, {positions} positions: {agreement}")
     assert agreement.top1 >= 0.98, agreement
-    assert agreement.mean_kl <= 0.01, agreement
+    assert agreement.mean_kl <= 1.2e-4, agreement  # three times the most that any set gives
 
 
 def test_eight_bit_activations_stay_close(demo_model: str, reference: Reference) -> None:
-    """Fewer bits for speed keep to the same bound on the divergence. llama.cpp agrees in 95.8 % of these tokens."""
+    """What fewer bits for speed cost. llama.cpp agrees in 95.8 % of these tokens, at a divergence of 2.8e-3."""
     agreement = compare(reference.logits, new_runner(demo_model, activation_bits=8).logits(reference.ids))
     print(f"\nQ4_1, 8-bit activations, {POSITIONS} positions: {agreement}")
     assert agreement.top1 >= 0.95, agreement
-    assert agreement.mean_kl <= 0.01, agreement
+    assert agreement.mean_kl <= 8.5e-3, agreement  # three times what it is
 
 
 def test_float32_weights_agree_with_the_reference(hf_directory: Path, reference: Reference) -> None:
     agreement = compare(reference.logits, new_runner(hf_directory).logits(reference.ids))
     print(f"\nfloat32, {POSITIONS} positions: {agreement}")
     assert agreement.top1 >= 0.999, agreement
-    assert agreement.mean_kl <= 1e-4, agreement
+    assert agreement.mean_kl <= 1e-10, agreement  # three times what it is
 
 
 def test_chunks_and_threads_give_the_same_bits(demo_model: str, reference: Reference) -> None:

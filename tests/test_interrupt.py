@@ -24,6 +24,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 llm = LLM(sys.argv[1], num_kvcache_blocks=64, max_model_len=2048)
 greedy = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
 expected = llm.generate("Once upon a time", greedy, use_tqdm=False)
+start = time.perf_counter()
+llm.generate([[5 * j % 1000 for j in range(512)]], SamplingParams(max_tokens=1), use_tqdm=False)
+slice = time.perf_counter() - start
 other = llm.add_request("Another caller's", greedy)
 
 # Seconds of work in one prefill step, so that only a check between slices can stop it in time.
@@ -55,7 +58,7 @@ again = llm.generate("Once upon a time", greedy, use_tqdm=False)
 assert again[0]["token_ids"] == expected[0]["token_ids"], (again, expected)
 stats = llm.stats()
 assert stats["num_free_blocks"] == stats["num_kvcache_blocks"], stats
-print(waited)
+print(waited / slice)
 """
 
 
@@ -68,9 +71,9 @@ def run_child(script: str, model: str) -> str:
 
 
 def test_ctrl_c_returns_within_slices_and_leaves_the_engine_usable(demo_model: str) -> None:
-    waited = float(run_child(INTERRUPTED, demo_model))
-    # A slice takes about 0.3 s on two cores; the whole step takes 20 times as long.
-    assert waited < 5
+    slices = float(run_child(INTERRUPTED, demo_model))
+    # The whole step has 24 slices; one may have begun, and those of long prompts take longer.
+    assert slices < 6
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
