@@ -46,7 +46,7 @@ test-python: develop demo-model ## Run the Python tests
 
 parity: develop $(if $(NANO_VLLM),$(filter .venv-live/%,$(LIVE_PYTHON))) ## Compare with a model of nano-vLLM, or with the checkout NANO_VLLM=...
 	PYTHONPATH=python $(if $(NANO_VLLM),$(LIVE_PYTHON),$(PY)) -m pytest tests/parity --hypothesis-profile parity \
-	  $(if $(NANO_VLLM),--nano-vllm $(NANO_VLLM)) $(PYTEST_ARGS)
+	  $(if $(NANO_VLLM),--nano-vllm $(NANO_VLLM) tests/test_layer_arrays.py) $(PYTEST_ARGS)
 
 mutants: develop ## Break one behaviour at a time, and see its parity suite fail
 	$(PY) tests/tools/mutations.py $(WORDS)

@@ -84,7 +84,7 @@ fn bits(world: &World) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// Prefilled whole, in chunks, decoded one by one, beside other sequences, on other threads, blocks and layers: the same
     /// bits.
