@@ -13,9 +13,9 @@ use crate::tensor::Tensor;
 /// How many bits of an activation a quantised weight is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ActivationBits {
-    /// One byte, what llama.cpp takes: fast where arithmetic is the limit, at some cost in agreement with float32.
+    /// One byte, as llama.cpp takes: fast where arithmetic is the limit, but less close to float32.
     Eight,
-    /// Two byte planes holding 15 bits: as good as float32 beside the weights' own quantisation, for twice the byte products.
+    /// Two bytes that hold 15 bits, for twice the byte products: the error is far below that of quantised weights themselves.
     #[default]
     Sixteen,
 }
@@ -39,7 +39,7 @@ impl Activations {
         })
     }
 
-    /// Makes room for `rows` rows of `cols` values in every form. Memory is mapped when it is first written, so a form that no
+    /// Makes room for `rows` rows of `cols` values in every form; whoever makes a tensor asks for room for its rows. Memory is mapped when it is first written, so a form that no
     /// weight calls for costs nothing.
     pub(crate) fn reserve(&mut self, rows: usize, cols: usize) -> Result<()> {
         grow(&mut self.codes, rows.saturating_mul(cols))?;
@@ -51,6 +51,7 @@ impl Activations {
     /// Where the rows of `x` are and where their converted forms go. Room for them must have been reserved.
     pub(crate) fn rows(&mut self, x: &Tensor) -> Rows {
         let (rows, cols) = (x.rows(), x.cols());
+        // The other forms have grown with these.
         assert!(rows * cols <= self.codes.len() && rows * cols.div_ceil(2) <= self.pairs.len(), "room for the codes");
         let x = x.as_slice().as_ptr();
         let codes = self.codes.as_mut_ptr().cast_const();

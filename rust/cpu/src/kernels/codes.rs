@@ -1,13 +1,14 @@
 //! Rows of activations in the forms that the matmul kernels read.
 //!
-//! A quantised weight is multiplied with integer codes of the activations: of each 32 neighbouring values of a row, a *block*,
-//! the one of largest magnitude becomes 127 and the others are scaled alike. A *wide* block has 15-bit codes instead, whose
-//! largest is 127 x 128, in two *planes* of bytes: a code is `128 * high + low`, so the same byte products serve both. A block's
-//! two halves of 16 inputs are its *runs*; some weights have a scale for each.
+//! A quantised weight is multiplied with integer codes of the activations. Of each 32 neighbouring values of a row, a *block*,
+//! the one of largest magnitude becomes 127 or -127, and the others are scaled alike. On a device that computes with 15 bits,
+//! blocks are *wide*: codes go up to 127 x 128 and lie in two *planes* of bytes, such that a code is `128 * high + low`, and the
+//! same byte products serve for either plane. Some weights have a scale for each half of a block, 16 inputs, a *run*.
 
 use bytemuck::{Pod, Zeroable};
 
-/// What the kernels need of a block besides its codes: its scale, and sums computed once for all the weights that meet it.
+/// What the kernels need of a block besides its codes: its scale, and sums that are computed once for all weights that the block
+/// is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct BlockMeta {
@@ -17,13 +18,13 @@ pub(crate) struct BlockMeta {
     pub(crate) sum: f32,
     /// Sum of the activations of each run, for weights with a minimum a run.
     pub(crate) run_sums: [f32; 2],
-    /// Minus the sum of the codes of each run. Weights are stored as unsigned codes with an offset, and a sum of products with
-    /// such codes that starts at minus the offset times the sum of the activations' codes is that of the signed weights. This
-    /// is shifted left by the offset's logarithm to get there.
+    /// Minus the sum of the codes of each run. Weights `w` are stored as unsigned codes with an offset, and
+    /// `sum((w - offset) * a) = sum(w * a) - offset * sum(a)`: shifted left by the logarithm of the offset, this is where the sum
+    /// of the products starts.
     pub(crate) run_starts: [i32; 2],
-    /// Where the sum over the whole block starts for an offset of 8.
+    /// -8 times the sum of the block's codes: where a sum over the whole block starts for an offset of 8.
     pub(crate) start8: i32,
-    /// Where the sum over the whole block starts for an offset of 128.
+    /// -128 times the sum of the block's codes, for an offset of 128.
     pub(crate) start128: i32,
 }
 
@@ -43,16 +44,18 @@ impl BlockMeta {
     }
 }
 
-/// A block whose values are all smaller than this counts as zero: the inverse of its scale would be infinite.
+/// A block whose values are all smaller than this counts as zero, so that the inverse of its scale cannot overflow.
 pub(crate) const TINY: f32 = 1e-30;
-/// The largest code of a block; in a wide one, of its high plane.
+/// The largest code of a block; in a wide one, of its high plane. It is not 128, so that the products of two codes with bytes fit
+/// the 16 bits that AVX2 adds them in.
 pub(crate) const LARGEST: i32 = 127;
 /// What one step of the high plane of a wide code stands for.
 pub(crate) const STEP: i32 = 128;
 
 /// All rows of one matmul, in every form: as they are, and converted by a [`ConvertKernel`](super::tile::ConvertKernel).
 ///
-/// A kernel reads the form its weights call for; the others may hold anything.
+/// Converters write through these pointers, and after a barrier kernels read the form that their weights call for. The other forms
+/// may hold anything.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows {
     /// The activations, `[rows, cols]`.
@@ -61,9 +64,10 @@ pub(crate) struct Rows {
     pub(crate) codes: *const i8,
     /// The low plane of wide codes, in [-64, 63], `[rows, cols]`.
     pub(crate) low: *const i8,
-    /// One for each block, `[rows, cols / 32]`.
+    /// One for each block, `[rows, cols / 32]`: the columns of quantised weights are whole blocks.
     pub(crate) meta: *const BlockMeta,
-    /// The activations rounded to bf16, in pairs, an odd last one paired with zero: `[rows, ceil(cols / 2)]`.
+    /// The activations rounded to bf16, in pairs with the first in the low half, an odd last one paired with zero:
+    /// `[rows, ceil(cols / 2)]`.
     pub(crate) pairs: *const u32,
     pub(crate) cols: usize,
 }

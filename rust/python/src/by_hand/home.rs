@@ -1,21 +1,22 @@
-//! Homes: where the sequences live that Python's `Sequence` objects refer to.
+//! Homes: where the data of Python's `Sequence` objects lives while a scheduler has it.
 //!
 //! A scheduler owns its sequences, yet a Python program keeps the `Sequence` objects that it has added, and may look at them
 //! at any time. So such an object is only a *handle*, and its [`Whereabouts`] say where the sequence is now:
 //!
 //! 1. Before it is added, the sequence is in the handle itself.
-//! 2. [`Home::add`] moves it to a home: a scheduler, which the program has made or a running engine has, together with the
-//!    handles of the sequences in it.
-//! 3. When the sequence has finished or is dropped, or the home goes away, it moves back into the handle.
+//! 2. [`Home::add`] moves it to a home: a scheduler (the program's own, or a running engine's) together with the handles of
+//!    its sequences.
+//! 3. When the sequence has finished or is aborted, or the home goes away, it moves back into the handle.
 //!
 //! A home holds its handles, Python objects included, so that it hands out the object that was added, and not another of
 //! the same content. A handle refers to its home weakly, so that a `Sequence` that a program keeps does not keep a model in
 //! memory. What does keep a home are the Python objects that look into its scheduler (`Scheduler`, `BlockManager`, `Block`)
 //! and a running engine's [`Door`](crate::door::Door).
 //!
-//! The lock of the home's keeper is taken first. Its handles and a handle's whereabouts have locks of their own, so that
-//! they can be read while the engine computes; both are held at once only under the keeper's lock, or once the engine was
-//! closed and nobody can add to it. No Python runs under them.
+//! There are three kinds of locks: that of the scheduler's owner, its [`Keeper`] (the engine's turn), that of the home's
+//! handles, and one for each handle's whereabouts. The keeper's comes first. The other two are taken in either order, so both
+//! are held only under the keeper's lock, or after the engine was closed, when nobody can add to it. They are apart from it so
+//! that they can be read while the engine computes. No Python runs while either is held.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -50,14 +51,13 @@ impl Whereabouts {
     }
 }
 
-/// What owns a home's scheduler, and so decides what may be added to it: nothing but the scheduler itself, or a running
-/// engine.
+/// What owns a home's scheduler and decides what may be added to it: a scheduler by itself, or a running engine.
 pub(crate) trait Keeper: Send {
-    /// The scheduler, with everything that callers have handed in; `None` once the engine was closed. The other methods are
-    /// called after it, under the same lock.
+    /// The scheduler, once everything that callers have handed in is in it; `None` after the engine was closed.
     fn scheduler(&mut self) -> Option<&mut Scheduler>;
 
-    /// Whether [`add`](Self::add) would take the sequence.
+    /// Whether [`add`](Self::add) would take the sequence. Both are called only after [`scheduler`](Self::scheduler) has given
+    /// the scheduler, under the same lock.
     fn check_add(&mut self, seq: &Sequence) -> Result<(), EngineError>;
 
     /// Queues a sequence.
@@ -85,7 +85,8 @@ impl Keeper for Scheduler {
     }
 }
 
-/// A running engine, until it is closed.
+/// A running engine, until it is closed: then there is nothing to check, and callers learn it from
+/// [`scheduler`](Keeper::scheduler).
 impl Keeper for Option<Driver> {
     fn scheduler(&mut self) -> Option<&mut Scheduler> {
         self.as_mut().map(|driver| driver.engine().scheduler_mut())
@@ -150,7 +151,7 @@ impl Home {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves a sequence that has finished or was dropped into its handle, if it has one; called under the keeper's lock.
+    /// Moves a sequence that has finished or was aborted into its handle, if it has one; called under the keeper's lock.
     fn give_back(&self, seq: Sequence) {
         if let Some(Handle { whereabouts, object }) = self.handles().remove(&seq.seq_id) {
             *whereabouts.lock() = Place::Handle(Box::new(seq));
@@ -208,7 +209,7 @@ impl Home {
         whereabouts: &Arc<Whereabouts>,
         object: Py<PyAny>,
     ) -> PyResult<()> {
-        let mut object = Some(object); // where it is not taken it is dropped below, with the GIL
+        let mut object = Some(object); // where it is not taken it is dropped at the end, where the GIL is held
         let result = self.keeper(py, |keeper| {
             let block_size = keeper.scheduler()?.block_manager().block_size();
             let mut place = whereabouts.lock();
@@ -216,8 +217,8 @@ impl Home {
                 let got = "one that a scheduler holds".to_owned();
                 return Some(Err(EngineError::Precondition { method: "add", needs: "a new sequence", got }));
             };
-            // Class and pool may differ in block size where a process has several engines; without blocks it does not
-            // matter.
+            // The class `Sequence` has one block size for the process, which may not be this pool's; a sequence without
+            // blocks can still take the pool's.
             let sized = if seq.block_table.is_empty() { seq.set_block_size(block_size) } else { Ok(()) };
             if let Err(error) = sized.and_then(|()| keeper.check_add(seq)) {
                 return Some(Err(error));
@@ -260,7 +261,7 @@ impl Home {
         handle.object.as_ref().map(|object| object.clone_ref(py))
     }
 
-    /// The id of a handle's sequence, which must be here.
+    /// The id of a handle's sequence. An error if it is not in this home.
     pub(crate) fn id_of(self: &Arc<Self>, whereabouts: &Whereabouts) -> PyResult<u64> {
         match &*whereabouts.lock() {
             Place::Home(home, seq_id) if std::ptr::addr_eq(home.as_ptr(), Arc::as_ptr(self)) => Ok(*seq_id),
@@ -273,7 +274,7 @@ impl Home {
 impl Drop for Home {
     /// Moves every sequence into its handle, without blocks.
     fn drop(&mut self) {
-        // Sequences first: the Python objects are dropped at the end, and may run anything.
+        // Python objects are dropped after this: that may run any code, which must find the sequences moved.
         let handles = std::mem::take(&mut *self.handles());
         if let Some(mut keeper) = self.keeper.try_salvage()
             && let Some(scheduler) = keeper.scheduler()

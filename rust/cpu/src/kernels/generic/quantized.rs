@@ -1,13 +1,15 @@
-//! The matmul of quantised weights, written once over vectors of bytes and compiled for every layout and instruction set.
+//! The matmul of quantised weights, written once over vectors of bytes and compiled for every layout and every instruction set
+//! with byte products.
 //!
-//! One call computes a *tile*: the outputs of one packed *group* of weight rows (a lane each) for some rows of activations. The
-//! weights of the group go by in blocks of 32 inputs, eight *fours* of neighbouring inputs each: the hardware multiplies four
-//! byte codes of a lane with four activations and adds the products to one 32-bit sum.
+//! One call computes a *tile*: the outputs of one packed *group* of weight rows, one in each lane, for some rows of activations.
+//! The weights of the group are read in blocks of 32 inputs, each of eight *fours* of neighbouring inputs. A byte product (AVX-512's
+//! `vpdpbusd`, or what AVX2 has instead) multiplies four codes of each lane with four codes of activations and adds them up.
 //!
-//! These products want unsigned codes on one side and signed ones on the other: weights are unsigned, activations signed. A
-//! weight that is stored with an offset is not made signed; instead its sum starts at minus the offset times the sum of the
-//! activations, which comes to the same exactly. Within a *run* of inputs with one scale (a block or half of one) sums stay
-//! integers. Then they are multiplied with the run's scale, itself an exact product, as f32.
+//! Such products want unsigned bytes on one side and signed ones on the other: weights are unsigned, activations signed. The offset
+//! with which weights are stored is taken off by where the sum starts ([`BlockMeta::run_starts`]), which is exact. (AVX2 alone
+//! multiplies bytes with an offset of 128 as signed ones, as unsigned ones would overflow the 16 bits that it adds in.) Within a
+//! *run* of inputs with one scale, which is a block or half of one, sums stay integers, below 2^28. Then they become f32 and are
+//! multiplied with the run's scale, which f32 holds exactly.
 //!
 //! Wide activations have two *planes* of codes, high and low. The sums over both are added as integers, the high one times 128.
 //!
@@ -20,7 +22,7 @@ use super::simd::Simd;
 use crate::kernels::codes::{BlockMeta, Rows};
 use crate::kernels::tile::Tile;
 use crate::layout::{BLOCK, Coded, FOURS, RunScales};
-use unpack::{four, halves, run_scales};
+use unpack::{four, halves, multiplied_signed, run_scales};
 
 /// A group of outputs for the rows of a tile; `PLANES` is 2 for wide activations.
 ///
@@ -52,15 +54,14 @@ pub(crate) unsafe fn tile<D: Dot, C: Coded, const PLANES: usize>(isa: D, tile: &
 /// Rows `i..i + MR` of a tile.
 ///
 /// # Safety
-/// As for [`tile`]; the rows exist.
+/// As for [`tile`]; rows `i..i + MR` are within the tile.
 #[inline(always)]
 unsafe fn rows<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(isa: D, tile: &Tile, i: usize) {
     let (s, shape, lanes) = (isa.simd(), C::SHAPE, D::S::LANES);
     let Rows { codes, low, meta, cols, .. } = tile.rows;
     let (row, blocks) = (tile.first + i, cols / BLOCK);
-    // An offset of 128 is not added to the codes of a set that multiplies those as signed ones.
-    let signed = D::SIGNED && shape.offset() == 128;
-    let table = isa.table(tile.table.0, if signed { 0 } else { shape.offset() });
+    // The offset makes the entries of a table unsigned; where they are multiplied as signed ones they stay as they are.
+    let table = isa.table(tile.table.0, if multiplied_signed::<D, C>() { 0 } else { shape.offset() });
     let mut sums = [s.splat(0.0); MR];
     // SAFETY: the group has `blocks` blocks, each row `blocks` metas and `cols` codes in each plane, and `lanes` outputs.
     unsafe {
@@ -70,18 +71,18 @@ unsafe fn rows<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(isa: D, t
         }
         let meta = meta.add(row * blocks);
         let mut weight = tile.weight;
-        for shared in 0..blocks / shape.blocks() {
+        for super_block in 0..blocks / shape.blocks() {
             let scale_bytes = weight.add(shape.blocks() * shape.code_bytes(lanes));
             let halves =
                 halves::<D, C>(isa, scale_bytes.add(shape.blocks() * shape.scale_bytes() * lanes), tile.table.1);
             for b in 0..shape.blocks() {
-                let share = shape.bytes(lanes) / shape.blocks();
-                for line in (0..share).step_by(64) {
-                    isa.prefetch(weight.wrapping_add(b * share + D::PREFETCH + line));
+                let stride = shape.bytes(lanes) / shape.blocks();
+                for line in (0..stride).step_by(64) {
+                    isa.prefetch(weight.wrapping_add(b * stride + D::PREFETCH + line));
                 }
                 let scales = run_scales::<D, C>(isa, halves, scale_bytes.add(b * shape.scale_bytes() * lanes));
                 let codes = weight.add(b * shape.code_bytes(lanes));
-                let at = shared * shape.blocks() + b;
+                let at = super_block * shape.blocks() + b;
                 let mut activations = Block { planes, meta: meta.add(at), cols, blocks };
                 for plane in &mut activations.planes {
                     *plane = plane.add(at * BLOCK);
@@ -123,7 +124,7 @@ impl<const PLANES: usize> Block<PLANES> {
         unsafe { &*self.meta.add(m * self.blocks) }
     }
 
-    /// Four `j` of row `m`, a byte each, from a plane.
+    /// The codes of four `j` of row `m` in `plane`, a byte each.
     ///
     /// # Safety
     /// There is a row `m`.
@@ -139,10 +140,13 @@ impl<const PLANES: usize> Block<PLANES> {
 fn start<D: Dot, C: Coded>(isa: D, meta: &BlockMeta, run: usize) -> U<D> {
     let (s, shape) = (isa.simd(), C::SHAPE);
     let offset = u32::from(shape.offset());
-    debug_assert!(offset == 0 || offset.is_power_of_two() && (shape.runs() == 2 || offset >= 8));
+    debug_assert!(
+        offset == 0 || offset.is_power_of_two() && (shape.runs() == 2 || offset >= 8),
+        "an offset with a start"
+    );
     match (offset, shape.runs()) {
         (0, _) => s.splat_u(0),
-        (128, _) if D::SIGNED => s.splat_u(0),
+        _ if multiplied_signed::<D, C>() => s.splat_u(0),
         (_, 2) => isa.shl(s.splat_u(meta.run_starts[run].cast_unsigned()), offset.ilog2()),
         (8, _) => s.splat_u(meta.start8.cast_unsigned()),
         (128, _) => s.splat_u(meta.start128.cast_unsigned()),
@@ -158,8 +162,8 @@ fn total<D: Dot, const PLANES: usize>(isa: D, sums: [D::Sum; PLANES]) -> V<D> {
     s.to_f32(if PLANES == 2 { s.add_u(isa.shl(high, 7), isa.finish(sums[1])) } else { high })
 }
 
-/// Adds a block to a row's sum: `scaled`, the totals of its runs times their scales, times the scale of the activations, and
-/// the minimums times the sums of the activations.
+/// Returns `sum + scaled * scale + min * sums`, with the scale and the sums of the activations. `scaled` is the sum over the block's
+/// runs of their totals times their weights' scales, and `min` has the sign with which it is added.
 #[inline(always)]
 fn add<D: Dot, C: Coded>(isa: D, sum: V<D>, scaled: V<D>, min: [V<D>; 2], meta: &BlockMeta) -> V<D> {
     let s = isa.simd();
@@ -174,8 +178,7 @@ fn add<D: Dot, C: Coded>(isa: D, sum: V<D>, scaled: V<D>, min: [V<D>; 2], meta: 
     }
 }
 
-/// Runs `$body` for each four `$j` of a block as straight-line code: a loop that the compiler leaves rolled would shift by
-/// variable counts.
+/// Runs `$body` for each four `$j` of a block as straight-line code, so that the shifts in [`four`] are by constants.
 macro_rules! for_each_four {
     ($j:ident => $body:block) => {
         for_each_four!(@ $j, $body, 0 1 2 3 4 5 6 7)
@@ -213,8 +216,9 @@ unsafe fn block_by_row<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(
         let mut scaled = s.splat(0.0);
         for run in 0..C::SHAPE.runs() {
             let mut dots = [isa.begin(zero); PLANES];
+            // In the low plane: the sum of the high one will be multiplied by 128.
             dots[PLANES - 1] = isa.begin(start::<D, C>(isa, meta, run));
-            #[allow(clippy::needless_range_loop)] // the compiler unrolls by the count
+            #[allow(clippy::needless_range_loop)] // the compiler unrolls this form
             for j in run * fours..(run + 1) * fours {
                 for (dot, plane) in dots.iter_mut().zip(activations.planes) {
                     // SAFETY: there are `MR` rows.
@@ -228,7 +232,7 @@ unsafe fn block_by_row<D: Dot, C: Coded, const PLANES: usize, const MR: usize>(
     }
 }
 
-/// A block for `MR` rows, one four after the other, each for every row whose sums are held in registers.
+/// A block for `MR` rows, one four of weights after the other, while registers hold the sums of all rows.
 ///
 /// # Safety
 /// As for [`block_by_row`].

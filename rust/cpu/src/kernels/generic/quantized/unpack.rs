@@ -4,7 +4,8 @@ use crate::kernels::generic::dot::{Dot, U, V};
 use crate::kernels::generic::simd::Simd;
 use crate::layout::{Coded, RunScales, Scales, Values};
 
-/// The halves `d` and `m` of blocks that share them, for every lane; `m` has the sign with which it is added.
+/// The halves `d` and `m` of blocks that share them, for every lane. `d` is multiplied with the factor of a table, and `m` is
+/// negative where the format subtracts it.
 ///
 /// # Safety
 /// `p` points to the halves: [`Shape::halves`](crate::layout::Shape::halves) vectors of f16.
@@ -27,7 +28,7 @@ pub(super) unsafe fn halves<D: Dot, C: Coded>(isa: D, p: *const u8, factor: f32)
     halves
 }
 
-/// The scales of a block; every product here is exact.
+/// The scales of a block. Every product here is exact, as an f16 times a byte fits f32.
 ///
 /// # Safety
 /// `p` points to the block's scale bytes: [`Shape::scale_bytes`](crate::layout::Shape::scale_bytes) bytes for each lane.
@@ -35,7 +36,7 @@ pub(super) unsafe fn halves<D: Dot, C: Coded>(isa: D, p: *const u8, factor: f32)
 pub(super) unsafe fn run_scales<D: Dot, C: Coded>(isa: D, [d, m]: [V<D>; 2], p: *const u8) -> RunScales<V<D>> {
     let s = isa.simd();
     let second = p.wrapping_add(D::S::LANES);
-    // Where the layout has no minimum, what stands for it is not used.
+    // Where the layout has no minimum, `min` is not read.
     let same = |scale, min| RunScales { scale: [scale; 2], min: [min; 2] };
     // SAFETY: each arm reads as many vectors of bytes as its kind of scales has.
     unsafe {
@@ -64,16 +65,22 @@ pub(super) unsafe fn run_scales<D: Dot, C: Coded>(isa: D, [d, m]: [V<D>; 2], p: 
     }
 }
 
-/// The codes of four `j` of a block, four consecutive inputs for every lane: unsigned bytes, or where the set multiplies
-/// [`SIGNED`](Dot::SIGNED) ones signed.
+/// Whether the codes of `C` are multiplied as signed bytes: those with an offset of 128, on a set that does so.
+#[inline(always)]
+pub(super) const fn multiplied_signed<D: Dot, C: Coded>() -> bool {
+    D::SIGNED && C::SHAPE.offset() == 128
+}
+
+/// The codes of four `j` of a block, four consecutive inputs for every lane, as unsigned bytes, or as signed ones where they are
+/// [`multiplied_signed`].
 ///
 /// # Safety
-/// `codes` points to the block's: [`Shape::bits`](crate::layout::Shape) vectors.
+/// `codes` points to the codes of the block, as many vectors of `4 * LANES` bytes as a code has bits.
 #[inline(always)]
 pub(super) unsafe fn four<D: Dot, C: Coded>(isa: D, codes: *const u8, j: usize, table: U<D>) -> U<D> {
     let shape = C::SHAPE;
     let (low, width) = (shape.low(j), D::S::LANES * 4);
-    // SAFETY: a field's vector is one of the block's.
+    // SAFETY: `low` and `high` name only vectors that the block has.
     let load = |vector: usize| unsafe { isa.load(codes.add(vector * width)) };
     let mut w = load(low.vector);
     if shape.bits < 8 {
@@ -85,7 +92,7 @@ pub(super) unsafe fn four<D: Dot, C: Coded>(isa: D, codes: *const u8, j: usize, 
     }
     match shape.values {
         Values::Table(_) => isa.lookup(table, w),
-        Values::Offset(128) if D::SIGNED => isa.flip(w),
+        Values::Offset(_) if multiplied_signed::<D, C>() => isa.flip(w),
         Values::Offset(_) => w,
     }
 }
