@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from engine_faces import class_attributes, held
+from engine_faces import GREEDY, class_attributes, held, through_pickle
+from nanovllm import LLM
 from nanovllm.engine.block_manager import Block, BlockManager
 from nanovllm.engine.sequence import Sequence
 from nanovllm.exceptions import PreconditionError
@@ -86,3 +90,93 @@ def test_blocks_by_hand_and_blocks_of_a_pool() -> None:
         view.reset()
     pool.allocate(Sequence([1]), 0)
     assert view.ref_count == 1
+
+
+LONG = [[5, 6, 7] * 86, [5, 6, 7] * 86 + [8], [4, 5, 6, 7]]
+"""The first two share a full block of an engine's cache, and all go on in one of their own."""
+
+
+def lies(pool: BlockManager, table: list[int]) -> list[Callable[[], object]]:
+    """Calls that give back, extend or fill the blocks of `table`, which are not the caller's."""
+    forged = Sequence([1] * 1100, GREEDY)
+    forged.block_table = table
+    forged.num_scheduled_tokens = pool.block_size * len(table)
+    return [lambda: pool.deallocate(forged), lambda: pool.may_append(forged), lambda: pool.hash_blocks(forged)]
+
+
+def test_blocks_are_given_back_by_whom_they_were_given_to(llm: LLM) -> None:
+    expected = [output["token_ids"] for output in llm.generate(LONG, GREEDY, use_tqdm=False)]
+    pool, ids = llm.scheduler.block_manager, [llm.add_request(prompt, GREEDY) for prompt in LONG]
+    llm.step()
+    running = list(llm.scheduler.running)
+    assert len(running) == len(LONG)
+    assert len({block for seq in running for block in seq.block_table}) < sum(len(seq.block_table) for seq in running)
+    before = pool.free_block_ids, pool.used_block_ids, pool.hash_to_block_id
+    for victim in running:
+        copies = [copy.copy(victim), copy.deepcopy(victim), through_pickle(victim)]
+        calls = lies(pool, victim.block_table) + [lambda seq=seq: pool.deallocate(seq) for seq in [victim, *copies]]
+        for call in calls:
+            with pytest.raises(PreconditionError):
+                call()
+    with pytest.raises(PreconditionError, match="the pool gave it none"):
+        lies(pool, running[0].block_table)[0]()
+    assert (pool.free_block_ids, pool.used_block_ids, pool.hash_to_block_id) == before
+    outputs = {}
+    while not llm.is_finished():
+        outputs.update(dict(llm.step()[0]))
+    assert [outputs[seq_id] for seq_id in ids] == expected
+
+
+def test_blocks_of_two_that_share_a_prefix_are_told_apart() -> None:
+    pool, first, second = BlockManager(8, 4), Sequence(range(9)), Sequence([*range(8), 77])
+    pool.allocate(first, 0)
+    first.num_scheduled_tokens = 9
+    pool.hash_blocks(first)
+    pool.allocate(second, pool.can_allocate(second))
+    assert (first.block_table, second.block_table) == ([0, 1, 2], [0, 1, 3])
+    for seq, table in ((second, [0, 1, 2]), (second, [0, 1]), (first, [0, 1, 3]), (first, [1, 0, 2]), (first, [])):
+        own, seq.block_table = seq.block_table, table
+        with pytest.raises(PreconditionError, match="deallocate needs a block table of blocks in use"):
+            pool.deallocate(seq)
+        with pytest.raises(PreconditionError):
+            pool.allocate(seq, 0)
+        seq.block_table = own
+    pool.deallocate(first)
+    assert [block.ref_count for block in pool.blocks][:4] == [1, 1, 0, 1]
+    pool.deallocate(second)
+    assert len(pool.free_block_ids) == 8
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_program_by_hand_changes_what_others_are_answered(llm: LLM, data: st.DataObject) -> None:
+    expected = [output["token_ids"] for output in llm.generate(LONG, GREEDY, use_tqdm=False)]
+    scheduler, pool = llm.scheduler, llm.scheduler.block_manager
+    ids, mine, answers = [llm.add_request(prompt, GREEDY) for prompt in LONG], [], {}
+    while not llm.is_finished():
+        match data.draw(st.sampled_from(["step", "step", "open", "preempt", "lie", "allocate", "by hand"])):
+            case "step":
+                answers.update(dict(llm.step()[0]))
+            case "open":
+                scheduler.schedule()
+            case "preempt" if scheduler.running:
+                scheduler.preempt(data.draw(st.sampled_from(list(scheduler.running))))
+                answers.update(dict(llm.step()[0]))
+            case "lie":
+                tables = [seq.block_table for seq in [*scheduler.running, *scheduler.waiting, *mine] if seq.block_table]
+                made = st.lists(st.integers(0, 17), min_size=1, max_size=4)
+                table = data.draw(st.one_of(st.sampled_from(tables), made) if tables else made)
+                for call in lies(pool, table):
+                    with pytest.raises(PreconditionError):
+                        call()
+            case "allocate" if len(mine) < 2:
+                mine.append(Sequence(data.draw(st.sampled_from(LONG))))
+                pool.allocate(mine[-1], pool.can_allocate(mine[-1]))
+            case "by hand":
+                seqs, is_prefill = scheduler.schedule()
+                if seqs:
+                    scheduler.postprocess(seqs, llm.model_runner.call("run", seqs, is_prefill), is_prefill)
+                answers.update({seq.seq_id: seq.completion_token_ids for seq in seqs if seq.is_finished})
+    for seq in mine:
+        pool.deallocate(seq)
+    assert [answers[seq_id] for seq_id in ids] == expected

@@ -19,6 +19,9 @@ pub struct Block {
 }
 
 /// Allocates blocks to sequences, sharing those whose prefix is already computed.
+///
+/// A scheduler moves the blocks of its own sequences. The public methods are for sequences that a program looks after, which
+/// need not be what they say, so each is checked: nobody gives back or fills a block that another sequence holds.
 #[derive(Debug)]
 pub struct BlockManager {
     block_size: usize,
@@ -27,6 +30,9 @@ pub struct BlockManager {
     free: FreeList,
     /// The blocks that [`allocate`](Self::allocate) finds in the prefix cache; kept for its memory alone.
     hits: Vec<u32>,
+    /// The blocks of sequences that no scheduler has, by their [`holder`](Sequence::holder): such a sequence has a block table
+    /// that a program can set, so it is asked here what is its own.
+    pub(crate) leases: HashMap<u64, Vec<u32>>,
 }
 
 impl BlockManager {
@@ -42,12 +48,19 @@ impl BlockManager {
         }
         blocks.resize(num_blocks, Block::default());
         let Some(free) = FreeList::full(num_blocks) else { return Err(too_large) };
-        Ok(Self { block_size, blocks, hash_to_block_id: HashMap::new(), free, hits: Vec::new() })
+        Ok(Self {
+            block_size,
+            blocks,
+            hash_to_block_id: HashMap::new(),
+            free,
+            hits: Vec::new(),
+            leases: HashMap::new(),
+        })
     }
 
     /// How many leading blocks the prefix cache has, if the pool can take the sequence now; `None` if it cannot. The last
     /// block is never looked up, so at least one token is left to compute.
-    pub fn can_allocate(&self, seq: &mut Sequence) -> Option<usize> {
+    pub(crate) fn can_allocate(&self, seq: &mut Sequence) -> Option<usize> {
         let mut num_cached_blocks = 0;
         let mut num_new_blocks = seq.num_blocks();
         for i in 0..seq.num_blocks().saturating_sub(1) {
@@ -70,7 +83,7 @@ impl BlockManager {
     /// False, with nothing changed, when it holds blocks already or the pool is not as
     /// [`can_allocate`](Self::can_allocate) found it.
     #[must_use]
-    pub fn allocate(&mut self, seq: &mut Sequence, num_cached_blocks: usize) -> bool {
+    pub(crate) fn allocate(&mut self, seq: &mut Sequence, num_cached_blocks: usize) -> bool {
         if !seq.block_table.is_empty() || num_cached_blocks >= seq.num_blocks() {
             return false;
         }
@@ -100,7 +113,7 @@ impl BlockManager {
     }
 
     /// Takes the sequence's blocks back, the last one first; those no other table holds become free but keep their hash.
-    pub fn deallocate(&mut self, seq: &mut Sequence) {
+    pub(crate) fn deallocate(&mut self, seq: &mut Sequence) {
         while let Some(id) = seq.block_table.pop() {
             self.release(id);
         }
@@ -108,13 +121,13 @@ impl BlockManager {
     }
 
     /// Whether the pool has the block that the sequence's newest token may need.
-    pub fn can_append(&self, seq: &Sequence) -> bool {
+    pub(crate) fn can_append(&self, seq: &Sequence) -> bool {
         self.free.len() >= usize::from(self.opens_block(seq))
     }
 
     /// Gives the sequence another block if its newest token opens one. False when that block cannot be had.
     #[must_use]
-    pub fn may_append(&mut self, seq: &mut Sequence) -> bool {
+    pub(crate) fn may_append(&mut self, seq: &mut Sequence) -> bool {
         if !self.opens_block(seq) {
             return true;
         }
@@ -133,7 +146,7 @@ impl BlockManager {
     }
 
     /// Enters the blocks that the scheduled tokens have filled into the prefix cache; called once they are computed.
-    pub fn hash_blocks(&mut self, seq: &Sequence) {
+    pub(crate) fn hash_blocks(&mut self, seq: &Sequence) {
         let start = seq.num_cached_tokens / self.block_size;
         let end = (seq.num_cached_tokens + seq.num_scheduled_tokens) / self.block_size;
         if start == end {
@@ -175,12 +188,10 @@ impl BlockManager {
 
     fn release(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
-        // A count of zero means that a program with block tables of its own has released the block before.
-        if let Some(ref_count) = block.ref_count.checked_sub(1) {
-            block.ref_count = ref_count;
-            if ref_count == 0 {
-                self.free.push_back(id);
-            }
+        assert!(block.ref_count > 0, "a block is given back by whoever holds it, and block {id} was free");
+        block.ref_count -= 1;
+        if block.ref_count == 0 {
+            self.free.push_back(id);
         }
     }
 

@@ -54,6 +54,7 @@
 mod block_hash;
 mod block_manager;
 mod by_hand;
+mod check_input;
 mod config;
 mod errors;
 mod fields;

@@ -1,5 +1,6 @@
 //! Runs the steps that the scheduler decides on the model.
 
+use crate::check_input::{InputLimits, check_input};
 use crate::config::EngineConfig;
 use crate::errors::EngineError;
 use crate::kv_pool::num_kvcache_blocks;
@@ -15,6 +16,8 @@ pub struct ModelRunner {
     spec: KvCacheSpec,
     max_model_len: usize,
     pub(crate) inputs: StepInputs,
+    /// The slots of a step while it is checked; kept so that steps need not allocate it.
+    pub(crate) slots: Vec<i32>,
 }
 
 impl ModelRunner {
@@ -36,15 +39,16 @@ impl ModelRunner {
         let num_blocks = num_kvcache_blocks(config, block_bytes, memory)?;
         let spec = model.kv_cache_spec(num_blocks, block_size, dtype);
         model.allocate_kv_cache(&spec)?;
-        Ok(Self { model, spec, max_model_len, inputs: StepInputs::default() })
+        Ok(Self { model, spec, max_model_len, inputs: StepInputs::default(), slots: Vec::new() })
     }
 
     /// Computes the scheduled rows and returns a token for each sequence that samples, in order.
     ///
     /// # Errors
     /// [`EngineError::Step`] when the step was interrupted or the device failed; [`EngineError::TokenCount`] and
-    /// [`EngineError::BadToken`] for a model that breaks its contract.
-    pub fn run<'a>(
+    /// [`EngineError::BadToken`] for a model that breaks its contract; [`EngineError::Precondition`] for sequences that are
+    /// not a scheduler's.
+    pub(crate) fn run<'a>(
         &mut self,
         seqs: impl Iterator<Item = &'a Sequence> + Clone,
         schedule: Schedule,
@@ -55,11 +59,24 @@ impl ModelRunner {
         } else {
             self.inputs.prepare_decode(seqs.clone());
         }
+        self.check_prepared()?;
         self.inputs.prepare_sample(seqs);
         self.compute(interrupted)
     }
 
-    /// Computes the step that was laid out, and checks that the model chose a token of its vocabulary for each row that
+    /// Checks that the device can be given the step that was laid out: the scheduler's are as they should be, but a program
+    /// may have had it by hand before.
+    pub(crate) fn check_prepared(&mut self) -> Result<(), EngineError> {
+        check_input(&self.inputs.input, &self.input_limits(), &mut self.slots)
+    }
+
+    pub(crate) fn input_limits(&self) -> InputLimits {
+        let &KvCacheSpec { num_blocks, block_size, .. } = &self.spec;
+        let (vocab_size, max_model_len) = (self.model.vocab_size(), self.max_model_len);
+        InputLimits { vocab_size, max_model_len, num_blocks, block_size }
+    }
+
+    /// Computes the step that was laid out and checked, and checks that the model chose a token of its vocabulary for each row that
     /// samples.
     pub(crate) fn compute(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, EngineError> {
         let StepInputs { input, rows, sample_rows } = &self.inputs;

@@ -45,8 +45,9 @@ pub struct Scheduler {
     pub(crate) batch: Vec<Key>,
     /// What was decided for the step under way.
     pub(crate) schedule: Schedule,
-    /// Whether the first sequence of the step under way continues a prefill that an earlier step began.
-    resumes_prefill: bool,
+    /// The sequences of the step under way that continue a prefill which an earlier step began: the first at most, unless
+    /// a program has preempted another by hand.
+    resumed: Vec<Key>,
     /// Sequences that have finished and were not taken yet.
     finished: Vec<Sequence>,
     num_preemptions: u64,
@@ -73,7 +74,7 @@ impl Scheduler {
             running: VecDeque::new(),
             batch: Vec::new(),
             schedule: Schedule::default(),
-            resumes_prefill: false,
+            resumed: Vec::new(),
             finished: Vec::new(),
             num_preemptions: 0,
         })
@@ -157,7 +158,7 @@ impl Scheduler {
                 seq.prefix_cache_hit.get_or_insert(num_cached_tokens);
                 self.schedule.num_cached_tokens += num_cached_tokens;
             } else {
-                self.resumes_prefill = true;
+                self.resumed.push(key);
             }
             seq.num_scheduled_tokens = num_tokens.min(remaining);
             self.schedule.num_tokens += seq.num_scheduled_tokens;
@@ -260,7 +261,7 @@ impl Scheduler {
     /// are read.
     pub fn rollback(&mut self) {
         let batch = std::mem::take(&mut self.batch);
-        for (i, &key) in batch.iter().enumerate().rev() {
+        for &key in batch.iter().rev() {
             let seq = &mut self.seqs[key];
             seq.num_scheduled_tokens = 0;
             if !self.schedule.is_prefill {
@@ -272,7 +273,7 @@ impl Scheduler {
                 self.running.pop_back();
                 self.waiting.push_front(key);
             }
-            if i > 0 || !self.resumes_prefill {
+            if !self.resumed.contains(&key) {
                 self.block_manager.deallocate(seq);
                 if seq.num_completion_tokens() == 0 {
                     seq.prefix_cache_hit = None;
@@ -286,7 +287,7 @@ impl Scheduler {
     fn close_step(&mut self) {
         self.batch.clear();
         self.schedule = Schedule::default();
-        self.resumes_prefill = false;
+        self.resumed.clear();
     }
 
     fn finish(&mut self, key: Key, reason: FinishReason) {

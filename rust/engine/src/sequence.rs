@@ -67,6 +67,8 @@ pub struct Sequence {
     pub(crate) block_size: usize,
     /// Chained hashes of the leading full blocks: tokens are only ever appended, so one never changes once computed.
     pub(crate) prefix_hashes: Vec<u64>,
+    /// What pools know it by that have given it blocks by hand; no other sequence but its clones has it.
+    pub(crate) holder: Option<u64>,
 }
 
 impl Sequence {
@@ -115,6 +117,7 @@ impl Sequence {
             num_prompt_tokens: 0,
             block_size: 2,
             prefix_hashes: Vec::new(),
+            holder: None,
         }
     }
 

@@ -1,12 +1,20 @@
 //! The block manager's methods for sequences that a program looks after itself. A sequence in the wrong state is an error
 //! and changes nothing, where nano-vLLM asserts or goes on with broken books.
+//!
+//! Such a sequence says in its block table which blocks it has, and a program can set that table. So the pool keeps its own
+//! record of what it gave to whom, a *lease*, and a table that says otherwise is refused. A pickled sequence is not the one
+//! that was pickled and has no lease; a clone shares the lease of its original, and the first of the two to change it leaves
+//! the other with a table that says otherwise.
+
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::block_manager::BlockManager;
 use crate::errors::EngineError;
 use crate::sequence::Sequence;
 
 impl BlockManager {
-    /// [`can_allocate`](Self::can_allocate) for any sequence.
+    /// How many leading blocks the prefix cache has, if the pool can take the sequence now; `None` if it cannot.
     ///
     /// # Errors
     /// [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] for a sequence whose tokens are not known.
@@ -15,7 +23,7 @@ impl BlockManager {
         Ok(self.can_allocate(seq))
     }
 
-    /// [`allocate`](Self::allocate) for any sequence.
+    /// Gives the sequence its blocks, the first `num_cached_blocks` from the prefix cache.
     ///
     /// # Errors
     /// Those of [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when the sequence holds
@@ -23,11 +31,13 @@ impl BlockManager {
     pub fn allocate_checked(&mut self, seq: &mut Sequence, num_cached_blocks: usize) -> Result<(), EngineError> {
         let method = "allocate";
         self.check_tokens(method, seq)?;
-        if !seq.block_table.is_empty() {
-            let got = format!("a block table of {}", seq.block_table.len());
+        let held = seq.block_table.len().max(self.lease(seq).len());
+        if held > 0 {
+            let got = format!("one that holds {held}");
             return Err(EngineError::Precondition { method, needs: "a sequence without blocks", got });
         }
-        if !self.allocate(seq, num_cached_blocks) {
+        let known = self.can_allocate(seq).is_some_and(|known| num_cached_blocks <= known);
+        if !known || !self.allocate(seq, num_cached_blocks) {
             let got = format!(
                 "{num_cached_blocks} cached of {} blocks, with {} free",
                 seq.num_blocks(),
@@ -35,46 +45,56 @@ impl BlockManager {
             );
             return Err(EngineError::Precondition { method, needs: "the number can_allocate returned", got });
         }
+        self.record(seq);
         Ok(())
     }
 
-    /// [`deallocate`](Self::deallocate) for any sequence.
+    /// Takes the sequence's blocks back, the last one first; those no other table holds become free but keep their hash.
     ///
     /// # Errors
-    /// [`EngineError::Precondition`] for a block table whose blocks are not in use.
+    /// [`EngineError::Precondition`] for a block table that is not what this pool gave the sequence.
     pub fn deallocate_checked(&mut self, seq: &mut Sequence) -> Result<(), EngineError> {
-        let mut table = seq.block_table.clone();
-        table.sort_unstable();
-        for uses in table.chunk_by(|a, b| a == b) {
-            let held = self.blocks().get(uses[0] as usize).map_or(0, |block| block.ref_count as usize);
-            if held < uses.len() {
-                let got = format!("block {} {} times, in use {held} times", uses[0], uses.len());
-                let needs = "a block table of blocks in use";
-                return Err(EngineError::Precondition { method: "deallocate", needs, got });
-            }
+        self.check_lease("deallocate", seq)?;
+        if let Some(holder) = seq.holder {
+            self.leases.remove(&holder);
         }
         self.deallocate(seq);
         Ok(())
     }
 
-    /// [`may_append`](Self::may_append) for any sequence.
+    /// Whether the pool has the block that the sequence's newest token may need.
     ///
     /// # Errors
-    /// [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] when the pool has no block left.
-    pub fn may_append_checked(&mut self, seq: &mut Sequence) -> Result<(), EngineError> {
+    /// [`EngineError::BlockSizeMismatch`].
+    pub fn can_append_checked(&self, seq: &Sequence) -> Result<bool, EngineError> {
         self.check_block_size(seq)?;
+        Ok(self.can_append(seq))
+    }
+
+    /// Gives the sequence another block if its newest token opens one.
+    ///
+    /// # Errors
+    /// [`EngineError::BlockSizeMismatch`]; [`EngineError::Precondition`] for a block table that is not what this pool gave
+    /// the sequence, or when the pool has no block left.
+    pub fn may_append_checked(&mut self, seq: &mut Sequence) -> Result<(), EngineError> {
+        let method = "may_append";
+        self.check_block_size(seq)?;
+        self.check_lease(method, seq)?;
         if self.may_append(seq) {
+            self.record(seq);
             return Ok(());
         }
         let got = "a pool without one".to_owned();
-        Err(EngineError::Precondition { method: "may_append", needs: "a free block", got })
+        Err(EngineError::Precondition { method, needs: "a free block", got })
     }
 
-    /// [`hash_blocks`](Self::hash_blocks) for any sequence.
+    /// Enters the blocks that the scheduled tokens have filled into the prefix cache. The pool takes the caller's word that
+    /// they are computed.
     ///
     /// # Errors
     /// Those of [`can_allocate_checked`](Self::can_allocate_checked); [`EngineError::Precondition`] when cached and
-    /// scheduled tokens are more than the sequence has, or its block table does not cover them.
+    /// scheduled tokens are more than the sequence has, when its block table does not cover them or is not what this pool
+    /// gave the sequence, or when the block before them was never entered.
     pub fn hash_blocks_checked(&mut self, seq: &Sequence) -> Result<(), EngineError> {
         let method = "hash_blocks";
         self.check_tokens(method, seq)?;
@@ -93,8 +113,56 @@ impl BlockManager {
             let got = format!("{covered} for {full} full blocks");
             return Err(EngineError::Precondition { method, needs: "blocks of this pool for the tokens", got });
         }
+        self.check_lease(method, seq)?;
+        let start = cached / self.block_size();
+        if start < full
+            && let Some(before) = start.checked_sub(1)
+            && self.blocks()[seq.block_table[before] as usize].hash.is_none()
+        {
+            let got = format!("{cached} cached tokens, whose block {before} has no hash");
+            return Err(EngineError::Precondition { method, needs: "the blocks before to have been entered", got });
+        }
         self.hash_blocks(seq);
         Ok(())
+    }
+
+    /// The blocks that this pool gave the sequence, which no scheduler has.
+    pub(crate) fn lease(&self, seq: &Sequence) -> &[u32] {
+        seq.holder.and_then(|holder| self.leases.get(&holder)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Checks that the sequence's block table is what this pool gave it.
+    fn check_lease(&self, method: &'static str, seq: &Sequence) -> Result<(), EngineError> {
+        let (table, lease) = (&seq.block_table[..], self.lease(seq));
+        if table == lease {
+            return Ok(());
+        }
+        let same = table.iter().zip(lease).take_while(|(a, b)| a == b).count();
+        let at = |ids: &[u32]| ids.get(same).map_or_else(|| "none".to_owned(), u32::to_string);
+        let got = format!(
+            "a block table of {} where the pool gave it {}; at index {same} it has block {}, the pool gave it {}",
+            table.len(),
+            lease.len(),
+            at(table),
+            at(lease)
+        );
+        let needs = "a block table of blocks in use by this very sequence, as the pool gave them to it";
+        Err(EngineError::Precondition { method, needs, got })
+    }
+
+    /// Records that the sequence's block table is what this pool gave it.
+    fn record(&mut self, seq: &mut Sequence) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        if seq.block_table.is_empty() {
+            return;
+        }
+        let holder = *seq.holder.get_or_insert_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        match self.leases.entry(holder) {
+            Entry::Occupied(mut lease) => lease.get_mut().clone_from(&seq.block_table),
+            Entry::Vacant(lease) => {
+                lease.insert(seq.block_table.clone());
+            }
+        }
     }
 
     /// Checks that the sequence is cut into blocks of the pool's size.

@@ -33,7 +33,7 @@ impl Scheduler {
             "one pickled for decoding"
         } else if seq.is_finished() {
             "a finished one"
-        } else if !seq.block_table.is_empty() {
+        } else if !seq.block_table.is_empty() || !self.block_manager.lease(seq).is_empty() {
             "one that holds blocks"
         } else {
             return Ok(());
@@ -168,6 +168,23 @@ mod tests {
         assert_eq!(scheduler.current(), Schedule::default(), "the step that computed it is gone");
         assert_eq!(scheduler.block_manager().num_free_blocks(), 8 - 2 * 2);
         assert!(matches!(scheduler.preempt_by_id(9), Err(EngineError::UnknownSeqId(9))));
+    }
+
+    #[test]
+    fn a_step_taken_back_keeps_a_prefill_that_is_not_its_first_sequence() {
+        let mut scheduler = scheduler(3);
+        scheduler.add(sequence(0, 5)).unwrap();
+        scheduler.schedule();
+        scheduler.postprocess_all(&[77]).unwrap();
+        scheduler.add(sequence(1, 3)).unwrap();
+        scheduler.preempt_by_id(1).unwrap();
+        scheduler.set_limits(64, 8).unwrap();
+        scheduler.schedule();
+        assert_eq!(ids(scheduler.scheduled()), [1, 0]);
+        scheduler.rollback();
+        assert_eq!(ids(scheduler.waiting()), [1, 0]);
+        let held = |id| scheduler.get(id).map(|seq| (seq.block_table.len(), seq.num_cached_tokens)).unwrap();
+        assert_eq!((held(1), held(0)), ((0, 0), (3, 3)));
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl PyBlockManager {
     fn can_append(&self, seq: &Bound<'_, PySequence>) -> PyResult<bool> {
         sync_block_size(seq)?;
         let copy = seq.get().read(seq.py(), |seq| seq.copy_for_step(false))?;
-        let can = self.pool.with(seq.py(), |pool| pool.check_block_size(&copy).map(|()| pool.can_append(&copy)))?;
+        let can = self.pool.with(seq.py(), |pool| pool.can_append_checked(&copy))?;
         can.map_err(engine_error)
     }
 
