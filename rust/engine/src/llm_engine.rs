@@ -185,6 +185,7 @@ impl LlmEngine {
                 }
             };
             let sampled = self.scheduler.scheduled().filter(|seq| seq.samples()).zip(&token_ids);
+            events.reserve_exact(token_ids.len());
             events.extend(sampled.map(|(seq, &token_id)| StepEvent {
                 seq_id: seq.seq_id,
                 token_ids: vec![token_id],
@@ -212,8 +213,11 @@ impl LlmEngine {
             }
             finished(seq);
         }
-        ended.append(&mut events);
-        Ok(StepOutput { events: ended, num_tokens: if schedule.is_prefill { num_tokens } else { -num_tokens } })
+        if !ended.is_empty() {
+            ended.append(&mut events);
+            events = ended;
+        }
+        Ok(StepOutput { events, num_tokens: if schedule.is_prefill { num_tokens } else { -num_tokens } })
     }
 
     /// Whether every request has finished and its output has been returned.
