@@ -5,13 +5,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use nanovllm_gguf::FileBytes;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensorError};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{LoadError, Result};
 
 /// The file of a directory that says which of its files holds a tensor.
 const INDEX: &str = "model.safetensors.index.json";
+
+/// The most bytes that a header has, a limit of the format.
+const MAX_HEADER: usize = 100_000_000;
 
 /// A tensor of a safetensors file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,12 +113,7 @@ impl SafeTensorsFiles {
     }
 
     fn add(&mut self, bytes: FileBytes) -> Result<()> {
-        let wrong = |error: safetensors::SafeTensorError| malformed(bytes.path(), error.to_string());
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(wrong)?;
-        let data = size_of::<u64>() + header;
-        // Of two entries with one name that library keeps the last.
-        serde_json::from_slice::<UniqueKeys>(&bytes[size_of::<u64>()..data])
-            .map_err(|error| malformed(bytes.path(), error.to_string()))?;
+        let (data, metadata) = header(&bytes).map_err(|reason| malformed(bytes.path(), reason))?;
         for name in metadata.offset_keys() {
             let Some(info) = metadata.info(&name) else { continue };
             let (start, end) = info.data_offsets; // checked against the file's size
@@ -167,6 +166,37 @@ impl SafeTensorsFiles {
             bytes.release(info.start..info.end);
         }
     }
+}
+
+/// Reads the header: where the data begin in the file, and what they are. Where it is malformed, the error is the reason.
+///
+/// It is parsed in a copy: another process may change a mapped file meanwhile, and text that was checked to be UTF-8 has to
+/// stay so. What is copied is within the file and the format's limit.
+fn header(bytes: &[u8]) -> std::result::Result<(usize, Metadata), String> {
+    let Some((length, rest)) = bytes.split_first_chunk() else {
+        return Err(SafeTensorError::HeaderTooSmall.to_string());
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|&length| length <= MAX_HEADER);
+    let Some(length) = length else { return Err(SafeTensorError::HeaderTooLarge.to_string()) };
+    let Some(header) = rest.get(..length) else { return Err(SafeTensorError::InvalidHeaderLength.to_string()) };
+    let mut text = Vec::new();
+    text.try_reserve_exact(length).map_err(|_| format!("cannot allocate {length} bytes for the header"))?;
+    text.extend_from_slice(header);
+    let text = String::from_utf8(text).map_err(|e| SafeTensorError::InvalidHeader(e.utf8_error()).to_string())?;
+    // What comes from the library's checks of the tensors has no place in the text.
+    let wrong = |error: serde_json::Error| match error.line() {
+        0 => error.to_string(),
+        _ => SafeTensorError::InvalidHeaderDeserialization(error).to_string(),
+    };
+    let metadata: Metadata = serde_json::from_str(&text).map_err(wrong)?;
+    // Of two entries with one name that library keeps the last.
+    serde_json::from_str::<UniqueKeys>(&text).map_err(|error| error.to_string())?;
+    // The tensors follow each other without gaps, which the library has checked.
+    let len = metadata.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
+    if len != rest.len() - length {
+        return Err(SafeTensorError::MetadataIncompleteBuffer.to_string());
+    }
+    Ok((bytes.len() - len, metadata))
 }
 
 /// A JSON object none of whose keys comes twice; the values are not kept.
