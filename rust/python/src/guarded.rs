@@ -15,12 +15,12 @@ pub(crate) trait Turns<T: ?Sized> {
 
 impl<T: Send + ?Sized> Turns<T> for Exclusive<T> {
     fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
-        py.detach(|| self.lock().map(|mut turn| work(&mut turn))).map_err(|refusal| refused(&refusal))
+        py.detach(|| self.lock().map(|mut turn| turn.run(work))).map_err(|refusal| refused(&refusal))
     }
 
     fn peek<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
         match self.try_lock() {
-            Ok(Some(mut turn)) => Ok(work(&mut turn)),
+            Ok(Some(mut turn)) => Ok(turn.run(work)),
             Ok(None) => self.with(py, work),
             Err(refusal) => Err(refused(&refusal)),
         }

@@ -1,6 +1,5 @@
 //! The driver: the engine, with what carries requests to it and events from it.
 
-use std::any::Any;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use nanovllm_engine::{LlmEngine, Sequence, StepOutput};
 use nanovllm_tokenizer::Tokenizer;
 
 use crate::error::ServiceError;
+use crate::exclusive::text_of;
 use crate::post::PostOffice;
 use crate::request::{Event, Watch};
 use crate::text::Texts;
@@ -173,10 +173,4 @@ impl Driver {
         }
         post.is_idle = self.engine.is_finished();
     }
-}
-
-/// The message of a panic.
-fn text_of(panic: &(dyn Any + Send)) -> Arc<str> {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("without a word").into()
 }

@@ -19,7 +19,7 @@ pub enum ServiceError {
     #[error("the engine was closed by exit()")]
     Closed,
     /// A step ended in a panic; nothing is known of the engine's state any more.
-    #[error("the engine is unusable: a step panicked: {0}")]
+    #[error("the engine is unusable, make another: a bug in this library ended a step in a panic: {0}")]
     Panicked(Arc<str>),
     /// Another caller has dropped a request of this one.
     #[error("a sequence of this call was aborted by another caller")]

@@ -1,38 +1,39 @@
 //! A value that threads take turns with.
 
+use std::any::Any;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::ThreadId;
 
 /// Why a turn cannot be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{name} {}", reason.text())]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} {reason}")]
 pub struct Refusal {
     name: &'static str,
     reason: Reason,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum Reason {
+    #[error("is in the middle of a call on this thread (was this a signal handler?)")]
     Reentered,
+    #[error("does not survive fork(); make what uses it in the child")]
     Forked,
-    Broken,
-}
-
-impl Reason {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Reentered => "is in the middle of a call on this thread (was this a signal handler?)",
-            Self::Forked => "does not survive fork(); make what uses it in the child",
-            Self::Broken => "is unusable: an earlier call failed inside it",
-        }
-    }
+    /// With the panic's message.
+    #[error("is unusable, make another: a bug in this library ended an earlier call in a panic: {0}")]
+    Broken(Arc<str>),
 }
 
 impl Refusal {
     /// Whether this thread has a turn already.
     pub fn is_reentry(&self) -> bool {
         self.reason == Reason::Reentered
+    }
+
+    /// Whether an earlier turn ended in a panic.
+    pub fn is_broken(&self) -> bool {
+        matches!(self.reason, Reason::Broken(_))
     }
 }
 
@@ -58,7 +59,8 @@ struct Queue {
     next: u64,
     serving: u64,
     holder: Option<ThreadId>,
-    is_broken: bool,
+    /// The message of the panic that the value is unusable since.
+    broken: Option<Arc<str>>,
 }
 
 /// A thread's turn with the value of an [`Exclusive`].
@@ -100,10 +102,10 @@ impl<T: ?Sized> Exclusive<T> {
         while queue.serving != ticket {
             queue = self.ended.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        if queue.is_broken {
+        if let Some(panic) = queue.broken.clone() {
             queue.serving += 1;
             self.ended.notify_all();
-            return Err(self.refusal(Reason::Broken));
+            return Err(self.refusal(Reason::Broken(panic)));
         }
         Ok(self.begin(queue))
     }
@@ -144,8 +146,8 @@ impl<T: ?Sized> Exclusive<T> {
         if queue.holder == Some(std::thread::current().id()) {
             return Err(self.refusal(Reason::Reentered));
         }
-        if queue.is_broken {
-            return Err(self.refusal(Reason::Broken));
+        if let Some(panic) = queue.broken.clone() {
+            return Err(self.refusal(Reason::Broken(panic)));
         }
         Ok(queue)
     }
@@ -163,9 +165,18 @@ impl<T: ?Sized> Exclusive<T> {
 }
 
 impl<T: ?Sized> Turn<'_, T> {
-    /// Marks the value as broken: every later turn is refused.
-    pub fn break_it(&mut self) {
-        self.of.queue().is_broken = true;
+    /// Marks the value as broken by a panic of this message: every later turn is refused with it.
+    pub fn break_it(&mut self, panic: &Arc<str>) {
+        self.of.queue().broken.get_or_insert_with(|| panic.clone());
+    }
+
+    /// Runs `work` on the value. If it panics, the panic goes on and every later turn is refused with its message.
+    pub fn run<R>(&mut self, work: impl FnOnce(&mut T) -> R) -> R {
+        // Nobody looks again at what a panic leaves behind, so it is safe to unwind.
+        catch_unwind(AssertUnwindSafe(|| work(&mut self.value))).unwrap_or_else(|panic| {
+            self.break_it(&text_of(&*panic));
+            resume_unwind(panic)
+        })
     }
 }
 
@@ -186,12 +197,20 @@ impl<T: ?Sized> DerefMut for Turn<'_, T> {
 impl<T: ?Sized> Drop for Turn<'_, T> {
     fn drop(&mut self) {
         let mut queue = self.of.queue();
-        queue.is_broken |= std::thread::panicking();
+        if std::thread::panicking() {
+            queue.broken.get_or_insert_with(|| "its message is not known".into());
+        }
         queue.holder = None;
         queue.serving += 1;
         drop(queue);
         self.of.ended.notify_all();
     }
+}
+
+/// The message of a panic.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> Arc<str> {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a word").into()
 }
 
 #[cfg(test)]
@@ -227,6 +246,19 @@ mod tests {
                 drop(turn);
                 assert_eq!(*value.lock().unwrap(), i);
             });
+        }
+    }
+
+    #[test]
+    fn a_panic_is_what_every_later_turn_is_told() {
+        let value = Exclusive::new("the value", 1);
+        let panicked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            value.lock().unwrap().run(|_| std::panic::resume_unwind(Box::new("index out of bounds")));
+        }));
+        assert!(panicked.is_err());
+        for refusal in [value.lock().err(), value.try_lock().err(), value.check().err()] {
+            let text = refusal.unwrap().to_string();
+            assert!(text.contains("the value is unusable") && text.contains("index out of bounds"), "{text}");
         }
     }
 

@@ -165,8 +165,8 @@ impl Service {
         self.post()?.check_failure()?;
         let mut turn = self.turn()?;
         let result = turn.as_mut().ok_or(ServiceError::Closed)?.pump(interrupted);
-        if matches!(result, Err(ServiceError::Panicked(_))) {
-            turn.break_it();
+        if let Err(ServiceError::Panicked(panic)) = &result {
+            turn.break_it(panic);
         }
         result
     }
@@ -300,13 +300,19 @@ impl Service {
     }
 
     /// Closes the service: later calls are refused, and every request fails. The engine, if nobody closed it before, is the
-    /// caller's to drop.
+    /// caller's to drop; what a panic has left of one is dropped here.
     ///
     /// # Errors
     /// [`ServiceError::Refused`] when the engine's turn cannot be had.
     pub fn close(&self) -> Result<Option<LlmEngine>, ServiceError> {
-        let driver = self.turn()?.take();
-        let engine = driver.map(Driver::into_engine);
+        let engine = match self.engine.lock() {
+            Ok(mut turn) => turn.take().map(Driver::into_engine),
+            Err(refusal) if refusal.is_broken() => {
+                drop(self.engine.try_salvage().and_then(|mut driver| driver.take()));
+                None
+            }
+            Err(refusal) => return Err(self.failure_or(refusal)),
+        };
         let mut post = self.post()?;
         post.fail_all(&ServiceError::Closed);
         post.fail_for_good(&ServiceError::Closed);

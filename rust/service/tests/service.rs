@@ -238,6 +238,20 @@ fn a_device_that_panics_ends_every_wait() {
         });
         assert_eq!(told.into_inner(), 16, "driven: {driven}");
         assert!(matches!(service.step(&mut || false), Err(ServiceError::Panicked(_))));
+        // Whatever is called from here on says so too, by hand as well, and the model can be freed all the same.
+        let told = [
+            service.is_finished().unwrap_err().to_string(),
+            service.abort(1).unwrap_err().to_string(),
+            service.add(request(1, 1)).unwrap_err().to_string(),
+            service.engine().lock().err().unwrap().to_string(),
+        ];
+        assert!(
+            told.iter().all(|text| text.contains("the engine is unusable") && text.contains("on purpose")),
+            "{told:?}"
+        );
+        assert!(service.close().unwrap().is_none());
+        assert!(service.engine().try_salvage().unwrap().is_none(), "the engine is gone");
+        assert!(matches!(service.step(&mut || false), Err(ServiceError::Panicked(_))));
     }
 }
 
