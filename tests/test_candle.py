@@ -5,6 +5,7 @@ Its kernels have nothing in common with the CPU device's, so what both agree on 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,23 @@ def test_it_says_what_it_is(tiny_qwen3: str) -> None:
 def test_options_of_the_cpu_are_refused(tiny_qwen3: str, name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f'{name} must be left at .* with the device "candle'):
         LLM(tiny_qwen3, device="candle", num_kvcache_blocks=1, **{name: value})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_forked_child_is_told_that_it_has_no_threads(tiny_qwen3: str, device: str) -> None:
+    """It would wait for them for ever; the device of the CPU works in it."""
+    assert len(generate(tiny_qwen3, device, SamplingParams(temperature=0, max_tokens=2))) == len(PROMPTS)
+    child = os.fork()
+    if child == 0:
+        try:
+            try:
+                LLM(tiny_qwen3, device=device, num_kvcache_blocks=16)
+            except RuntimeError as error:
+                answers = generate(tiny_qwen3, "cpu", SamplingParams(temperature=0, max_tokens=2))
+                os._exit(0 if "fork()" in str(error) and len(answers) == len(PROMPTS) else 1)
+            os._exit(2)
+        finally:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

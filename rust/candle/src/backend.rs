@@ -1,6 +1,6 @@
 //! The device: candle as a backend.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{Device, Tensor};
 use nanovllm_backend::{
@@ -8,7 +8,7 @@ use nanovllm_backend::{
     SampleRow, WeightPart,
 };
 
-use crate::error::device_error;
+use crate::error::{NAME, device_error};
 use crate::kv_cache::KvCache;
 use crate::matrix::Matrix;
 use crate::memory::{probe, tensor, zeroed_vec, zeros};
@@ -23,11 +23,17 @@ pub struct CandleOptions {
     pub oracle: bool,
 }
 
+/// The process that candle's pools were started in. Their threads start with the first operation that is worth it; which one
+/// that is candle does not say, so it is the first of all here.
+static THREADS_OF: OnceLock<u32> = OnceLock::new();
+
 /// candle as a [`Backend`].
 ///
 /// candle's operations return errors and the contract's do not: the first failure is kept for
 /// [`synchronize`](Backend::synchronize), and until it is reported nothing more is computed. candle takes its threads from
-/// pools of the whole process, sized by the environment variable `RAYON_NUM_THREADS` or the number of cores.
+/// pools of the whole process, sized by the environment variable `RAYON_NUM_THREADS` (for products of quantised weights
+/// `CANDLE_NUM_THREADS` goes before it) or the number of cores. A forked child has the pools without their threads, and would
+/// wait for them for ever: what its parent has used is refused to it.
 pub struct CandleBackend {
     device: Device,
     oracle: bool,
@@ -37,8 +43,20 @@ pub struct CandleBackend {
 
 impl CandleBackend {
     /// candle on the CPU.
-    pub fn new(options: CandleOptions) -> Self {
-        Self { device: Device::Cpu, oracle: options.oracle, failure: Mutex::new(None) }
+    ///
+    /// # Errors
+    /// [`Error::Device`] in a process that was forked after candle had computed something in its parent.
+    pub fn new(options: CandleOptions) -> Result<Self> {
+        if let Some(&process) = THREADS_OF.get()
+            && process != std::process::id()
+        {
+            let reason = format!(
+                "its threads are those of process {process} and do not survive fork(); load the model before candle is \
+                 used in the parent, start the child with the method \"spawn\", or use the device \"cpu\""
+            );
+            return Err(Error::Device { device: NAME, reason });
+        }
+        Ok(Self { device: Device::Cpu, oracle: options.oracle, failure: Mutex::new(None) })
     }
 
     /// Runs `f` unless an operation has failed before it, and keeps its failure; `None` where there is nothing to give.
@@ -47,6 +65,7 @@ impl CandleBackend {
         if failure.is_some() {
             return None;
         }
+        THREADS_OF.get_or_init(std::process::id);
         f().inspect_err(|e| *failure = Some(device_error(e))).ok()
     }
 

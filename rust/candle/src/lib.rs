@@ -13,7 +13,7 @@
 //! use nanovllm_backend::Backend;
 //! use nanovllm_candle::{CandleBackend, CandleOptions};
 //!
-//! let backend = CandleBackend::new(CandleOptions { oracle: true });
+//! let backend = CandleBackend::new(CandleOptions { oracle: true })?;
 //! let x = backend.upload(&[1.0, 2.0, 3.0, 4.0], 2, 2)?;
 //! let mut out = backend.tensor(2, 2)?;
 //! backend.gather_rows(&x, &[1, 0], &mut out);

@@ -21,9 +21,15 @@ pub struct Weight {
 enum Part {
     /// `[rows, cols]` in f32.
     Dense(Tensor),
-    /// Blocks as the file stores them; in products candle rounds the inputs to 8 bits.
+    /// Blocks as the file stores them; in products of few rows candle rounds the inputs to 8 bits.
     Quantized(QTensor),
 }
+
+/// From this many rows on a weight of a type that candle has no vector kernel for is widened for the product: it takes as long as
+/// a few rows of candle's plain loop.
+const WIDENED_ROWS: usize = 8;
+/// No weight of more elements is widened for a product (256 MiB in f32): it would take memory that nobody has planned for.
+const WIDENED_LEN: usize = 1 << 26;
 
 impl Weight {
     /// Puts `part` on `device`. Blocks are kept if `quantized` is set and candle has the type, else widened to f32.
@@ -86,6 +92,9 @@ impl Weight {
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let parts = self.parts.iter().map(|part| match part {
             Part::Dense(weight) => x.matmul(&weight.t()?),
+            Part::Quantized(weight) if is_widened_for(weight, x.dims()[0]) => {
+                x.matmul(&weight.dequantize(x.device())?.t()?)
+            }
             Part::Quantized(weight) => x.apply_op1_no_bwd(weight),
         });
         Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 1)
@@ -138,6 +147,14 @@ impl Part {
             Self::Quantized(weight) => weight.embedding(ids),
         }
     }
+}
+
+/// Whether products of `n` rows widen the weight.
+fn is_widened_for(weight: &QTensor, n: usize) -> bool {
+    let len = weight.shape().elem_count();
+    let is_slow = matches!(weight.dtype(), GgmlDType::Q4_1 | GgmlDType::Q5_0 | GgmlDType::Q5_1);
+    let fits = || len <= WIDENED_LEN && probe(len * size_of::<f32>(), "a widened weight").is_ok();
+    is_slow && n >= WIDENED_ROWS && fits()
 }
 
 /// The type in which a weight of type `dtype` is kept where blocks are: f32 for blocks that candle does not multiply

@@ -1,5 +1,7 @@
 //! The contract on candle, with the weights in f32 and as stored.
 
+#![allow(clippy::unwrap_used)] // tests
+
 use std::process::ExitCode;
 
 use nanovllm_backend::DType;
@@ -14,7 +16,7 @@ fn main() -> ExitCode {
         name: name.into(),
         available: true,
         promise,
-        open: Box::new(move || CandleBackend::new(CandleOptions { oracle })),
+        open: Box::new(move || CandleBackend::new(CandleOptions { oracle }).unwrap()),
     };
     conformance::main(vec![subject("oracle", true, oracle), subject("generating", false, generating)])
 }

@@ -1,11 +1,13 @@
 //! What happens once an operation fails.
 
+#![allow(clippy::unwrap_used)] // tests
+
 use nanovllm_backend::{Backend, DType, Error, SampleRow, WeightPart};
 use nanovllm_candle::{CandleBackend, CandleOptions};
 
 #[test]
 fn the_first_failure_is_reported_once_and_nothing_is_computed_before() {
-    let backend = CandleBackend::new(CandleOptions::default());
+    let backend = CandleBackend::new(CandleOptions::default()).unwrap();
     let part = WeightPart { dtype: DType::F32, rows: 2, cols: 1, data: &[0; 8] };
     let weight = backend.pack(&part).expect("two rows");
     let ones = backend.upload(&[1.0; 4], 2, 2).expect("a small matrix");
@@ -36,7 +38,7 @@ fn the_first_failure_is_reported_once_and_nothing_is_computed_before() {
 
 #[test]
 fn results_that_do_not_fit_are_failures() {
-    let backend = CandleBackend::new(CandleOptions::default());
+    let backend = CandleBackend::new(CandleOptions::default()).unwrap();
     let ones = backend.upload(&[1.0; 6], 3, 2).expect("a small matrix");
     let norm = backend.upload(&[1.0; 2], 1, 2).expect("a small matrix");
     for (rows, cols) in [(2, 2), (3, 3)] {

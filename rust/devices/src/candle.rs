@@ -3,8 +3,12 @@
 use nanovllm_candle::{CandleBackend, CandleOptions};
 
 use crate::any::{AnyBackend, Owned};
+use crate::error::Error;
 
 /// The device `candle`, or the `oracle` of the other devices: `candle-f32`, which widens every weight to f32.
-pub(crate) fn open(oracle: bool) -> AnyBackend<Owned> {
-    AnyBackend::Candle(CandleBackend::new(CandleOptions { oracle }))
+///
+/// # Errors
+/// Those of [`CandleBackend::new`].
+pub(crate) fn open(oracle: bool) -> Result<AnyBackend<Owned>, Error> {
+    Ok(AnyBackend::Candle(CandleBackend::new(CandleOptions { oracle })?))
 }

@@ -27,9 +27,9 @@ impl DeviceRow {
 pub static DEVICES: &[DeviceRow] = &[
     DeviceRow { name: "cpu", options: cpu::OPTIONS, open: cpu::open },
     #[cfg(feature = "candle")]
-    DeviceRow { name: "candle", options: &[], open: |_| Ok(candle::open(false)) },
+    DeviceRow { name: "candle", options: &[], open: |_| candle::open(false) },
     #[cfg(feature = "candle")]
-    DeviceRow { name: "candle-f32", options: &[], open: |_| Ok(candle::open(true)) },
+    DeviceRow { name: "candle-f32", options: &[], open: |_| candle::open(true) },
 ];
 
 /// What is added to the names of devices where an unknown one is refused: what this build could have had.
