@@ -76,6 +76,36 @@ def test_ctrl_c_returns_within_slices_and_leaves_the_engine_usable(demo_model: s
     assert slices < 6
 
 
+# Comparisons of long texts: few instructions, and minutes of work.
+SLOW_TEMPLATE = """
+import signal, sys, threading, time
+from nanovllm import LLM
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+llm = LLM(sys.argv[1], num_kvcache_blocks=64)
+template = (
+    "{% set x = 'a' * 1000000 %}{% set y = 'a' * 999999 ~ 'b' %}"
+    "{% for i in range(100000) %}{% if x == y or x == y or x == y or x == y or x == y %}{% endif %}{% endfor %}"
+)
+pressed = []
+
+def press():
+    pressed.append(time.perf_counter())
+    signal.raise_signal(signal.SIGINT)
+
+timer = threading.Timer(0.5, press)
+timer.start()
+try:
+    llm.chat([{"role": "user", "content": "hi"}], chat_template=template)
+except KeyboardInterrupt:
+    print(time.perf_counter() - pressed[0])
+"""
+
+
+def test_ctrl_c_ends_a_slow_template(demo_model: str) -> None:
+    assert float(run_child(SLOW_TEMPLATE, demo_model)) < 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_ctrl_c_from_outside_ends_a_script(demo_model: str) -> None:
     script = (

@@ -692,10 +692,13 @@ class Tokenizer:
         template: str | None,
         extra: str,
     ) -> str:
-        """The prompt text of `messages`. All but the flag and the template are JSON texts."""
+        """The prompt text of `messages`. All but the flag and the template are JSON texts.
+
+        Python's signal handlers run meanwhile.
+        """
     def token_to_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary writes it."""
-    def id_to_token(self, token_id: int) -> str | None:
+    def id_to_token(self, token_id: SupportsIndex) -> str | None:
         """The token of an id as the vocabulary writes it."""
     def to_json(self) -> str:
         """The text of a tokenizer.json that describes this tokenizer."""

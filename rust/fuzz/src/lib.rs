@@ -1,9 +1,10 @@
-//! Fuzz targets for the parsers of model files, and the corpus they start from.
+//! Fuzz targets for the parsers of model files and for chat templates, and the corpus they start from.
 //!
 //! Each module is one target: it does with the bytes all that loading a file would do, and returns the error that a
 //! user would see. A panic, a crash or an endless loop is a finding. `run.sh` (`make fuzz`) runs the targets under libFuzzer
 //! with the address sanitizer; `tests/replay.rs` runs them over the corpus without it.
 
+pub mod chat_template;
 pub mod config;
 pub mod gguf;
 pub mod safetensors;
@@ -12,7 +13,7 @@ pub mod tokenizer_gguf;
 use std::fmt::Debug;
 
 /// The names of the targets; each has a folder in `corpus`.
-pub const TARGETS: [&str; 4] = ["gguf", "safetensors", "config", "tokenizer_gguf"];
+pub const TARGETS: [&str; 5] = ["gguf", "safetensors", "config", "tokenizer_gguf", "chat_template"];
 
 /// An error, in the words that the corpus and its tests use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub fn run(name: &str, data: &[u8]) -> Result<(), Finding> {
         "safetensors" => safetensors::run(data).map_err(|error| finding(&error)),
         "config" => config::run(data).map_err(|error| finding(&error)),
         "tokenizer_gguf" => tokenizer_gguf::run(data).map_err(|error| finding(&error)),
+        "chat_template" => chat_template::run(data).map_err(|error| finding(&error)),
         other => panic!("there is no target called {other:?}"),
     }
 }

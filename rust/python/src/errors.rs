@@ -107,13 +107,15 @@ pub(crate) fn tokenizer_error(error: &nanovllm_tokenizer::Error) -> PyErr {
     use nanovllm_tokenizer::Error;
     let text = error.to_string();
     match error {
-        Error::Read { source, .. } => io_error(source, text),
+        Error::Read { source, .. } | Error::TemplateThread(source) => io_error(source, text),
         Error::Gguf(error) => gguf_error(error, text),
         Error::UnsupportedModel { .. } | Error::UnknownPreTokenizer { .. } => UnsupportedModelError::new_err(text),
         Error::NoChatTemplate
         | Error::UnknownChatTemplate { .. }
         | Error::TemplateRefused(_)
+        | Error::TemplateLimit { .. }
         | Error::Template { .. } => ChatTemplateError::new_err(text),
+        Error::TemplateInterrupted => PyInterruptedError::new_err(text),
         Error::Messages { .. } | Error::ReservedVariable { .. } | Error::TokenId { .. } => PyValueError::new_err(text),
         Error::Tokenizer(_) => PyRuntimeError::new_err(text),
         _ => ModelFormatError::new_err(text), // the many ways in which a file can be wrong

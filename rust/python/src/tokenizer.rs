@@ -7,8 +7,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde_json::{Map, Value};
 
-use crate::arguments::token_ids;
+use crate::arguments::{token_ids, unsigned_below};
 use crate::errors::tokenizer_error;
+use crate::signals::Signals;
 
 /// A model's tokenizer.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -39,7 +40,8 @@ impl Tokenizer {
         .map_err(|e| tokenizer_error(&e))
     }
 
-    /// The prompt text of `messages`. All but the flag and the template are JSON texts.
+    /// The prompt text of `messages`. All but the flag and the template are JSON texts. Python's signal handlers run
+    /// meanwhile.
     #[pyo3(signature = (messages, add_generation_prompt, tools, documents, template, extra))]
     fn apply_chat_template(
         &self,
@@ -56,7 +58,10 @@ impl Tokenizer {
         let documents = documents.map(|text| parse("documents", text)).transpose()?;
         let extra: Map<String, Value> = parse("the template's variables", extra)?;
         let options = ChatOptions { add_generation_prompt, tools, documents, template, extra };
-        py.detach(|| self.inner.apply_chat_template(&messages, &options)).map_err(|e| tokenizer_error(&e))
+        let mut signals = Signals::default();
+        let text =
+            py.detach(|| self.inner.apply_chat_template_while(&messages, &options, &mut || !signals.interrupted()));
+        text.map_err(|error| signals.take().unwrap_or_else(|| tokenizer_error(&error)))
     }
 
     /// The id of a token as the vocabulary writes it.
@@ -65,8 +70,8 @@ impl Tokenizer {
     }
 
     /// The token of an id as the vocabulary writes it.
-    fn id_to_token(&self, token_id: u32) -> Option<String> {
-        self.inner.id_to_token(token_id)
+    fn id_to_token(&self, token_id: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+        Ok(self.inner.id_to_token(unsigned_below(token_id, "token_id", u32::MAX)?))
     }
 
     /// The text of a tokenizer.json that describes this tokenizer.

@@ -2,15 +2,22 @@
 //!
 //! The environment is the one transformers sets up (`utils/chat_template_utils.py`): Jinja2 with `trim_blocks` and
 //! `lstrip_blocks`, loop controls, Python's string and dict methods, `raise_exception`, `strftime_now` and a `tojson`
-//! that is `json.dumps`.
+//! that is `json.dumps`. Templates come from strangers, so one runs on a thread of its own, with limits on its size, depth,
+//! time and memory (`limits.rs`).
 
+mod bounded;
 mod clock;
 mod environment;
 mod generation_tags;
 mod json;
+mod limits;
 mod options;
+mod program;
+mod python;
+mod source;
 mod templates;
+mod worker;
 
-pub(crate) use environment::render;
 pub use options::ChatOptions;
 pub(crate) use templates::{ChatTemplates, DEFAULT};
+pub(crate) use worker::render;

@@ -202,4 +202,18 @@ pub enum Error {
         /// What happened.
         message: String,
     },
+    /// The template exceeds a limit: templates come with models, and a model may be anybody's.
+    #[error("chat template: {what} is limited to {limit}, which it exceeds")]
+    TemplateLimit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        limit: usize,
+    },
+    /// The caller did not wait for the template to end.
+    #[error("the chat template was interrupted")]
+    TemplateInterrupted,
+    /// There is no thread to render the template on.
+    #[error("cannot start a thread for the chat template: {0}")]
+    TemplateThread(std::io::Error),
 }

@@ -144,10 +144,25 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::NoChatTemplate`], [`Error::UnknownChatTemplate`], [`Error::Messages`], [`Error::ReservedVariable`],
-    /// [`Error::TemplateRefused`] when the template raises, [`Error::Template`] for anything else in it.
+    /// [`Error::TemplateRefused`] when the template raises, [`Error::TemplateLimit`] when it is too large, too deep, too
+    /// slow or wants too much memory, [`Error::Template`] for anything else in it, [`Error::TemplateThread`].
     pub fn apply_chat_template(&self, messages: &serde_json::Value, options: &ChatOptions) -> Result<String, Error> {
+        self.apply_chat_template_while(messages, options, &mut || true)
+    }
+
+    /// As [`apply_chat_template`](Self::apply_chat_template), for as long as `go_on`, which is asked every few hundredths of
+    /// a second, says so.
+    ///
+    /// # Errors
+    /// [`Error::TemplateInterrupted`] once it does not, and those of [`apply_chat_template`](Self::apply_chat_template).
+    pub fn apply_chat_template_while(
+        &self,
+        messages: &serde_json::Value,
+        options: &ChatOptions,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<String, Error> {
         let template = self.parts.templates.select(options)?;
-        render(template, &self.parts.special, messages, options)
+        render(template, &self.parts.special, messages, options, go_on)
     }
 
     /// The tokenizer of the `tokenizers` library.

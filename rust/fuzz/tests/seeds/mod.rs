@@ -1,5 +1,6 @@
 //! The hand-made part of the corpus: one small file for each way a file can be wrong, and some that are right.
 
+mod chat_template;
 mod config;
 mod gguf;
 mod safetensors;
@@ -29,6 +30,7 @@ pub(crate) fn of(target: &str) -> Vec<Seed> {
         "safetensors" => safetensors::seeds(),
         "config" => config::seeds(),
         "tokenizer_gguf" => tokenizer_gguf::seeds(),
+        "chat_template" => chat_template::seeds(),
         other => panic!("no seeds for {other}"),
     }
 }

@@ -1,16 +1,19 @@
 //! Renders a template in the environment that transformers gives it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
-use minijinja_contrib::pycompat::unknown_method_callback;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, machinery};
 
+use super::bounded;
 use super::clock::strftime_now;
-use super::generation_tags::without_generation_tags;
 use super::json::tojson;
+use super::limits::{Budget, Limit, MAX_CALL_DEPTH, MAX_PARSE_DEPTH};
 use super::options::ChatOptions;
+use super::program::Program;
+use super::source::prepare;
 use crate::error::Error;
 use crate::special::SpecialTokens;
 
@@ -29,40 +32,45 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// Renders `template` for `messages`.
-pub(crate) fn render(
-    template: &str,
-    special: &SpecialTokens,
-    messages: &serde_json::Value,
-    options: &ChatOptions,
-) -> Result<String, Error> {
-    let context = context(special, messages, options)?;
-    let source = without_generation_tags(template);
-    let environment = environment().map_err(|error| typed(&error))?;
-    environment
-        .template_from_named_str("chat_template", &source)
-        .and_then(|template| template.render(context))
-        .map_err(|error| typed(&error))
+/// Renders `template` with the variables of `context`, within `budget`. It recurses: call it on a thread with a large stack.
+pub(crate) fn render(template: &str, context: Value, budget: &Arc<Budget>) -> Result<String, Error> {
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    let syntax = syntax.map_err(|error| typed(&error, budget))?;
+    let source = prepare(template, &syntax).map_err(limit)?;
+    let program = Program::new(&source, syntax).map_err(|error| typed(&error, budget))?;
+    let environment = environment(budget);
+    let mut text = String::new();
+    let mut out = machinery::make_string_output(&mut text);
+    machinery::eval(&environment, &program.main, context, &program.blocks, &mut out, AutoEscape::None)
+        .map_err(|error| typed(&error, budget))?;
+    drop(out);
+    Ok(text)
 }
 
-fn environment() -> Result<Environment<'static>, minijinja::Error> {
+fn environment(budget: &Arc<Budget>) -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     // An undefined name prints as nothing and is false, but has no attributes, as with Jinja2.
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_unknown_method_callback(unknown_method_callback);
-    environment.add_filter("tojson", tojson);
+    environment.set_fuel(Some(budget.fuel() as u64));
+    environment.set_recursion_limit(MAX_CALL_DEPTH);
+    bounded::install(&mut environment, budget);
+    let own = budget.clone();
+    environment.add_filter("tojson", move |value: &Value, options: Kwargs| tojson(&own, value, options));
     environment.add_function("strftime_now", |format: &str| strftime_now(format));
     environment.add_function("raise_exception", |message: &str| -> Result<Value, minijinja::Error> {
         let raised = Raised(message.to_owned());
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
     });
-    Ok(environment)
+    environment
 }
 
 /// The variables that the template sees.
-fn context(special: &SpecialTokens, messages: &serde_json::Value, options: &ChatOptions) -> Result<Value, Error> {
+pub(crate) fn context(
+    special: &SpecialTokens,
+    messages: &serde_json::Value,
+    options: &ChatOptions,
+) -> Result<Value, Error> {
     if !messages.is_array() {
         return Err(Error::Messages { got: json_type(messages) });
     }
@@ -111,17 +119,40 @@ fn to_value(value: &serde_json::Value) -> Value {
     }
 }
 
-/// The crate's error for one of minijinja's: the template's own refusal, or what went wrong and where.
-fn typed(error: &minijinja::Error) -> Error {
+fn limit(Limit { what, limit }: Limit) -> Error {
+    Error::TemplateLimit { what, limit }
+}
+
+/// The crate's error for one of minijinja's: the template's own refusal, a limit, or what went wrong and where.
+fn typed(error: &minijinja::Error, budget: &Budget) -> Error {
     let mut message = error.detail().map_or_else(|| error.kind().to_string(), |d| format!("{}: {d}", error.kind()));
-    let mut source = std::error::Error::source(error);
+    let mut source = Some(error as &(dyn std::error::Error + 'static));
     while let Some(cause) = source {
         if let Some(Raised(refusal)) = cause.downcast_ref() {
             return Error::TemplateRefused(refusal.clone());
         }
-        message.push_str(": ");
-        message.push_str(&cause.to_string());
+        if let Some(reached) = cause.downcast_ref::<Limit>() {
+            return limit(reached.clone());
+        }
+        if let Some(error) = cause.downcast_ref::<minijinja::Error>() {
+            match (error.kind(), error.detail()) {
+                (ErrorKind::OutOfFuel, _) => {
+                    return limit(Limit { what: "the instructions that run", limit: budget.fuel() });
+                }
+                (_, Some("recursion limit exceeded")) => {
+                    return limit(Limit { what: "the depth of loops, blocks and macros", limit: MAX_CALL_DEPTH });
+                }
+                (_, Some("template exceeds maximum recursion limits")) => {
+                    return limit(Limit { what: "the depth of brackets and blocks", limit: MAX_PARSE_DEPTH });
+                }
+                _ => {}
+            }
+        }
         source = cause.source();
+        if let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+        }
     }
     Error::Template { line: error.line().unwrap_or_default(), message }
 }

@@ -5,8 +5,11 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
-/// The keyword arguments of `tojson`.
-struct Style {
+use super::limits::Budget;
+
+/// The keyword arguments of `tojson`, and how long the text may become.
+struct Style<'a> {
+    budget: &'a Budget,
     ensure_ascii: bool,
     indent: Option<String>,
     item_separator: String,
@@ -16,7 +19,7 @@ struct Style {
 
 /// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 #[allow(clippy::needless_pass_by_value)] // filters take their keyword arguments by value
-pub(crate) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
+pub(crate) fn tojson(budget: &Budget, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
         None => None,
         Some(indent) if indent.is_none() => None,
@@ -33,6 +36,7 @@ pub(crate) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     };
     let flag = |name| options.get::<Option<bool>>(name).map(Option::unwrap_or_default);
     let style = Style {
+        budget,
         ensure_ascii: flag("ensure_ascii")?,
         indent,
         item_separator,
@@ -49,8 +53,9 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
-impl Style {
+impl Style<'_> {
     fn write(&self, out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+        self.budget.fits(out.len())?;
         match value.kind() {
             ValueKind::None | ValueKind::Bool | ValueKind::Number => out.push_str(&scalar(value)?),
             ValueKind::String => self.write_string(out, value.as_str().unwrap_or_default()),

@@ -1,0 +1,152 @@
+//! Operators and methods of Python that minijinja lacks, or that panic there.
+
+use minijinja::value::{Tuple, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
+
+use super::limits::Budget;
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message)
+}
+
+/// `left % right` of numbers: the remainder has the sign of `right`.
+pub(crate) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
+    let number = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
+    if !number(left) || !number(right) {
+        let (left, right) = (left.kind(), right.kind());
+        return Err(invalid(format!("tried to use % operator on unsupported types {left} and {right}")));
+    }
+    let impossible = || invalid(format!("unable to calculate {left} % {right}"));
+    let float = |value: &Value| value.kind() == ValueKind::Number && !value.is_integer();
+    if float(left) || float(right) {
+        let (a, b) = (f64::try_from(left.clone())?, f64::try_from(right.clone())?);
+        if b == 0.0 {
+            return Err(impossible());
+        }
+        let rest = a % b;
+        let rest = if rest == 0.0 { 0f64.copysign(b) } else { rest };
+        return Ok(Value::from(if (rest < 0.0) == (b < 0.0) { rest } else { rest + b }));
+    }
+    let (a, b) = (i128::try_from(left.clone())?, i128::try_from(right.clone())?);
+    let rest = if b == -1 { 0 } else { a.checked_rem(b).ok_or_else(impossible)? };
+    let rest = if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest };
+    Ok(i64::try_from(rest).map_or_else(|_| Value::from(rest), Value::from))
+}
+
+/// `value[start:stop:step]`.
+pub(crate) fn slice(budget: &Budget, value: &Value, start: &Value, stop: &Value, step: &Value) -> Result<Value, Error> {
+    let bound = |value: &Value| if value.is_none() { Ok(None) } else { i64::try_from(value.clone()).map(Some) };
+    let (start, stop, step) = (bound(start)?, bound(stop)?, bound(step)?.unwrap_or(1));
+    if step == 0 {
+        return Err(invalid("cannot slice by step size of 0".to_owned()));
+    }
+    match value.kind() {
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            let len = text.chars().count();
+            let (first, last) = ends(len, start, stop, step);
+            if step == 1 {
+                let text = text.chars().skip(first as usize).take((last - first).max(0) as usize);
+                return Ok(Value::from(text.collect::<String>()));
+            }
+            budget.fits(len * size_of::<char>())?;
+            let chars = text.chars().collect::<Vec<_>>();
+            Ok(Value::from(indices(first, last, step).map(|index| chars[index]).collect::<String>()))
+        }
+        ValueKind::Seq | ValueKind::Iterable => {
+            let items = budget.items(value)?;
+            let (first, last) = ends(items.len(), start, stop, step);
+            let items = indices(first, last, step).map(|index| items[index].clone()).collect::<Vec<_>>();
+            Ok(if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) })
+        }
+        ValueKind::Undefined | ValueKind::None => Ok(Value::from(Vec::<Value>::new())),
+        kind => Err(invalid(format!("value of type {kind} cannot be sliced"))),
+    }
+}
+
+/// Where a slice of `len` items begins, and where it ends, exclusively: Python's `slice.indices`.
+fn ends(len: usize, start: Option<i64>, stop: Option<i64>, step: i64) -> (i64, i64) {
+    let len = len as i64;
+    let (low, high) = if step > 0 { (0, len) } else { (-1, len - 1) };
+    let place = |at: i64| if at < 0 { (at.saturating_add(len)).max(low) } else { at.min(high) };
+    if step > 0 {
+        (start.map_or(low, place), stop.map_or(high, place))
+    } else {
+        (start.map_or(high, place), stop.map_or(low, place))
+    }
+}
+
+fn indices(first: i64, last: i64, step: i64) -> impl Iterator<Item = usize> {
+    let next = move |at: &i64| at.checked_add(step);
+    let within = move |at: &i64| if step > 0 { *at < last } else { *at > last };
+    std::iter::successors(Some(first), next).take_while(within).map(|at| at as usize)
+}
+
+/// `text.rsplit(separator, most)`.
+pub(crate) fn rsplit(text: &str, separator: Option<&str>, most: Option<i64>) -> Result<Value, Error> {
+    let most = most.and_then(|most| usize::try_from(most).ok());
+    let mut parts = match (separator, most) {
+        (Some(""), _) => return Err(invalid("rsplit: empty separator".to_owned())),
+        (Some(separator), Some(most)) => text.rsplitn(most.saturating_add(1), separator).collect(),
+        (Some(separator), None) => text.rsplit(separator).collect(),
+        (None, None) => text.split_whitespace().rev().collect(),
+        (None, Some(most)) => {
+            let (mut parts, mut rest) = (Vec::new(), text.trim_end());
+            while let Some((before, word)) = rest.rsplit_once(char::is_whitespace).filter(|_| parts.len() < most) {
+                parts.push(word);
+                rest = before.trim_end();
+            }
+            parts.extend((!rest.is_empty()).then_some(rest));
+            parts
+        }
+    };
+    parts.reverse();
+    Ok(parts.into_iter().map(Value::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_python_s() {
+        let cut = |len, start, stop, step| {
+            let (first, last) = ends(len, start, stop, step);
+            indices(first, last, step).collect::<Vec<_>>()
+        };
+        assert_eq!(cut(5, None, None, 1), [0, 1, 2, 3, 4]);
+        assert_eq!(cut(5, Some(1), Some(-1), 2), [1, 3]);
+        assert_eq!(cut(5, None, None, -2), [4, 2, 0]);
+        assert_eq!(cut(5, Some(1), Some(4), -1), [0; 0]);
+        assert_eq!(cut(5, Some(-9), Some(9), i64::MAX), [0]);
+        assert_eq!(cut(5, Some(9), Some(i64::MIN), -1), [4, 3, 2, 1, 0]);
+        assert_eq!(cut(5, Some(i64::MIN), None, i64::MIN), [0; 0]);
+        assert_eq!(cut(0, None, None, -1), [0; 0]);
+    }
+
+    #[test]
+    fn remainders_have_the_sign_of_the_divisor() {
+        let of = |a: Value, b: Value| remainder(&a, &b).map(|rest| rest.to_string()).unwrap();
+        assert_eq!(of(7.into(), (-3).into()), "-2");
+        assert_eq!(of((-7).into(), 3.into()), "2");
+        assert_eq!(of((-6).into(), 3.into()), "0");
+        assert_eq!(of((-7.5).into(), 2.into()), "0.5");
+        assert_eq!(of(true.into(), 2.into()), "1");
+        assert_eq!(of(Value::from(i128::MIN), (-1).into()), "0");
+        assert!(remainder(&1.into(), &0.into()).is_err());
+        assert!(remainder(&1.0.into(), &0.into()).is_err());
+        assert!(remainder(&Value::from(()), &1.into()).is_err());
+    }
+
+    #[test]
+    fn texts_split_from_the_right() {
+        let of = |text, separator, most| rsplit(text, separator, most).unwrap().to_string();
+        assert_eq!(of("a.b.c", Some("."), Some(1)), "['a.b', 'c']");
+        assert_eq!(of("a.b.c", Some("."), None), "['a', 'b', 'c']");
+        assert_eq!(of(" a  b c ", None, Some(1)), "[' a  b', 'c']");
+        assert_eq!(of(" a  b c ", None, Some(0)), "[' a  b c']");
+        assert_eq!(of(" a  b c ", None, Some(-1)), "['a', 'b', 'c']");
+        assert_eq!(of("  ", None, Some(1)), "[]");
+        assert!(rsplit("a", Some(""), None).is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! The thread that a template is compiled and rendered on.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use super::environment;
+use super::limits::Budget;
+use super::options::ChatOptions;
+use crate::error::Error;
+use crate::special::SpecialTokens;
+
+/// The stack that a template has within the limits of `limits.rs`, whatever its caller has. Only what is used takes memory.
+const STACK: usize = 64 << 20;
+/// How long the caller waits before it asks whether to go on.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Renders `template` for `messages` for as long as `go_on` says so. A render that is given up ends by itself soon after.
+pub(crate) fn render(
+    template: &str,
+    special: &SpecialTokens,
+    messages: &serde_json::Value,
+    options: &ChatOptions,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<String, Error> {
+    let context = environment::context(special, messages, options)?;
+    let budget = Arc::new(Budget::new(&context));
+    let (sender, receiver) = sync_channel(1);
+    let (template, own) = (template.to_owned(), budget.clone());
+    let work = move || {
+        let result = catch_unwind(AssertUnwindSafe(|| environment::render(&template, context, &own)));
+        // Nobody waits for a render that was given up.
+        let _ = sender.send(result.unwrap_or_else(|panic| Err(panicked(&*panic))));
+    };
+    thread::Builder::new()
+        .name("chat-template".to_owned())
+        .stack_size(STACK)
+        .spawn(work)
+        .map_err(Error::TemplateThread)?;
+    loop {
+        match receiver.recv_timeout(INTERVAL) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) if go_on() => {}
+            Err(_) => {
+                budget.stop();
+                return Err(Error::TemplateInterrupted);
+            }
+        }
+    }
+}
+
+/// A defect of the template engine, which is not to be the end of the program.
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Error::Template { line: 0, message: format!("the template engine failed: {}", text.unwrap_or_default()) }
+}
