@@ -259,6 +259,12 @@ class TestRequests:
         with pytest.raises(ChatTemplateError, match="line 1"):
             llm.chat([{"role": "user", "content": "hi"}], chat_template="{% if %}")
 
+    @pytest.mark.parametrize("messages", [[], [[]], None, {"role": "user", "content": "hi"}])
+    def test_no_conversation(self, llm: LLM, messages: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match="conversation"):
+            llm.chat(messages)
+        assert llm.is_finished()
+
 
 @given(st.floats() | st.integers())
 def test_temperature_is_finite_and_not_negative(temperature: float) -> None:

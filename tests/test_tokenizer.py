@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 import tokenizers
 
 from nanovllm import LLM
+from nanovllm.exceptions import ChatTemplateError
 from nanovllm.utils.tokenizer import Tokenizer
 
 TEXTS = ["Alice was beginning", "", "naïve 😀\n\t <|im_end|> x", "  3.14  "]
@@ -71,3 +74,99 @@ def test_chat_template_of_ones_own_with_variables(tokenizer: Tokenizer) -> None:
 def test_options_that_are_not_supported_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="return_tensors"):
         tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], return_tensors="pt")
+
+
+class TestConversations:
+    """What is no conversation is refused by name."""
+
+    USER: ClassVar[dict[str, str]] = {"role": "user", "content": "hi"}
+
+    @pytest.mark.parametrize(
+        ("conversation", "error", "words"),
+        [
+            (None, TypeError, "got None"),
+            ("hi", TypeError, "got a str"),
+            (7, TypeError, "got a int"),
+            (USER, TypeError, "got a single message"),
+            ([], ValueError, "the conversation is empty"),
+            ([[USER], []], ValueError, "conversation 1: the conversation is empty"),
+            (["hi"], TypeError, "conversation 0: a conversation must be a list of messages, got a str"),
+            ([USER, "hi"], TypeError, r"messages\[1\] must be a dict with a role and content, got a str"),
+            ([[USER], [USER, None]], TypeError, r"conversation 1: messages\[1\] must be a dict .* got None"),
+            ([{"content": "hi"}], ValueError, r"messages\[0\] has no role"),
+            ([{"role": 1, "content": "hi"}], TypeError, r"messages\[0\]\['role'\] must be a str, got a int"),
+            ([USER, USER | {"content": 5}], TypeError, r"messages\[1\] \('user'\): content .* got a int"),
+            ([USER | {"content": ["hi"]}], TypeError, r"messages\[0\] \('user'\): content\[0\] .* got a str"),
+            (
+                [[USER | {"content": [{"type": "text", "text": "hi"}, {"type": "image_url"}]}]],
+                ValueError,
+                r"conversation 0: messages\[0\] \('user'\): content\[1\] is of type 'image_url'; only 'text'",
+            ),
+            ([USER | {"content": [{"type": "text"}]}], TypeError, r"content\[0\]\['text'\] must be a str, got None"),
+            (
+                [USER, USER | {"content": "ab\ud800"}],
+                ValueError,
+                r"messages\[1\]\['content'\] .* at character 2",
+            ),
+            (
+                [[USER | {"x": [{"y": "\udfff"}]}]],
+                ValueError,
+                r"conversation 0: messages\[0\]\['x'\]\[0\]\['y'\] ",
+            ),
+            ([USER | {"\ud800": 1}], ValueError, r"the key '\\ud800' of messages\[0\] has a lone surrogate"),
+            ([USER | {"x": {1}}], TypeError, r"messages\[0\]\['x'\] is of type set"),
+            ([USER | {"x": {b"y": 1}}], TypeError, r"the key b'y' of messages\[0\]\['x'\] is of type bytes"),
+            ([USER | {"x": float("nan")}], ValueError, r"messages\[0\]\['x'\] is nan"),
+        ],
+    )
+    def test_is_refused(self, tokenizer: Tokenizer, conversation: Any, error: type[Exception], words: str) -> None:
+        with pytest.raises(error, match=words):
+            tokenizer.apply_chat_template(conversation)
+
+    def test_that_holds_itself(self, tokenizer: Tokenizer) -> None:
+        message: dict[str, Any] = dict(self.USER)
+        message["x"] = [message]
+        with pytest.raises(ValueError, match="more than 100 values lie within each other"):
+            tokenizer.apply_chat_template([message])
+
+    def test_in_parts_of_text(self, tokenizer: Tokenizer) -> None:
+        parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
+        text = tokenizer.apply_chat_template([self.USER | {"content": parts}], tokenize=False)
+        assert text == tokenizer.apply_chat_template([self.USER], tokenize=False)
+
+    def test_what_a_tool_returns_is_any_json(self, tokenizer: Tokenizer) -> None:
+        messages = [{"role": "tool", "content": [1, {"a": 2}]}, {"role": "tool", "content": 3}]
+        template = "{% for m in messages %}{{ m.content|tojson }};{% endfor %}"
+        assert tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False) == '[1, {"a": 2}];3;'
+
+    def test_variables_are_named(self, tokenizer: Tokenizer) -> None:
+        with pytest.raises(TypeError, match=r"the template's variables\['mood'\] is of type set"):
+            tokenizer.apply_chat_template([self.USER], mood={1})
+        with pytest.raises(ValueError, match=r"tools\[0\]\['name'\] has a lone surrogate"):
+            tokenizer.apply_chat_template([self.USER], tools=[{"name": "\ud800"}])
+
+    def test_a_template_that_fails_for_one_of_several(self, tokenizer: Tokenizer) -> None:
+        template = "{% if messages[0].content == 'no' %}{{ raise_exception('not so') }}{% endif %}"
+        with pytest.raises(ChatTemplateError, match=r"^conversation 1: .*not so"):
+            tokenizer.apply_chat_template([[self.USER], [self.USER | {"content": "no"}]], chat_template=template)
+
+
+def test_negative_ids_are_named(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="token_id is -1"):
+        tokenizer.convert_ids_to_tokens(-1)
+    with pytest.raises(ValueError, match="token_id is -2"):
+        tokenizer.convert_ids_to_tokens([0, -2])
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ " + "-" * 40000 + "1 }}", "the tokens of a tag is limited to 4096"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "loops, blocks and macros is limited to 500"),
+        ("{{ 'a'|indent(10000000000) }}", "a value's size in bytes is limited to"),
+        ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "instructions"),
+    ],
+)
+def test_a_template_cannot_end_the_process(tokenizer: Tokenizer, template: str, words: str) -> None:
+    with pytest.raises(ChatTemplateError, match=words):
+        tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], chat_template=template)

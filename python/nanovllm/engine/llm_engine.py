@@ -19,8 +19,9 @@ from nanovllm.engine.model_runner import ModelRunner, opened_files
 from nanovllm.engine.scheduler import Scheduler
 from nanovllm.engine.sequence import Sequence
 from nanovllm.sampling_params import SamplingParams
+from nanovllm.utils.conversation import Message, is_conversation_list
 from nanovllm.utils.hub import resolve_model
-from nanovllm.utils.tokenizer import Message, Tokenizer, is_conversation_list
+from nanovllm.utils.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger("nanovllm")
 
@@ -170,13 +171,14 @@ class LLMEngine:
         Unlike in `generate`, `text` leaves special tokens out, so that it can go back as a message. The remaining
         options are those of `tokenizer.apply_chat_template`, and errors are its and those of `generate`.
         """
-        conversations = messages if is_conversation_list(messages) else [messages]
         prompts = self.tokenizer.apply_chat_template(
-            conversations,  # type: ignore[arg-type]
+            messages,
             add_generation_prompt=add_generation_prompt,
             tokenize=True,
             **template_options,
         )
+        if not is_conversation_list(messages):
+            prompts = [prompts]
         return self.generate(prompts, sampling_params, use_tqdm, skip_special_tokens=skip_special_tokens)
 
     def stats(self) -> dict[str, int]:

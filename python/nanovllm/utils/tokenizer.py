@@ -1,6 +1,5 @@
 """The tokenizer with transformers' interface, as nano-vLLM's users call it; Rust does the work."""
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import tokenizers
 
 from nanovllm import _core
-
-Message = dict[str, Any]
-"""One chat message: `{"role": ..., "content": ...}` and whatever else the template reads."""
+from nanovllm.exceptions import ChatTemplateError
+from nanovllm.utils.conversation import Message, checked, dumps, is_conversation_list
 
 # transformers' options that would change what is returned: refused, never passed to the template as variables.
 _UNSUPPORTED = (
@@ -65,7 +63,8 @@ class Tokenizer:
         """The prompt of a conversation: token ids, or text with `tokenize=False`; a list of them for several.
 
         Args:
-            conversation: Messages in order, or a list of conversations.
+            conversation: Messages in order, or a list of conversations. Content in OpenAI's form, a list of parts, may
+                have parts of text only, which are joined.
             tools: Functions the model may call, as JSON schemas.
             documents: Documents for retrieval-augmented generation.
             chat_template: A Jinja template to use instead of the model's, or the name of one of the model's.
@@ -74,24 +73,37 @@ class Tokenizer:
             **kwargs: Variables for the template, such as `enable_thinking`.
 
         Raises:
-            ChatTemplateError: The model has no template, or the template failed.
-            ValueError: An option of transformers is not supported.
-            TypeError: A value is not JSON.
+            ChatTemplateError: The model has no template, or the template failed or reached a limit on its size, depth,
+                time or memory: templates come with models, and models from anywhere.
+            ValueError: A conversation is empty, a message has no role, a part of its content is not text, a text is not
+                Unicode, or an option of transformers is not supported.
+            TypeError: What should be a list of messages, a message or its content is not, or a value is not JSON.
         """
         for name in _UNSUPPORTED:
             if kwargs.pop(name, None):
                 raise ValueError(f"apply_chat_template does not support {name}")
 
-        def render(messages: Sequence[Message]) -> str | list[int]:
-            text = self._core.apply_chat_template(
-                json.dumps(messages), add_generation_prompt, _dumps(tools), _dumps(documents), chat_template, extra
-            )
+        several = is_conversation_list(conversation)
+        names = [f"conversation {index}: " for index in range(len(conversation))] if several else [""]
+        rows = list(conversation) if several else [conversation]
+        options = (
+            add_generation_prompt,
+            None if tools is None else dumps(tools, "tools"),
+            None if documents is None else dumps(documents, "documents"),
+            chat_template,
+            dumps(kwargs, "the template's variables"),
+        )
+
+        def render(messages: Any, name: str) -> str | list[int]:
+            content = dumps(checked(messages, name), f"{name}messages")
+            try:
+                text = self._core.apply_chat_template(content, *options)
+            except ChatTemplateError as error:
+                raise ChatTemplateError(f"{name}{error}") from None
             return self.encode(text, add_special_tokens=False) if tokenize else text
 
-        extra = json.dumps(kwargs)
-        if is_conversation_list(conversation):
-            return [render(messages) for messages in conversation]  # type: ignore[arg-type]
-        return render(conversation)  # type: ignore[arg-type]
+        prompts = [render(messages, name) for messages, name in zip(rows, names, strict=True)]
+        return prompts if several else prompts[0]
 
     @property
     def chat_template(self) -> str | None:
@@ -136,7 +148,7 @@ class Tokenizer:
         return [self._core.token_to_id(token) for token in tokens]
 
     def convert_ids_to_tokens(self, ids: int | Iterable[int]) -> Any:
-        """Token of an id, or of each of several; None for one that is not in the vocabulary."""
+        """Token of an id, or of each of several; None for one not in the vocabulary. ValueError for one below 0."""
         if isinstance(ids, int):
             return self._core.id_to_token(ids)
         return [self._core.id_to_token(token_id) for token_id in ids]
@@ -160,12 +172,3 @@ class Tokenizer:
 
     def _token(self, token_id: int | None) -> str | None:
         return None if token_id is None else self._core.id_to_token(token_id)
-
-
-def is_conversation_list(conversation: Sequence[Any]) -> bool:
-    """Whether this is a list of conversations rather than one, which is a list of dicts."""
-    return len(conversation) > 0 and not isinstance(conversation[0], dict)
-
-
-def _dumps(value: object) -> str | None:
-    return None if value is None else json.dumps(value)

@@ -1,0 +1,104 @@
+"""Conversations and template variables, checked before a chat template sees them: errors name what and where."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+Message = dict[str, Any]
+"""One chat message: `{"role": ..., "content": ...}` and whatever else the template reads."""
+
+# What a tool returns may be any JSON, which templates print.
+_TOOL_ROLES = ("tool", "ipython", "function")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_DEPTH = 100
+
+
+def is_conversation_list(conversation: Any) -> bool:
+    """Whether this is a list of conversations, not one, which is a list of dicts. TypeError for anything else."""
+    if isinstance(conversation, str | bytes) or not isinstance(conversation, Sequence):
+        kind = "a single message" if isinstance(conversation, dict) else _kind(conversation)
+        raise TypeError(f"a conversation must be a list of messages, or there must be a list of them; got {kind}")
+    return len(conversation) > 0 and not isinstance(conversation[0], dict)
+
+
+def checked(conversation: Any, where: str = "") -> list[Message]:
+    """The messages, with content that is a list of parts as one text. `where` stands before what an error names."""
+    if isinstance(conversation, str | bytes) or not isinstance(conversation, Sequence):
+        raise TypeError(f"{where}a conversation must be a list of messages, got {_kind(conversation)}")
+    if not conversation:
+        raise ValueError(f"{where}the conversation is empty: there is nothing to answer")
+    return [_message(message, f"{where}messages[{index}]") for index, message in enumerate(conversation)]
+
+
+def dumps(value: object, name: str) -> str:
+    """The JSON of a value. TypeError or ValueError names the part of `name` that has none."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise (_culprit(value, name, 0) or error) from None
+    return text
+
+
+def _message(message: Any, where: str) -> Message:
+    if not isinstance(message, dict):
+        raise TypeError(f"{where} must be a dict with a role and content, got {_kind(message)}")
+    if "role" not in message:
+        raise ValueError(f"{where} has no role")
+    role, content = message["role"], message.get("content")
+    if not isinstance(role, str):
+        raise TypeError(f"{where}['role'] must be a str, got {_kind(role)}")
+    where = f"{where} ({role!r})"
+    if isinstance(content, list | tuple):
+        parts = all(isinstance(part, dict) and "type" in part for part in content)
+        if parts or role not in _TOOL_ROLES:
+            texts = [_text(part, f"{where}: content[{index}]") for index, part in enumerate(content)]
+            return message | {"content": "".join(texts)}
+    elif not isinstance(content, str | dict | None) and role not in _TOOL_ROLES:
+        raise TypeError(f"{where}: content must be a str, a list of parts or None, got {_kind(content)}")
+    return message
+
+
+def _text(part: Any, where: str) -> str:
+    """The text of a part of a message's content, in OpenAI's form."""
+    if not isinstance(part, dict) or "type" not in part:
+        raise TypeError(f"{where} must be a dict such as {{'type': 'text', 'text': ...}}, got {_kind(part)}")
+    if part["type"] != "text":
+        raise ValueError(f"{where} is of type {part['type']!r}; only 'text' is supported")
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise TypeError(f"{where}['text'] must be a str, got {_kind(text)}")
+    return text
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _culprit(value: object, path: str, depth: int) -> Exception | None:
+    """The error for the first part of a value that JSON has no form for."""
+    if depth > _MAX_DEPTH:
+        return ValueError(f"{path[:200]}...: more than {_MAX_DEPTH} values lie within each other")
+    parts: list[tuple[object, str]]
+    if isinstance(value, dict):
+        parts = [(key, f"the key {key!a} of {path}") for key in value]
+        parts += [(item, f"{path}[{key!a}]") for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    else:
+        return _leaf(value, path)
+    errors = (_culprit(part, name, depth + 1) for part, name in parts)
+    return next((error for error in errors if error), None)
+
+
+def _leaf(value: object, path: str) -> Exception | None:
+    surrogate = _SURROGATE.search(value) if isinstance(value, str) else None
+    if surrogate:
+        return ValueError(f"{path} has a lone surrogate at character {surrogate.start()}")
+    if isinstance(value, float) and not math.isfinite(value):
+        return ValueError(f"{path} is {value}, which JSON does not have")
+    if not isinstance(value, str | int | float | None):
+        return TypeError(f"{path} is of type {type(value).__name__}, which JSON does not have")
+    return None
