@@ -91,7 +91,8 @@ pub trait CausalLm: Send {
     ///
     /// `rows` ascends, and `sampling[i]` says how the token after row `rows[i]` is chosen. These rows are usually the
     /// last of sequences whose prompt is complete with this step, but may stand anywhere in a sequence and be several
-    /// of one. The step runs in slices of at most 512 rows; between two of them `interrupted` is asked whether to stop.
+    /// of one. The step runs in slices of [`SLICE_ROWS`](crate::SLICE_ROWS) rows, the last of what is left; between two of
+    /// them `interrupted` is asked once whether to stop.
     ///
     /// # Errors
     /// [`StepError::Interrupted`]; [`StepError::Backend`], also when a sequence is longer than

@@ -47,5 +47,5 @@ pub use model_config::ModelConfig;
 pub use models::registry::{FAMILIES, Family, FamilyRow, HuggingFaceName};
 pub use parameter::Parameter;
 pub use sharding::{Shard, ShardError, Sharding, TpRank, divide};
-pub use slices::Slice;
+pub use slices::{SLICE_ROWS, Slice};
 pub use stored_tensor::StoredTensor;

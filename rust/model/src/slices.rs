@@ -17,8 +17,8 @@ pub struct Slice<'a> {
     pub context: Context<'a>,
 }
 
-/// The most rows a slice has.
-pub(crate) const SLICE_ROWS: usize = 512;
+/// The most rows a slice has; all but the last of a step have as many.
+pub const SLICE_ROWS: usize = 512;
 
 /// Makes slices, one at a time, and holds the offsets and lengths that the current one refers to.
 #[derive(Default)]

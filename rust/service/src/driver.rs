@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nanovllm_engine::{LlmEngine, Sequence, StepOutput};
+use nanovllm_model::SLICE_ROWS;
 use nanovllm_tokenizer::Tokenizer;
 
 use crate::error::ServiceError;
@@ -147,7 +148,14 @@ impl Driver {
     fn step(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Pumped, ServiceError> {
         self.settle();
         let start = Instant::now();
-        let output = self.engine.step_with(interrupted, &mut self.sink)?;
+        let post = self.post.clone();
+        let mut between_slices = || {
+            post.lock().rows_under_way += SLICE_ROWS as u64;
+            interrupted()
+        };
+        let result = self.engine.step_with(&mut between_slices, &mut self.sink);
+        post.lock().rows_under_way = 0;
+        let output = result?;
         let (time, num_tokens) = (start.elapsed(), output.num_tokens);
         self.deliver(output);
         Ok(Pumped { num_tokens, time })
@@ -156,7 +164,9 @@ impl Driver {
     /// Posts a step's events, and whether anything is left to do.
     fn deliver(&mut self, output: StepOutput) {
         let mut mail = Vec::new();
+        let mut generated = 0;
         for event in output.events {
+            generated += event.token_ids.len() as u64;
             let seq_id = event.seq_id;
             if self.watched.contains(&seq_id) && !event.token_ids.is_empty() {
                 let text = self.texts.push(seq_id, &event.token_ids);
@@ -168,6 +178,8 @@ impl Driver {
             }
         }
         let mut post = self.post.lock();
+        post.computed.prefilled += u64::try_from(output.num_tokens).unwrap_or(0);
+        post.computed.generated += generated;
         for event in mail {
             post.post(event);
         }

@@ -60,5 +60,6 @@ pub use call::Call;
 pub use driver::{Driver, Pumped, Sink};
 pub use error::ServiceError;
 pub use exclusive::{Exclusive, Refusal, Turn};
+pub use post::Computed;
 pub use request::{Event, Request, Watch};
 pub use service::{Progress, Service};

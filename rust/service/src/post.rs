@@ -8,6 +8,15 @@ use nanovllm_engine::EngineError;
 use crate::error::ServiceError;
 use crate::request::{Event, Request};
 
+/// Tokens that the engine has computed, whoever asked for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Computed {
+    /// Rows of prefill steps.
+    pub prefilled: u64,
+    /// Tokens chosen.
+    pub generated: u64,
+}
+
 /// Names whoever gets a request's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(u64);
@@ -55,6 +64,10 @@ pub(crate) struct Post {
     pub(crate) is_idle: bool,
     /// Rung for the driving thread when there is something to do.
     pub(crate) work: Arc<Condvar>,
+    /// What the steps that have ended computed.
+    pub(crate) computed: Computed,
+    /// Rows that the step under way has computed.
+    pub(crate) rows_under_way: u64,
     /// Why nothing will happen any more; `None` while the service works.
     pub(crate) failure: Option<ServiceError>,
 }
@@ -77,6 +90,8 @@ impl PostOffice {
             is_ending: false,
             is_idle: false,
             work: Arc::default(),
+            computed: Computed::default(),
+            rows_under_way: 0,
             failure: None,
         })))
     }

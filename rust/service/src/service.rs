@@ -9,7 +9,7 @@ use nanovllm_tokenizer::Tokenizer;
 use crate::driver::{Driver, Pumped};
 use crate::error::ServiceError;
 use crate::exclusive::{Exclusive, Refusal, Turn};
-use crate::post::{NOBODY, Owner, Post, PostOffice, Wheel};
+use crate::post::{Computed, NOBODY, Owner, Post, PostOffice, Wheel};
 use crate::request::{Event, Request};
 
 /// What a caller that waited is given.
@@ -52,6 +52,22 @@ impl Service {
     /// The engine itself, for whoever steps it by hand: `None` once it was closed.
     pub fn engine(&self) -> &Arc<Exclusive<Option<Driver>>> {
         &self.engine
+    }
+
+    /// The limits that a request must keep within.
+    pub fn limits(&self) -> RequestLimits {
+        self.limits
+    }
+
+    /// What the engine has computed for all callers since the service was made. What the step under way has done counts as
+    /// prefilled until it ends; a step that is taken back does not count then.
+    ///
+    /// # Errors
+    /// [`ServiceError::Refused`] in a forked process.
+    pub fn computed(&self) -> Result<Computed, ServiceError> {
+        let post = self.post()?;
+        let Computed { prefilled, generated } = post.computed;
+        Ok(Computed { prefilled: prefilled + post.rows_under_way, generated })
     }
 
     /// The post, unless this is a forked process, in which its holder may not exist.

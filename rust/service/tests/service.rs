@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{MockModel, Trouble, next_token};
 use nanovllm_engine::{EngineConfig, EngineError, LlmEngine, SamplingParams};
-use nanovllm_service::{Call, Event, Request, Service, ServiceError, Watch};
+use nanovllm_service::{Call, Computed, Event, Request, Service, ServiceError, Watch};
 use nanovllm_tokenizer::Tokenizer;
 
 /// Longer than any test takes; a caller that reaches it has waited for ever.
@@ -370,6 +370,21 @@ fn step_hands_out_what_nobody_waits_for() {
     service.add(request(2, 1)).unwrap();
     assert!(service.abort(2).unwrap());
     assert!(service.is_finished().unwrap());
+}
+
+#[test]
+fn what_was_computed_is_counted() {
+    let trouble = Arc::new(Trouble::default());
+    let service = service(&trouble);
+    let requests = [request(3, 5), request(4, 2)];
+    let prompts = requests.iter().map(|request| request.token_ids.len() as u64).sum();
+    let mut call = service.submit(requests.to_vec()).unwrap();
+    assert_eq!(service.computed().unwrap(), Computed::default());
+    trouble.fail_at(1);
+    assert!(call.advance(Instant::now() + FOREVER, &mut || false).is_err());
+    assert_eq!(service.computed().unwrap(), Computed::default(), "a step that is taken back does not count");
+    collect(&mut call).unwrap();
+    assert_eq!(service.computed().unwrap(), Computed { prefilled: prompts, generated: 7 });
 }
 
 #[test]
