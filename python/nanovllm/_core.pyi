@@ -696,6 +696,8 @@ class Tokenizer:
 
         Python's signal handlers run meanwhile.
         """
+    def chat_template_variables(self, template: str | None, has_tools: bool) -> set[str]:
+        """The names that the template which a chat would use reads and does not set itself."""
     def token_to_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary writes it."""
     def id_to_token(self, token_id: SupportsIndex) -> str | None:

@@ -105,6 +105,13 @@ class Tokenizer:
         prompts = [render(messages, name) for messages, name in zip(rows, names, strict=True)]
         return prompts if several else prompts[0]
 
+    def chat_template_variables(self, chat_template: str | None = None, *, has_tools: bool = False) -> set[str]:
+        """The names that a chat template reads and does not set itself, functions among them.
+
+        The template is the one that `apply_chat_template` would use. Raises ChatTemplateError as it does.
+        """
+        return self._core.chat_template_variables(chat_template, has_tools)
+
     @property
     def chat_template(self) -> str | None:
         """The model's Jinja chat template; None if it has none."""

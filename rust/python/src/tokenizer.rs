@@ -1,5 +1,6 @@
 //! `Tokenizer`: text to ids and back, and chat templates.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nanovllm_tokenizer::ChatOptions;
@@ -62,6 +63,13 @@ impl Tokenizer {
         let text =
             py.detach(|| self.inner.apply_chat_template_while(&messages, &options, &mut || !signals.interrupted()));
         text.map_err(|error| signals.take().unwrap_or_else(|| tokenizer_error(&error)))
+    }
+
+    /// The names that the template which a chat would use reads and does not set itself.
+    #[pyo3(signature = (template, has_tools))]
+    fn chat_template_variables(&self, template: Option<String>, has_tools: bool) -> PyResult<BTreeSet<String>> {
+        let options = ChatOptions { template, tools: has_tools.then_some(Value::Null), ..ChatOptions::default() };
+        self.inner.chat_template_variables(&options).map_err(|e| tokenizer_error(&e))
     }
 
     /// The id of a token as the vocabulary writes it.

@@ -20,4 +20,4 @@ mod worker;
 
 pub use options::ChatOptions;
 pub(crate) use templates::{ChatTemplates, DEFAULT};
-pub(crate) use worker::render;
+pub(crate) use worker::{render, variables};

@@ -1,10 +1,11 @@
 //! The tokenizer as callers see it, whichever files it was loaded from.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tokenizers::Tokenizer as HfTokenizer;
 
-use crate::chat::{ChatOptions, render};
+use crate::chat::{ChatOptions, render, variables};
 use crate::error::Error;
 use crate::gguf_export::GgufTokenizer;
 use crate::parts::Parts;
@@ -163,6 +164,15 @@ impl Tokenizer {
     ) -> Result<String, Error> {
         let template = self.parts.templates.select(options)?;
         render(template, &self.parts.special, messages, options, go_on)
+    }
+
+    /// The names that the template chosen by `options` reads and does not set itself: what [`ChatOptions::extra`] can have
+    /// an effect by, the chat's own variables, and functions.
+    ///
+    /// # Errors
+    /// [`Error::NoChatTemplate`], [`Error::UnknownChatTemplate`]; [`Error::Template`] for one that is malformed.
+    pub fn chat_template_variables(&self, options: &ChatOptions) -> Result<BTreeSet<String>, Error> {
+        variables(self.parts.templates.select(options)?)
     }
 
     /// The tokenizer of the `tokenizers` library.

@@ -70,6 +70,19 @@ fn enable_thinking_is_seen_only_when_given() {
 }
 
 #[test]
+fn a_template_tells_what_it_reads() {
+    let names = |template: &str, options: &ChatOptions| tokenizer(template).chat_template_variables(options).unwrap();
+    let read = names(THINKING, &ChatOptions::default());
+    assert!(read.contains("messages") && read.contains("enable_thinking"), "{read:?}");
+    assert!(!read.contains("message") && !read.contains("temperature"), "what it sets itself is not read: {read:?}");
+    let other =
+        ChatOptions { template: Some("{% set a = b.c %}{{ a }}{% if d is defined %}{% endif %}".into()), ..prompt() };
+    assert_eq!(names(THINKING, &other).into_iter().collect::<Vec<_>>(), ["b", "d"]);
+    let broken = ChatOptions { template: Some("{% if %}".into()), ..prompt() };
+    assert!(matches!(tokenizer(THINKING).chat_template_variables(&broken), Err(Error::Template { .. })));
+}
+
+#[test]
 fn tools_are_written_as_python_writes_json_in_their_own_order() {
     let tools =
         json!([{"type": "function", "function": {"name": "f", "parameters": {"z": 1.0, "a": [true, null, "é<'\n"]}}}]);

@@ -1,5 +1,6 @@
 //! Renders a template in the environment that transformers gives it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -45,6 +46,19 @@ pub(crate) fn render(template: &str, context: Value, budget: &Arc<Budget>) -> Re
         .map_err(|error| typed(&error, budget))?;
     drop(out);
     Ok(text)
+}
+
+/// Names that `template` reads and does not set itself: its variables, and functions that it calls. It recurses, as
+/// [`render`] does.
+pub(crate) fn variables(template: &str) -> Result<BTreeSet<String>, Error> {
+    let budget = Budget::new(&Value::UNDEFINED);
+    let typed = |error| typed(&error, &budget);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(typed)?;
+    let source = prepare(template, &syntax).map_err(limit)?;
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax);
+    let template = environment.template_from_named_str("chat_template", &source).map_err(typed)?;
+    Ok(template.undeclared_variables(false).into_iter().collect())
 }
 
 fn environment(budget: &Arc<Budget>) -> Environment<'static> {

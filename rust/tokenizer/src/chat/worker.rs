@@ -1,10 +1,11 @@
 //! The thread that a template is compiled and rendered on.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::environment;
@@ -35,11 +36,7 @@ pub(crate) fn render(
         // Nobody waits for a render that was given up.
         let _ = sender.send(result.unwrap_or_else(|panic| Err(panicked(&*panic))));
     };
-    thread::Builder::new()
-        .name("chat-template".to_owned())
-        .stack_size(STACK)
-        .spawn(work)
-        .map_err(Error::TemplateThread)?;
+    spawn(work)?;
     loop {
         match receiver.recv_timeout(INTERVAL) {
             Ok(result) => return result,
@@ -50,6 +47,17 @@ pub(crate) fn render(
             }
         }
     }
+}
+
+/// The names that `template` reads and does not set itself. The caller waits: it takes no longer than parsing.
+pub(crate) fn variables(template: &str) -> Result<BTreeSet<String>, Error> {
+    let template = template.to_owned();
+    spawn(move || environment::variables(&template))?.join().unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
+    let thread = thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK);
+    thread.spawn(work).map_err(Error::TemplateThread)
 }
 
 /// A defect of the template engine, which is not to be the end of the program.
