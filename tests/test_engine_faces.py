@@ -276,24 +276,24 @@ def test_a_call_that_is_left_or_dropped_leaves_nothing_queued(llm: LLM) -> None:
         stats = llm.stats()
         return stats["num_waiting"] + stats["num_running"]
 
-    def interrupted(call: _core.Call) -> None:
-        with call:
-            call.advance()
-            assert queued() == call.pending > 0
-            raise KeyboardInterrupt
+    def interrupt(*_: object) -> None:
+        assert queued() > 0
+        raise KeyboardInterrupt
 
     call = submit()
+    assert queued() == call.pending == 300
     with pytest.raises(KeyboardInterrupt):
-        interrupted(call)
+        call.results(interrupt)
     assert queued() == call.pending == 0
-    assert call.advance() == ([], None, None)
+    assert call.results() == []
     call = submit()
     assert queued() == 300
-    del call  # which is what happens if an interrupt comes before the block is entered
+    del call  # which is what happens if an interrupt comes before it is waited for
     assert queued() == 0
-    with submit() as call:
-        finished = [seq for _ in iter(lambda: call.pending, 0) for seq in call.advance()[0]]
+    reported: list[_core.FinishedSequence] = []
+    finished = submit().results(lambda sequences, *_: reported.extend(sequences))
     assert len({seq.seq_id for seq in finished}) == len(finished) == 300
+    assert reported == finished
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -167,3 +167,115 @@ def test_loading_and_tokenising_hold_no_gil_either(demo_model: str) -> None:
             ticks += 1
         thread.join()
         assert ticks >= 3
+
+
+# The handler raises wherever `generate` is on the stack, so several times while one call is unwound; the tracebacks are
+# kept, and with them whatever their frames refer to.
+STORM = """
+import signal, sys
+from nanovllm import LLM, SamplingParams
+
+llm = LLM(sys.argv[1], num_kvcache_blocks=600, max_model_len=256)
+params = SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)
+raised, kept = 0, []
+
+def handler(_signum, frame):
+    global raised
+    while frame is not None:
+        if frame.f_code.co_name == "generate":
+            raised += 1
+            raise KeyboardInterrupt
+        frame = frame.f_back
+
+signal.signal(signal.SIGALRM, handler)
+prompts = [[1, 2, i % 100] for i in range(5000)]
+for delay in range(1, 60):
+    signal.setitimer(signal.ITIMER_REAL, delay * 0.0007, 0.0001)
+    try:
+        llm.generate(prompts, params, use_tqdm=delay % 2 == 0)
+    except KeyboardInterrupt as error:
+        kept.append(error)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    stats = llm.stats()
+    assert stats["num_waiting"] + stats["num_running"] == 0, (delay, stats)
+    assert llm.is_finished()
+assert raised >= len(kept) > 50, (raised, len(kept))
+assert len(llm.generate([[1, 2, 3]] * 3, params, use_tqdm=False)) == 3
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_a_storm_of_interrupts_leaves_nothing_queued(tiny_qwen3: str) -> None:
+    run_child(STORM, tiny_qwen3)
+
+
+# A trace function raises before each instruction that it has not met yet. What runs after that is traced no more: it is
+# met in the second part, where a signal is the first interrupt and the trace function the next.
+EVERY_INSTRUCTION = """
+import io, signal, sys
+from pathlib import Path
+import nanovllm
+from nanovllm import LLM, SamplingParams
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+llm = LLM(sys.argv[1], num_kvcache_blocks=512, max_model_len=256, max_num_seqs=512)
+params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+prompts = [[1, 2, i % 100] for i in range(1000)]
+package = str(Path(nanovllm.__file__).parent)
+seen, kept = set(), []
+
+def trace(frame, event, _arg):
+    if not frame.f_code.co_filename.startswith(package):
+        return None
+    frame.f_trace_opcodes = True
+    if event == "opcode" and (place := (frame.f_code, frame.f_lasti)) not in seen:
+        seen.add(place)
+        raise KeyboardInterrupt
+    return trace
+
+def interrupted(use_tqdm):
+    sys.settrace(trace)
+    try:
+        answers = llm.generate(prompts, params, use_tqdm=use_tqdm)
+    except KeyboardInterrupt as error:
+        kept.append(error)
+        return True
+    finally:
+        sys.settrace(None)
+        stats = llm.stats()
+        assert stats["num_waiting"] + stats["num_running"] == 0, stats
+        assert stats["num_free_blocks"] == stats["num_kvcache_blocks"], stats
+    assert len(answers) == len(prompts)
+    return False
+
+def handler(_signum, frame):
+    while frame is not None and frame.f_code is not LLM.generate.__code__:
+        frame = frame.f_back
+    if frame is not None:
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, handler)
+errors = sys.stderr
+for use_tqdm in (False, True):
+    sys.stderr = Terminal() if use_tqdm else errors
+    before = len(kept)
+    while interrupted(use_tqdm):
+        pass
+    assert len(kept) - before > 50, len(kept)
+    before = len(kept)
+    for delay in range(1, 40):
+        signal.setitimer(signal.ITIMER_REAL, delay * 0.001)
+        interrupted(use_tqdm)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert len(kept) - before > 10, len(kept)
+sys.stderr = errors
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_an_interrupt_before_any_instruction_leaves_nothing_queued(tiny_qwen3: str) -> None:
+    """Every instruction of the package that `generate` runs is interrupted, and the tracebacks are kept."""
+    run_child(EVERY_INSTRUCTION, tiny_qwen3)

@@ -255,22 +255,28 @@ class BlockManager:
 
 @final
 class Call:
-    """Requests that one caller waits for, as a context manager.
+    """Requests that one caller waits for.
 
-    What has not finished when it is left is dropped, all at once, whatever ends it.
+    What has not finished when the waiting ends is dropped, all at once, whatever ends it, and so is everything when the
+    object goes.
     """
 
     @property
     def pending(self) -> int:
         """Requests that have not finished."""
-    def advance(self) -> tuple[list[FinishedSequence], float | None, float | None]:
-        """Waits until some of the requests have finished, but no longer than 0.1 s and the step under way.
+    def results(
+        self,
+        report: Callable[[list[FinishedSequence], int, int, float | None, float | None], object] | None = None,
+    ) -> list[FinishedSequence]:
+        """Waits for all requests, taking steps unless another caller does, and returns them as they finished.
 
-        Takes steps meanwhile unless another caller does. Returns the sequences that have finished, and the tokens a
-        second of the last prefill and the last decode step that were taken.
+        What has not finished when an exception ends this, that of a signal handler or of `report`, is dropped before
+        Python sees it: no frame that a traceback keeps has hold of the requests.
+
+        `report` is called about ten times a second, and also within a step: with the sequences that have finished since
+        its last call, the prompt tokens and new tokens that the engine has computed since the requests were taken (for
+        other callers, too), and the tokens a second of the last prefill and decode step, None where there was none.
         """
-    def __enter__(self) -> Call: ...
-    def __exit__(self, *_error: object) -> None: ...
 
 @final
 class Checkpoint:

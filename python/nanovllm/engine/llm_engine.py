@@ -8,12 +8,9 @@ from collections.abc import Mapping, Set
 from collections.abc import Sequence as AbcSequence
 from dataclasses import fields
 from numbers import Integral
-from time import perf_counter
 from typing import Any, TypedDict, cast
 
-from tqdm.auto import tqdm
-
-from nanovllm._core import Call, Engine, FinishedSequence
+from nanovllm._core import Engine, FinishedSequence
 from nanovllm.config import Config
 from nanovllm.engine.model_runner import ModelRunner, opened_files
 from nanovllm.engine.scheduler import Scheduler
@@ -21,6 +18,7 @@ from nanovllm.engine.sequence import Sequence
 from nanovllm.sampling_params import SamplingParams
 from nanovllm.utils.conversation import Message, is_conversation_list
 from nanovllm.utils.hub import resolve_model
+from nanovllm.utils.progress import Progress
 from nanovllm.utils.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger("nanovllm")
@@ -143,8 +141,14 @@ class LLMEngine:
         params = _as_params(sampling_params, len(batch))
         encoded = [self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in batch]
         seq_ids = [next(Sequence.counter) for _ in encoded]
-        with self._engine.submit(list(zip(seq_ids, encoded, params, strict=True))) as call:
-            done = _collect(call, use_tqdm)
+        requests = list(zip(seq_ids, encoded, params, strict=True))
+        # No variable refers to the call, so that it goes with whatever interrupts this, at any place.
+        if use_tqdm:
+            with Progress(requests, self.config.max_model_len) as progress:
+                sequences = self._engine.submit(requests).results(progress.report)
+        else:
+            sequences = self._engine.submit(requests).results()
+        done = {seq.seq_id: seq for seq in sequences}
         return [
             GenerateOutput(
                 text=self.tokenizer.decode(seq.token_ids, skip_special_tokens),
@@ -208,24 +212,6 @@ class LLMEngine:
         if self._open is None:
             raise RuntimeError("the engine was closed by exit()")
         return self._open
-
-
-def _collect(call: Call, use_tqdm: bool) -> dict[int, FinishedSequence]:
-    """Waits for all sequences of a call, and returns them by id."""
-    done: dict[int, FinishedSequence] = {}
-    speeds = {"Prefill": 0.0, "Decode": 0.0}
-    shown = 0.0
-    with tqdm(total=call.pending, desc="Generating", dynamic_ncols=True, disable=not use_tqdm) as pbar:
-        while call.pending:
-            finished, *measured = call.advance()
-            speeds.update((name, speed) for name, speed in zip(speeds, measured, strict=True) if speed is not None)
-            done.update((seq.seq_id, seq) for seq in finished)
-            # Drawing takes longer than a small model's decode step, so ten times a second will do.
-            if (now := perf_counter()) - shown > 0.1 or not call.pending:
-                shown = now
-                pbar.set_postfix({name: f"{int(speed)}tok/s" for name, speed in speeds.items()})
-            pbar.update(len(finished))
-    return done
 
 
 def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:

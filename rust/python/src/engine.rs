@@ -76,9 +76,10 @@ impl Engine {
             let (seq_id, token_ids, params): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params) = request?.extract()?;
             read.push(self::request(&seq_id, &token_ids, params)?);
         }
+        let before = self.service().computed().map_err(|error| service_error(&error))?;
         let call = py.detach(|| self.service().submit(read)).map_err(|error| service_error(&error));
         self.door.release_ended();
-        Ok(Call::new(call?, Arc::clone(&self.door)))
+        Ok(Call::new(call?, Arc::clone(&self.door), before))
     }
 
     /// Queues a prompt under an id that no queued sequence has; `step` hands out its answer.

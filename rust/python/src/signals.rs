@@ -17,8 +17,13 @@ pub(crate) struct Signals {
 impl Signals {
     /// Whether a handler has raised an exception, which is to end the call. In another thread than the main one none runs.
     pub(crate) fn interrupted(&mut self) -> bool {
+        self.interrupted_or(|_| Ok(()))
+    }
+
+    /// As [`interrupted`](Self::interrupted), and calls `also` as often as handlers run; what it raises ends the call too.
+    pub(crate) fn interrupted_or(&mut self, also: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
         if self.raised.is_none() && self.asked.is_none_or(|asked| asked.elapsed() >= INTERVAL) {
-            self.raised = check_signals().err();
+            self.raised = Python::attach(|py| py.check_signals().and_then(|()| also(py))).err();
             self.asked = Some(Instant::now());
         }
         self.raised.is_some()
