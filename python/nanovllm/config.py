@@ -5,11 +5,12 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from nanovllm import _core
-from nanovllm.exceptions import ModelNotFoundError
+from nanovllm.exceptions import ModelFormatError, ModelNotFoundError
 
 _MISSING = object()
 _RENAMED = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
@@ -86,8 +87,9 @@ class Config:
         max_num_batched_tokens: The most prompt tokens that one prefill step computes.
         max_num_seqs: The most sequences that run at the same time.
         max_model_len: The most tokens of prompt and answer together; lowered to what the model allows.
-        gpu_memory_utilization: Share of the device's memory (on the CPU, the machine's or its cgroup's limit) that
-            model and KV cache may take when `num_kvcache_blocks` is not given.
+        gpu_memory_utilization: Share that the KV cache may take, when `num_kvcache_blocks` is not given, of the memory
+            that is free once the model is loaded (on the CPU, the machine's or its cgroup's); it never takes more than
+            half of that, nor more than `max_num_seqs` sequences of `max_model_len` tokens fill.
         tensor_parallel_size: Devices to split the model over; the CPU device is one.
         enforce_eager: Accepted for nano-vLLM's scripts. It turns off CUDA graphs, which the CPU device does not have.
         hf_config: The model's own configuration, read from `model` unless it is given.
@@ -98,8 +100,8 @@ class Config:
         device: Where the model runs: "cpu"; "candle", portable and slower, with 8-bit products of quantised weights;
             "candle-f32", the same with every weight widened to float32, to compare the others with.
         num_threads: Threads of the CPU device; None takes one for each core this process may use.
-        isa: Instruction set of the CPU device ("scalar", "avx2", "avx-vnni", "avx512", "avx512-bf16");
-            None takes the best.
+        isa: Instruction set of the CPU device ("scalar", "avx2", "avx-vnni", "avx512", "avx512-bf16"), one that this
+            machine has; None takes the best.
         activation_bits: Bits of the activations that quantised weights are multiplied with on the CPU. 16 answers as
             the same weights in float32 would; 8, what llama.cpp takes, is faster in prefill and large batches.
         kv_cache_dtype: "auto" (float32 for float32 checkpoints, else bfloat16), "float32" or "bfloat16".
@@ -131,20 +133,26 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, (str, os.PathLike)):
+            raise TypeError(f"model must be a path, not {type(self.model).__name__}")
         self.model = os.fspath(self.model)
-        if not Path(self.model).exists():
-            raise ModelNotFoundError(f"there is no model at {self.model}")
+        _check_path(self.model)
         self._check_options()
         if self.hf_config is None:
             self.hf_config = HfConfig.read(self.model)
         self.max_model_len = min(self.max_model_len, self.hf_config.max_position_embeddings)
 
     def _check_options(self) -> None:
+        for name in _INTEGERS:
+            value = getattr(self, name)
+            if isinstance(value, Integral) and not isinstance(value, bool):
+                setattr(self, name, int(value))  # numpy's, too
         for name in ("max_num_batched_tokens", "max_num_seqs", "max_model_len"):
             _require(_is_int(getattr(self, name), 1), name, "an integer of at least 1", getattr(self, name))
         share = self.gpu_memory_utilization
-        in_range = isinstance(share, (int, float)) and math.isfinite(share) and 0 < share <= 1
+        in_range = isinstance(share, Real) and math.isfinite(share) and 0 < share <= 1
         _require(in_range, "gpu_memory_utilization", "above 0 and at most 1", share)
+        self.gpu_memory_utilization = float(share)
         _require(
             _is_int(self.tensor_parallel_size, 1) and self.tensor_parallel_size == 1,
             "tensor_parallel_size",
@@ -159,11 +167,51 @@ class Config:
         _require(self.device in devices, "device", f"one of {', '.join(map(repr, devices))}", self.device)
         threads = self.num_threads
         _require(threads is None or _is_int(threads, 1), "num_threads", "None or at least 1", threads)
+        if self.isa is not None:
+            here = [name for name, is_available in _core.instruction_sets().items() if is_available]
+            limit = f"None or an instruction set of this machine ({', '.join(map(repr, here))})"
+            _require(self.isa in here, "isa", limit, self.isa)
         bits = self.activation_bits
         _require(_is_int(bits, 8) and bits in (8, 16), "activation_bits", "8 or 16", bits)
         dtypes = ("auto", "float32", "bfloat16")
         _require(self.kv_cache_dtype in dtypes, "kv_cache_dtype", f"one of {dtypes}", self.kv_cache_dtype)
         _require(_is_int(self.seed, 0, 2**64 - 1), "seed", "an integer in 0..2**64 - 1", self.seed)
+
+
+_INTEGERS = (
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "max_model_len",
+    "tensor_parallel_size",
+    "kvcache_block_size",
+    "num_kvcache_blocks",
+    "num_threads",
+    "activation_bits",
+    "seed",
+)
+
+
+def _check_path(model: str) -> None:
+    """Raises what says which path to give instead, for one that is no model."""
+    path = Path(model)
+    if not model:
+        raise ModelNotFoundError("model is empty: it must be a directory or a .gguf file")
+    if not path.exists():
+        raise ModelNotFoundError(f"there is no model at {model}")
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(file.name for file in path.glob("*.gguf"))
+        if files:
+            names = ", ".join(files[:4]) + (", ..." if len(files) > 4 else "")
+            raise ModelNotFoundError(
+                f"{model} has no config.json, but GGUF files ({names}): give the path of one, {path / files[0]}"
+            )
+    if path.is_file() and path.name.endswith((".safetensors", ".json")) and not _is_gguf(path):
+        raise ModelFormatError(f"{model} is a part of a checkpoint: give its directory, {path.parent}")
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def _is_int(value: object, low: int, high: int = 2**63 - 1) -> bool:

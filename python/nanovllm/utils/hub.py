@@ -21,8 +21,15 @@ def resolve_model(model: str | os.PathLike[str]) -> str:
         ModelNotFoundError: Nothing of that name here, and it could not be downloaded; says what was tried.
         UnsupportedModelError: The repository holds no safetensors files.
     """
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(f"model must be a path or the id of a Hugging Face repository, not {type(model).__name__}")
     name = os.fspath(model)
-    path = Path(name).expanduser()
+    if not name:
+        raise ModelNotFoundError("model is empty: it must be a path or the id of a Hugging Face repository")
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # "~somebody" for whom the system knows no home
+        raise ModelNotFoundError(f"there is no model at {name}: the system knows no home for its ~") from None
     if path.exists():
         return str(path)
     match = _REPO_ID.fullmatch(name)
@@ -56,11 +63,11 @@ def _download(name: str, repo_id: str, filename: str | None) -> str:
             return str(hf_hub_download(repo_id, filename))
         # Checkpoints sit at the top; folders hold exports for other programs.
         path = str(snapshot_download(repo_id, allow_patterns=_PATTERNS, ignore_patterns=["*/*"]))
-    except Exception as error:  # the client's errors differ by version and transport; the cause is kept
+    except Exception as error:  # the client's errors differ by version and transport
         raise ModelNotFoundError(
             f"cannot find the model {name!r}: there is no such path under {Path.cwd()}, and fetching the Hugging Face "
             f"repository {repo_id!r} failed, neither cached nor downloadable ({type(error).__name__}: {error})"
-        ) from error
+        ) from None  # the message says it all, and the client's traceback has a hundred lines
     if not any(Path(path).glob("*.safetensors")):
         raise UnsupportedModelError(
             f"the Hugging Face repository {repo_id!r} has no .safetensors files; to load one of its GGUF files, "
