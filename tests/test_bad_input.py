@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import struct
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nanovllm import LLM, SamplingParams, _core
 from nanovllm.config import Config
+from nanovllm.engine.sequence import Sequence
 from nanovllm.exceptions import ChatTemplateError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from nanovllm.utils.hub import resolve_model
 from runners import model_runner
 
 GREEDY = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+THINKING = "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking %} thinking{% endif %}"
 
 
 def gguf(version: int = 3, num_tensors: int = 0, num_metadata: int = 0, rest: bytes = b"") -> bytes:
@@ -163,6 +168,57 @@ class TestModelFiles:
             with pytest.raises(ModelNotFoundError, match=r"Qwen/Qwen3-0\.6B.*no route to host"):
                 LLM(name)
 
+    def test_config_errors_name_the_file(self, copy_of_tiny: Path) -> None:
+        change_config(copy_of_tiny, num_attention_heads=0)
+        with pytest.raises(ModelFormatError, match=re.escape(str(copy_of_tiny / "config.json"))):
+            LLM(copy_of_tiny)
+
+    def test_a_missing_tensor_names_the_model(self, copy_of_tiny: Path) -> None:
+        change_config(copy_of_tiny, num_hidden_layers=9)
+        with pytest.raises(ModelFormatError, match=re.escape(str(copy_of_tiny))):
+            LLM(copy_of_tiny, num_kvcache_blocks=1)
+
+    def test_an_empty_path_is_not_the_current_directory(
+        self, copy_of_tiny: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(copy_of_tiny)
+        for make in (LLM, Config):
+            with pytest.raises(ModelNotFoundError, match="empty"):
+                make("")
+        assert Config(".").model == "."
+
+    @pytest.mark.parametrize("model", [None, 5, b"model", ["model"]])
+    def test_a_model_of_another_type(self, model: Any) -> None:
+        for make in (LLM, Config):
+            with pytest.raises(TypeError, match=f"model must be .*not {type(model).__name__}"):
+                make(model)
+
+    def test_a_home_that_nobody_has(self) -> None:
+        with pytest.raises(ModelNotFoundError, match="~nosuchuser"):
+            LLM("~nosuchuser/model")
+
+    def test_a_directory_of_gguf_files_says_what_to_pass(self, tmp_path: Path) -> None:
+        (tmp_path / "b.Q8_0.gguf").write_bytes(gguf())
+        (tmp_path / "a.Q4_0.gguf").write_bytes(gguf())
+        with pytest.raises(ModelNotFoundError, match=r"a\.Q4_0\.gguf, b\.Q8_0\.gguf") as error:
+            LLM(tmp_path)
+        assert str(tmp_path / "a.Q4_0.gguf") in str(error.value)
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+    def test_a_part_of_a_checkpoint_says_what_to_pass(self, copy_of_tiny: Path, name: str) -> None:
+        with pytest.raises(ModelFormatError, match=f"give its directory, {re.escape(str(copy_of_tiny))}$"):
+            LLM(copy_of_tiny / name)
+
+    def test_a_missing_repository_is_one_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def missing(*_: object, **__: object) -> str:
+            raise ValueError("404 Client Error")
+
+        monkeypatch.setattr("huggingface_hub.snapshot_download", missing)
+        with pytest.raises(ModelNotFoundError, match="404 Client Error") as error:
+            LLM("owner/name")
+        assert error.value.__suppress_context__
+        assert "During handling" not in "".join(traceback.format_exception(error.value))
+
 
 class TestHub:
     def test_a_repository_is_fetched_once_resolved(
@@ -222,6 +278,67 @@ class TestRequests:
         with pytest.raises(TypeError):
             llm.generate([prompt], GREEDY, use_tqdm=False)
 
+    @pytest.mark.parametrize(
+        "prompt",
+        [b"abc", bytearray(b"abc"), memoryview(b"abc"), {1, 2}, frozenset([1]), {1: 2}, None, 1.5, {"prompt": "a"}],
+        ids=str,
+    )
+    def test_what_only_looks_like_token_ids(self, llm: LLM, prompt: Any) -> None:
+        says = "text or a list of token ids"
+        with pytest.raises(TypeError, match=f"{says}, not {type(prompt).__name__}"):
+            llm.add_request(prompt, GREEDY)
+        with pytest.raises(TypeError, match=rf"prompts\[1\]: .*{says}, not {type(prompt).__name__}"):
+            llm.generate(["a", prompt, "b"], GREEDY, use_tqdm=False)
+        with pytest.raises(TypeError, match=type(prompt).__name__ if prompt != {"prompt": "a"} else "dict"):
+            llm.generate(prompt, GREEDY, use_tqdm=False)
+        if not isinstance(prompt, dict):
+            with pytest.raises(TypeError, match=f"{says}, not {type(prompt).__name__}"):
+                llm.generate([prompt], GREEDY, use_tqdm=False)
+
+    @pytest.mark.parametrize("token_ids", [b"abc", {1, 2}, {1: 2}, "12", None, 1.5], ids=str)
+    def test_ids_elsewhere_are_lists_too(self, llm: LLM, token_ids: Any) -> None:
+        for take in (llm.tokenizer._core.decode, lambda ids, _: Sequence(ids)):
+            with pytest.raises(
+                TypeError, match=f"token_ids must be a list of integers, not {type(token_ids).__name__}"
+            ):
+                take(token_ids, False)
+
+    @pytest.mark.parametrize(
+        ("bad", "error", "says"),
+        [
+            ([], ValueError, "empty"),
+            ([1, 2**31], ValueError, "vocabulary"),
+            ([1] * 5000, ValueError, "max_model_len"),
+            ([1, -1], ValueError, r"token_ids\[1\]"),
+            ([1, "a"], TypeError, r"token_ids\[1\]"),
+            ("\ud800", ValueError, "surrogate"),
+        ],
+        ids=["empty", "outside", "long", "negative", "text", "surrogate"],
+    )
+    def test_of_several_prompts_the_wrong_one_is_named(
+        self, llm: LLM, bad: Any, error: type[Exception], says: str
+    ) -> None:
+        with pytest.raises(error, match=says) as raised:
+            llm.generate(["a", "b", bad, "c"], GREEDY, use_tqdm=False)
+        assert "prompts[2]" in str(raised.value)
+        with pytest.raises(error, match=says) as raised:
+            llm.generate([bad], GREEDY, use_tqdm=False)
+        assert "prompts[" not in str(raised.value)
+
+    @pytest.mark.parametrize("several", [False, True])
+    def test_messages_go_to_chat(self, llm: LLM, several: bool) -> None:
+        messages: list[Any] = [{"role": "user", "content": "hi"}]
+        with pytest.raises(TypeError, match="use chat"):
+            llm.generate([messages] if several else messages, GREEDY, use_tqdm=False)
+
+    @pytest.mark.parametrize("params", [{"temperature": 0}, 0.5, "greedy", SamplingParams], ids=str)
+    def test_sampling_params_that_are_none(self, llm: LLM, params: Any) -> None:
+        for call in (llm.add_request, llm.generate):
+            with pytest.raises(TypeError, match="sampling_params must be SamplingParams"):
+                call("a", params)
+        with pytest.raises(TypeError, match=r"sampling_params\[1\] must be SamplingParams"):
+            llm.generate(["a", "b"], [GREEDY, params], use_tqdm=False)
+
     def test_text_that_is_not_unicode(self, llm: LLM) -> None:
         with pytest.raises(ValueError, match="surrogate"):
             llm.generate("\ud800", GREEDY, use_tqdm=False)
@@ -264,6 +381,39 @@ class TestRequests:
         with pytest.raises((TypeError, ValueError), match="conversation"):
             llm.chat(messages)
         assert llm.is_finished()
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"temperature": 0}, r"SamplingParams\(temperature=\.\.\.\)"),
+            ({"max_tokens": 1}, r"SamplingParams\(max_tokens=\.\.\.\)"),
+            ({"use_tqmd": False}, "use_tqmd.*did you mean 'use_tqdm'"),
+            ({"skip_special_token": False}, "did you mean 'skip_special_tokens'"),
+            ({"enable_thinkin": False}, "did you mean 'enable_thinking'"),
+            ({"max_token": 5}, "did you mean 'max_tokens'"),
+            ({"zebra": 5}, "zebra.*chat_template_kwargs"),
+            ({"tokenize": False}, "tokenize"),
+            ({"chat_template_kwargs": {"tools": []}}, "tools"),
+            ({"chat_template_kwargs": {"enable_thinking": True}, "enable_thinking": True}, "enable_thinking"),
+            ({"chat_template_kwargs": 5}, "chat_template_kwargs must be a dict, not int"),
+        ],
+        ids=str,
+    )
+    def test_chat_swallows_no_option(self, llm: LLM, options: dict[str, Any], says: str) -> None:
+        options = {"chat_template": THINKING} | options
+        with pytest.raises(TypeError, match=says):
+            llm.chat([{"role": "user", "content": "hi"}], GREEDY, **options)
+
+    def test_variables_of_the_template_reach_it(self, llm: LLM) -> None:
+        messages = [{"role": "user", "content": "hi"}]
+
+        def answer(**options: Any) -> list[int]:
+            return llm.chat(messages, GREEDY, False, chat_template=THINKING, **options)[0]["token_ids"]
+
+        expected = llm.generate("hi thinking", GREEDY, use_tqdm=False)[0]["token_ids"]
+        assert answer(enable_thinking=True) == answer(chat_template_kwargs={"enable_thinking": True}) == expected
+        # What the template does not use may be given, but not by mistake.
+        assert answer(chat_template_kwargs={"zebra": 5}) == answer() != expected
 
 
 @given(st.floats() | st.integers())
@@ -318,7 +468,7 @@ def test_sampling_params_of_another_type(options: dict[str, Any]) -> None:
         ("device", ["cuda", "", None]),
         ("num_threads", [0, -1, "two"]),
         ("activation_bits", [0, 4, 15, "16", True]),
-        ("isa", ["sse9", ""]),
+        ("isa", ["sse9", "", 5]),
         ("kv_cache_dtype", ["int8", "", None]),
         ("seed", [-1, 2**64, 0.5]),
     ],
@@ -353,6 +503,65 @@ def test_integer_options_are_taken_or_named(name: str, value: int) -> None:
     elif value < 0 or value >= 2**64:
         with pytest.raises(ValueError, match=name):
             Config(model, **{name: value})
+
+
+def test_an_instruction_set_is_one_of_this_machine(tiny_qwen3: str) -> None:
+    for name, is_available in _core.instruction_sets().items():
+        with pytest.raises(ValueError, match="instruction set of this machine") as error:
+            LLM(tiny_qwen3, num_kvcache_blocks=1, isa=5)
+        assert (repr(name) in str(error.value)) == is_available
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_tokens": -1}, "max_tokens must be between 1 and"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"temperature": 1e39}, r"temperature must be between 0 .* 3\.4e38 .*1e\+?39"),
+        ({"temperature": -1}, "temperature must be between 0"),
+    ],
+    ids=str,
+)
+def test_sampling_params_say_their_limits(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        SamplingParams(**options)
+
+
+def test_numbers_of_numpy_are_numbers(tiny_qwen3: str) -> None:
+    integers = {name: np.int32(value) for name, value in {"max_num_seqs": 3, "num_threads": 1, "seed": 7}.items()}
+    for share in (np.float32(0.5), np.float64(0.5)):
+        llm = LLM(tiny_qwen3, num_kvcache_blocks=np.int64(2), gpu_memory_utilization=share, **integers)
+        assert llm.config == Config(
+            tiny_qwen3,
+            eos=llm.config.eos,
+            num_kvcache_blocks=2,
+            gpu_memory_utilization=0.5,
+            max_num_seqs=3,
+            num_threads=1,
+            seed=7,
+        )
+        assert type(llm.config.max_num_seqs) is int
+        params = SamplingParams(temperature=np.float32(0), max_tokens=np.int64(3), seed=np.uint64(1))  # type: ignore[arg-type]
+        assert len(llm.generate([np.array([1, 2])], params, use_tqdm=False)[0]["token_ids"]) <= 3  # type: ignore[list-item]
+    for value in (np.bool_(True), np.float32(2)):
+        with pytest.raises(ValueError, match="max_num_seqs"):
+            Config(tiny_qwen3, max_num_seqs=value)
+
+
+def test_a_kv_cache_of_twice_the_memory(tiny_qwen3: str) -> None:
+    total, _, _ = _core.memory(device="cpu")
+    block_bytes = LLM(tiny_qwen3, num_kvcache_blocks=1)._engine.kv_cache_bytes
+    num_blocks = 2 * total // block_bytes
+    with pytest.raises((MemoryError, ValueError), match=rf"num_kvcache_blocks.*{num_blocks}") as error:
+        LLM(tiny_qwen3, num_kvcache_blocks=num_blocks)
+    if num_blocks < 2**31 // 256:  # else the slots are too many for any memory
+        assert isinstance(error.value, MemoryError)
+        assert str(num_blocks * block_bytes) in str(error.value)
+    # And where memory is what is short: one block of many tokens.
+    size = 256 * (2**30 // 256)
+    if total < block_bytes // 256 * size:
+        with pytest.raises(MemoryError, match=rf"num_kvcache_blocks is 1,.*{block_bytes // 256 * size} bytes"):
+            LLM(tiny_qwen3, num_kvcache_blocks=1, kvcache_block_size=size)
 
 
 def test_a_kv_cache_beyond_all_memory(tiny_qwen3: str) -> None:

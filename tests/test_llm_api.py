@@ -5,8 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import io
 import pickle
+import pydoc
+import re
 import threading
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,6 +117,31 @@ def test_ids_and_text_are_the_same_prompt(llm: LLM) -> None:
     answers = [llm.generate(form, GREEDY, use_tqdm=False) for form in forms]
     assert all(answer == answers[0] for answer in answers)
     assert len(answers[0]) == 1
+
+
+class Ids:
+    """Token ids that can be iterated, and no more."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((1, 2, 3))
+
+
+class Rows:
+    """Prompts that can be indexed, and no more."""
+
+    def __getitem__(self, at: int) -> list[int]:
+        if at > 1:
+            raise IndexError(at)
+        return [1, 2, 3]
+
+
+@pytest.mark.parametrize("use_tqdm", [False, True])
+def test_prompts_are_whatever_can_be_iterated(llm: LLM, use_tqdm: bool) -> None:
+    expected = llm.generate([[1, 2, 3]], GREEDY, use_tqdm=False)[0]["token_ids"]
+    for prompts in ([Ids(), Ids()], (iter([1, 2, 3]) for _ in range(2)), Rows(), array("I", [1, 2, 3]), np.full(3, 1)):
+        outputs = llm.generate(prompts, GREEDY, use_tqdm)  # type: ignore[arg-type]
+        if not isinstance(prompts, np.ndarray):
+            assert {tuple(output["token_ids"]) for output in outputs} == {tuple(expected)}
 
 
 def test_no_prompts_no_answers(llm: LLM) -> None:
@@ -234,8 +264,100 @@ def test_progress_shows_both_speeds(llm: LLM, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == ""
 
 
+class Terminal(io.StringIO):
+    """Text that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown_in(terminal: Terminal) -> list[float]:
+    """The percentages that a bar went through, each once."""
+    shown = [float(number) for number in re.findall(r"Generating: +(\d+)%", terminal.getvalue())]
+    return list(dict.fromkeys(shown))
+
+
+def test_progress_elsewhere_than_on_a_terminal_is_one_line(llm: LLM, capsys: pytest.CaptureFixture[str]) -> None:
+    llm.generate(PROMPTS, GREEDY)
+    shown = capsys.readouterr().err
+    num_prompt_tokens = sum(len(llm.tokenizer.encode(prompt)) for prompt in PROMPTS)
+    assert shown.count("\n") == 1
+    assert "\r" not in shown
+    assert re.search(rf"3/3 prompts.*; {num_prompt_tokens} prompt tokens, 24 new tokens in", shown)
+    with pytest.raises(ValueError, match="empty"):
+        llm.generate([[]])
+    assert llm.generate([]) == []
+    assert capsys.readouterr().err == ""
+
+
+def test_the_bar_moves_with_tokens(demo_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One prompt alone moves it: by its own tokens, within the one step that computes them, and by its answer's."""
+    prompt = [i % 1000 for i in range(2000)]
+    with LLM(demo_model, num_kvcache_blocks=9) as llm:
+        monkeypatch.setattr("sys.stderr", terminal := Terminal())
+        llm.generate([prompt], SamplingParams(temperature=0, max_tokens=200, ignore_eos=True))
+        assert llm.stats()["num_steps"] == 200
+    shown = shown_in(terminal)
+    assert shown == sorted(shown)
+    assert shown[-1] == 100
+    assert [number for number in shown if 0 < number < 90], "within the first step"
+    assert [number for number in shown if 91 < number < 100], "while the answer comes"
+    assert "1/1 prompts" in terminal.getvalue()
+
+
+def test_a_bar_is_full_at_the_end_though_answers_are_short(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    eos = SamplingParams(temperature=0, max_tokens=3000)
+    expected = llm.generate(PROMPTS, GREEDY, use_tqdm=False)
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    params = [GREEDY, SamplingParams(temperature=0, max_tokens=8, ignore_eos=True), eos]
+    outputs = llm.generate(PROMPTS, params)
+    assert outputs[0] == expected[0]
+    assert shown_in(terminal)[-1] == 100
+    assert shown_in(terminal) == sorted(shown_in(terminal))
+
+
+def test_help_shows_every_option() -> None:
+    """The signature and the documentation of `LLM` name each field of `Config`, with its default and its meaning."""
+    parameters = inspect.signature(LLM).parameters
+    options = {field.name: field.default for field in dataclasses.fields(Config)}
+    assert list(parameters) == [*options, "kwargs"]
+    assert [parameters[name].default for name in list(options)[1:]] == list(options.values())[1:]
+    assert parameters["model"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    text = pydoc.render_doc(LLM, renderer=pydoc.plaintext)
+    for name in options:
+        assert re.search(rf"^ \|\s+{name}: \S+", text, re.MULTILINE), name
+    assert "**kwargs: An unknown argument is ignored" in text
+
+    class Mine(LLM):
+        def __init__(self, size: int) -> None:
+            pass
+
+    assert list(inspect.signature(Mine).parameters) == ["size"]
+
+
+def test_a_block_closes_the_engine(tiny_qwen3: str) -> None:
+    with LLM(tiny_qwen3, num_kvcache_blocks=3) as llm:
+        assert isinstance(llm, LLM)
+        assert len(llm.generate("a", GREEDY, use_tqdm=False)) == 1
+    with pytest.raises(RuntimeError, match=r"exit\(\)"):
+        llm.generate("a", GREEDY)
+    with pytest.raises(KeyError), LLM(model=tiny_qwen3, num_kvcache_blocks=1) as llm:
+        raise KeyError
+    assert "closed" in repr(llm)
+
+
+def test_repr_says_model_device_and_memory(tiny_qwen3: str) -> None:
+    llm = LLM(tiny_qwen3, num_kvcache_blocks=64, num_threads=1)
+    size = llm._engine.kv_cache_bytes
+    config = llm.config.hf_config
+    heads = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    assert size == 64 * 256 * heads * 4  # a float32 checkpoint
+    for part in (tiny_qwen3, llm.description, "64 blocks of 256 tokens", f"{size / 2**20:.1f} MiB"):
+        assert part in repr(llm)
+
+
 def test_unknown_arguments_are_named(tiny_qwen3: str) -> None:
-    with pytest.warns(UserWarning, match="gpu_memory_utilisation"):
+    with pytest.warns(UserWarning, match="gpu_memory_utilisation.*did you mean 'gpu_memory_utilization'"):
         LLM(tiny_qwen3, num_kvcache_blocks=1, gpu_memory_utilisation=0.5)
 
 

@@ -299,6 +299,9 @@ class Engine:
     def description(self) -> str:
         """Architecture, device, instruction set and threads, for logs."""
     @property
+    def kv_cache_bytes(self) -> int:
+        """Bytes of the KV cache."""
+    @property
     def model_runner(self) -> ModelRunner:
         """The model runner, for steps by hand."""
     @property
@@ -310,7 +313,8 @@ class Engine:
     ) -> Call:
         """Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued one has: all, or none.
 
-        Their answers are the call's, and what is left of them is dropped with it.
+        Their answers are the call's, and what is left of them is dropped with it. The refusal of one of several says
+        which it is, as `prompts[3]`.
         """
     def add_request(
         self,

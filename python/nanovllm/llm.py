@@ -4,4 +4,6 @@ from nanovllm.engine.llm_engine import LLMEngine
 
 
 class LLM(LLMEngine):
-    """A model ready to generate. See `LLMEngine` for the arguments and methods."""
+    """A model ready to generate."""
+
+    __doc__ = LLMEngine.__doc__  # with every option

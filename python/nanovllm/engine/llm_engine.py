@@ -1,14 +1,17 @@
 """nano-vLLM's LLMEngine queues prompts, takes steps and collects answers. A step is one call that releases the GIL."""
 
 import contextlib
+import difflib
+import inspect
 import logging
 import os
+import re
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from collections.abc import Sequence as AbcSequence
 from dataclasses import fields
 from numbers import Integral
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, TypeVar, cast
 
 from nanovllm._core import Engine, FinishedSequence
 from nanovllm.config import Config
@@ -22,6 +25,8 @@ from nanovllm.utils.progress import Progress
 from nanovllm.utils.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger("nanovllm")
+
+_Self = TypeVar("_Self", bound="LLMEngine")
 
 Prompt = str | AbcSequence[int]
 """A prompt is text or token ids."""
@@ -49,6 +54,8 @@ class LLMEngine:
     `scheduler.schedule()`, `model_runner.run(...)`, `scheduler.postprocess(...)`. What ends in such a step is on the
     `Sequence` objects and in no later `step()`'s outputs.
 
+    As a context manager it is closed at the end of the block, as by `exit`.
+
     Args:
         model: A directory, a .gguf file, or a Hugging Face id (`owner/name`, `owner/name:file.gguf`).
         **kwargs: Fields of `nanovllm.config.Config`. An unknown one is ignored with a warning.
@@ -64,7 +71,7 @@ class LLMEngine:
     def __init__(self, model: str | os.PathLike[str], **kwargs: Any) -> None:
         known = {field.name for field in fields(Config)} - {"model"}
         for name in sorted(kwargs.keys() - known):
-            warnings.warn(f"LLM ignores the unknown argument {name!r}", stacklevel=2)
+            warnings.warn(f"LLM ignores the unknown argument {name!r}{_did_you_mean(name, known)}", stacklevel=2)
         self.config = config = Config(resolve_model(model), **{k: v for k, v in kwargs.items() if k in known})
         engine = Engine(config, opened_files(config))
         for note in engine.notes:
@@ -88,6 +95,7 @@ class LLMEngine:
             TypeError: The prompt is neither text nor integers.
         """
         params = SamplingParams() if sampling_params is None else sampling_params
+        _check_params(params, "sampling_params")
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         seq_id = next(Sequence.counter)
         self._engine.add_request(seq_id, token_ids, params)
@@ -133,13 +141,13 @@ class LLMEngine:
             skip_special_tokens: Leave special tokens out of `text`.
 
         Raises:
-            ValueError: A request is invalid (see `add_request`), or prompts and params differ in number. Nothing stays
-                queued, whatever interrupts the call.
+            ValueError: A request is invalid (see `add_request`), or prompts and params differ in number. Of several
+                prompts the message says which. Nothing stays queued, whatever interrupts the call.
             TypeError: `prompts` is neither text, token ids nor a list of these.
         """
         batch = _as_batch(prompts)
         params = _as_params(sampling_params, len(batch))
-        encoded = [self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt for prompt in batch]
+        encoded = [self._encode(prompt, at if len(batch) > 1 else None) for at, prompt in enumerate(batch)]
         seq_ids = [next(Sequence.counter) for _ in encoded]
         requests = list(zip(seq_ids, encoded, params, strict=True))
         # No variable refers to the call, so that it goes with whatever interrupts this, at any place.
@@ -168,18 +176,51 @@ class LLMEngine:
         *,
         skip_special_tokens: bool = True,
         add_generation_prompt: bool = True,
-        **template_options: Any,
+        tools: AbcSequence[dict[str, Any]] | None = None,
+        documents: AbcSequence[dict[str, Any]] | None = None,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **template_variables: Any,
     ) -> list[GenerateOutput]:
         """Answers a conversation, or each of several, through the model's chat template.
 
-        Unlike in `generate`, `text` leaves special tokens out, so that it can go back as a message. The remaining
-        options are those of `tokenizer.apply_chat_template`, and errors are its and those of `generate`.
+        Unlike in `generate`, `text` leaves special tokens out, so that it can go back as a message.
+
+        Args:
+            messages: Messages in order, or a list of conversations.
+            sampling_params: One for all, or one for each conversation.
+            use_tqdm: Show progress on standard error.
+            skip_special_tokens: Leave special tokens out of `text`.
+            add_generation_prompt: End the prompt with what starts an answer.
+            tools: Functions the model may call, as JSON schemas.
+            documents: Documents for retrieval-augmented generation.
+            chat_template: A Jinja template to use instead of the model's, or the name of one of the model's.
+            chat_template_kwargs: Variables for the template, such as `{"enable_thinking": False}`.
+            **template_variables: The same as keywords, if the template uses them.
+
+        Raises:
+            TypeError: A keyword is neither an option nor a variable of the template.
+            Exception: What `tokenizer.apply_chat_template` and `generate` raise.
         """
+        if chat_template_kwargs is not None and not isinstance(chat_template_kwargs, Mapping):
+            raise TypeError(f"chat_template_kwargs must be a dict, not {type(chat_template_kwargs).__name__}")
+        variables = dict(chat_template_kwargs or {})
+        own = inspect.signature(LLMEngine.chat).parameters.keys() - {"self", "template_variables"}
+        for name in variables.keys() & (own | {"conversation", "tokenize", *template_variables}):
+            raise TypeError(f"chat_template_kwargs has {name!r}, which is a keyword of this call")
+        if template_variables:
+            used = self.tokenizer.chat_template_variables(chat_template, has_tools=tools is not None)
+            for name in template_variables:
+                _check_variable(name, used, own)
         prompts = self.tokenizer.apply_chat_template(
             messages,
-            add_generation_prompt=add_generation_prompt,
+            tools,
+            documents,
+            chat_template,
+            add_generation_prompt,
             tokenize=True,
-            **template_options,
+            **variables,
+            **template_variables,
         )
         if not is_conversation_list(messages):
             prompts = [prompts]
@@ -201,11 +242,41 @@ class LLMEngine:
 
     def exit(self) -> None:
         """Frees the model and its cache. The engine is of no use afterwards; calling it again does nothing."""
-        engine, self._open = self._open, None
+        engine = self._open
         if engine is not None:
             # Refused in a forked child and in the middle of a step of this thread: it is freed with the last reference.
             with contextlib.suppress(RuntimeError):
                 engine.close()
+            self._open = None  # not before: an interrupt in between leaves it to the next call
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.exit()
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        engine = getattr(self, "_open", None)
+        if engine is None:
+            return f"<{name}, closed>"
+        config = self.config
+        blocks = f"{config.num_kvcache_blocks} blocks of {config.kvcache_block_size} tokens"
+        return (
+            f"<{name} of {config.model!r}: {self.description}; "
+            f"KV cache of {blocks}, {engine.kv_cache_bytes / 2**20:.1f} MiB>"
+        )
+
+    def _encode(self, prompt: Prompt, at: int | None) -> AbcSequence[int]:
+        """The ids of a prompt; `at` is its place among several, which an error names."""
+        if not isinstance(prompt, str):
+            return prompt if hasattr(prompt, "__len__") or not _is_iterable(prompt) else list(prompt)
+        try:
+            return self.tokenizer.encode(prompt)
+        except UnicodeEncodeError as error:
+            if at is not None:
+                error.reason += f" (prompts[{at}])"
+            raise
 
     @property
     def _engine(self) -> Engine:
@@ -214,23 +285,86 @@ class LLMEngine:
         return self._open
 
 
+def _with_options(doc: str | None) -> str | None:
+    """The documentation of a class with the fields of `Config` in place of its `**kwargs`."""
+    options = inspect.cleandoc(Config.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+    begin = options.find("    max_num_batched_tokens:")
+    if doc is None or begin < 0:  # python -OO keeps none
+        return doc
+    lines = (f"    {line}".rstrip() for line in options[begin:].splitlines())
+    rest = "        **kwargs: An unknown argument is ignored with a warning."
+    return re.sub(r" {8}\*\*kwargs:.*", lambda _: "\n".join((*lines, rest)), doc, count=1)
+
+
+def _signature() -> inspect.Signature:
+    """The signature of the constructor with the fields of `Config` spelt out, for `help` and editors."""
+    kinds = inspect.Parameter
+    options = [
+        kinds(field.name, kinds.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in fields(Config)
+        if field.name != "model"
+    ]
+    (self, model, kwargs), returns = inspect.signature(LLMEngine.__init__).parameters.values(), None
+    return inspect.Signature([self, model, *options, kwargs], return_annotation=returns)
+
+
+LLMEngine.__doc__ = _with_options(LLMEngine.__doc__)
+LLMEngine.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
+
+
 def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    if isinstance(prompts, (bytes, bytearray, Mapping, Set)):
-        raise TypeError(f"prompts must be texts or lists of token ids, got {type(prompts).__name__}")
+    if isinstance(prompts, (bytes, bytearray, memoryview, Mapping, Set)) or not _is_iterable(prompts):
+        raise TypeError(f"prompts must be text, token ids or a list of these, not {type(prompts).__name__}")
     items: list[Any] = list(prompts)
-    return [items] if items and isinstance(items[0], Integral) else items
+    first = items[0] if items else None
+    if isinstance(first, Mapping) or (isinstance(first, list) and first and isinstance(first[0], Mapping)):
+        raise TypeError("generate takes texts or token ids; for chat messages use chat")
+    return [items] if isinstance(first, Integral) else items
 
 
 def _as_params(params: SamplingParams | AbcSequence[SamplingParams] | None, num_prompts: int) -> list[SamplingParams]:
     if params is None:
         params = SamplingParams()
-    if hasattr(params, "temperature"):  # ours, or any object with nano-vLLM's three fields
+    if hasattr(params, "temperature") or isinstance(params, (str, Mapping)) or not _is_iterable(params):
+        _check_params(params, "sampling_params")
         return [cast("SamplingParams", params)] * num_prompts
     params = list(params)
     if len(params) != num_prompts:
         raise ValueError(
             f"got {num_prompts} prompts but {len(params)} sampling params; give one, or one for each prompt"
         )
+    for at, item in enumerate(params):
+        _check_params(item, f"sampling_params[{at}]")
     return params
+
+
+def _is_iterable(value: object) -> bool:
+    return hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+
+
+def _check_params(params: object, name: str) -> None:
+    """Raises TypeError unless this is sampling parameters: ours, or any object with nano-vLLM's three fields."""
+    if isinstance(params, type) or not hasattr(params, "temperature"):
+        hint = "; write SamplingParams(**options)" if isinstance(params, Mapping) else ""
+        got = f"the class {params.__name__}" if isinstance(params, type) else type(params).__name__
+        raise TypeError(f"{name} must be SamplingParams, not {got}{hint}")
+
+
+def _check_variable(name: str, used: Set[str], own: Set[str]) -> None:
+    """Raises TypeError for a keyword of `chat` that is no variable of the chat template; says what was meant."""
+    sampling = {field.name for field in fields(SamplingParams)}
+    if name in sampling:
+        raise TypeError(f"{name!r} is a sampling option: write chat(messages, SamplingParams({name}=...))")
+    if name not in used:
+        near = _did_you_mean(name, own | sampling | used)
+        raise TypeError(
+            f"chat got an unexpected keyword {name!r}, which the chat template does not use{near}; "
+            "what the template should be given all the same goes in chat_template_kwargs"
+        )
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -103,6 +103,20 @@ pub enum EngineError {
         /// Bytes that the pool may take.
         budget: u64,
     },
+    /// More KV cache blocks were asked for than memory can hold.
+    #[error(
+        "num_kvcache_blocks is {num_blocks}, which takes {} of memory ({block_bytes} bytes a block), and {} can be had; \
+         with -1 the number follows the memory there is",
+        gib(u128::from(*block_bytes) * u128::from(*num_blocks)), gib(u128::from(*available))
+    )]
+    KvCacheBeyondMemory {
+        /// Blocks that were asked for.
+        num_blocks: u64,
+        /// Bytes that one block takes over all layers.
+        block_bytes: u64,
+        /// Bytes that can still be had.
+        available: u64,
+    },
     /// The block manager's own tables could not be allocated.
     #[error("cannot allocate the tables of {num_blocks} KV cache blocks")]
     BlockTablesTooLarge {
@@ -133,11 +147,16 @@ pub enum EngineError {
     },
 }
 
+/// A number of bytes in a unit that people read, with the bytes themselves.
+fn gib(bytes: u128) -> String {
+    format!("{:.2} GiB ({bytes} bytes)", bytes as f64 / f64::from(1u32 << 30))
+}
+
 /// Why sampling parameters are refused.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum SamplingParamsError {
     /// A temperature that is NaN, negative, or infinite once it is a float32.
-    #[error("temperature must be finite and at least 0 (0 is greedy), got {0}")]
+    #[error("temperature must be between 0 (greedy) and 3.4e38 (the largest float32), got {0:?}")]
     Temperature(f64),
     /// A request for no tokens, with which nano-vLLM never stops.
     #[error("max_tokens must be at least 1, got 0")]

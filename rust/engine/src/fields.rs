@@ -15,11 +15,11 @@ pub trait FieldSource {
     /// The field has a value of another type; the error says its name. This goes for the other methods too.
     fn number(&self, field: &'static str, default: f64) -> Result<f64, Self::Error>;
 
-    /// Reads a number of things: an integer of at least 0.
+    /// Reads a number of things: an integer of at least `least`.
     ///
     /// # Errors
-    /// The same as [`number`](Self::number)'s.
-    fn count(&self, field: &'static str, default: usize) -> Result<usize, Self::Error>;
+    /// The same as [`number`](Self::number)'s; for an integer that is no `usize` the error also says `least`.
+    fn count(&self, field: &'static str, least: usize, default: usize) -> Result<usize, Self::Error>;
 
     /// Reads true or false.
     ///

@@ -9,6 +9,7 @@ use nanovllm_backend::Memory;
 /// takes `block_bytes` bytes over all layers.
 ///
 /// # Errors
+/// [`EngineError::KvCacheBeyondMemory`] when the given number takes more than the memory not yet used;
 /// [`EngineError::MemoryUnknown`] when the number is to be found and `memory` is not given;
 /// [`EngineError::NoRoomForKvCache`] when not even one block fits.
 pub fn num_kvcache_blocks(
@@ -17,7 +18,15 @@ pub fn num_kvcache_blocks(
     memory: Option<Memory>,
 ) -> Result<usize, EngineError> {
     if let Ok(num_blocks @ 1..) = usize::try_from(config.num_kvcache_blocks) {
-        return Ok(num_blocks);
+        let bytes = (num_blocks as u128) * (block_bytes as u128);
+        return match memory.map(|memory| memory.available()) {
+            Some(available) if bytes > u128::from(available) => Err(EngineError::KvCacheBeyondMemory {
+                num_blocks: num_blocks as u64,
+                block_bytes: block_bytes as u64,
+                available,
+            }),
+            _ => Ok(num_blocks),
+        };
     }
     let available = memory.ok_or(EngineError::MemoryUnknown)?.available();
     let budget = ((available as f64 * config.gpu_memory_utilization) as u64).min(available / 2);
@@ -46,8 +55,23 @@ mod tests {
     #[test]
     fn a_given_number_is_honoured() {
         let config = EngineConfig { num_kvcache_blocks: 12345, ..config() };
-        assert_eq!(blocks(&config, 1 << 40, 0, 0).unwrap(), 12345);
-        assert_eq!(num_kvcache_blocks(&config, 1 << 40, None).unwrap(), 12345);
+        assert_eq!(blocks(&config, 10, 123450, 0).unwrap(), 12345);
+        assert_eq!(blocks(&config, 0, 0, 0).unwrap(), 12345, "a model without a cache");
+        assert_eq!(num_kvcache_blocks(&config, 1 << 40, None).unwrap(), 12345, "nobody knows");
+    }
+
+    #[test]
+    fn a_given_number_beyond_memory_is_refused() {
+        let config = EngineConfig { num_kvcache_blocks: 12345, ..config() };
+        for (block_bytes, limit, used) in
+            [(10, 123449, 0), (10, 200000, 100000), (1 << 40, 0, 0), (usize::MAX, u64::MAX, 0)]
+        {
+            let text = blocks(&config, block_bytes, limit, used).unwrap_err().to_string();
+            let bytes = 12345 * block_bytes as u128;
+            for part in ["num_kvcache_blocks".into(), "12345".into(), bytes.to_string(), (limit - used).to_string()] {
+                assert!(text.contains(&part), "{part}: {text}");
+            }
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl SamplingParams {
         let default = Self::default();
         let params = Self {
             temperature: source.number("temperature", default.temperature)?,
-            max_tokens: source.count("max_tokens", default.max_tokens)?,
+            max_tokens: source.count("max_tokens", 1, default.max_tokens)?,
             ignore_eos: source.boolean("ignore_eos", default.ignore_eos)?,
             seed: source.optional_unsigned("seed", default.seed)?,
         };
@@ -101,7 +101,7 @@ mod tests {
     fn every_bad_field_is_named() {
         for temperature in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e-6, -1e-300, 1e39] {
             let text = error(&SamplingParams { temperature, ..Default::default() });
-            assert!(text.contains("temperature") && text.contains(&temperature.to_string()), "{text}");
+            assert!(text.contains("temperature") && text.contains(&format!("{temperature:?}")), "{text}");
         }
         assert!(error(&SamplingParams { max_tokens: 0, ..Default::default() }).contains("max_tokens"));
     }

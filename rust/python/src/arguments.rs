@@ -3,7 +3,7 @@
 use nanovllm_engine::{FieldSource, SamplingParams, SamplingParamsError};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFrozenSet, PyMemoryView, PySet, PyString};
 
 use crate::errors::engine_error;
 
@@ -20,13 +20,49 @@ pub(crate) fn count(value: &Bound<'_, PyAny>, name: &str) -> PyResult<usize> {
     usize::try_from(unsigned(value, name)?).map_err(|e| PyValueError::new_err(format!("{name}: {e}")))
 }
 
+/// Reads an integer in `-2**63..2**63`.
+pub(crate) fn signed(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
+    value.extract().map_err(|e| argument_error(value, e, name, "an integer", "-2**63 to 2**63 - 1"))
+}
+
+/// Reads a text.
+pub(crate) fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
+    value.extract().map_err(|e| argument_error(value, e, name, "a text", "Unicode"))
+}
+
 /// Reads True or False, numpy's included. (Before Python 3.11, pyo3's own refusal lacks the argument's name.)
 pub(crate) fn boolean(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     value.extract().map_err(|e| argument_error(value, e, name, "a bool", "True and False"))
 }
 
-/// Reads any iterable of integers that fit a token id; the engine knows which of them are in the vocabulary.
+/// Reads any iterable of integers that fit a token id, in order; the engine knows which of them are in the vocabulary.
 pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    ids(value, "token_ids must be a list of integers")
+}
+
+/// Reads the token ids of a prompt that is no text.
+pub(crate) fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    ids(value, "a prompt must be text or a list of token ids")
+}
+
+/// Reads token ids. `rule` begins the refusal of what is no list of them: texts and bytes, whose items only look like ids,
+/// sets and dicts, which have no order of their own, and what cannot be iterated.
+fn ids(value: &Bound<'_, PyAny>, rule: &str) -> PyResult<Vec<u32>> {
+    let is_text = value.is_instance_of::<PyString>();
+    let is_bytes = value.is_instance_of::<PyBytes>()
+        || value.is_instance_of::<PyByteArray>()
+        || (value.is_instance_of::<PyMemoryView>() && value.getattr("itemsize")?.extract::<usize>()? == 1);
+    let is_unordered =
+        value.is_instance_of::<PySet>() || value.is_instance_of::<PyFrozenSet>() || value.is_instance_of::<PyDict>();
+    let is_iterable = value.hasattr("__iter__")? || value.hasattr("__getitem__")?;
+    if is_text || is_bytes || is_unordered || !is_iterable {
+        return Err(PyTypeError::new_err(format!("{rule}, not {}", value.get_type().name()?)));
+    }
+    ids_in_any_order(value)
+}
+
+/// Reads any iterable of integers that fit a token id, a set as well.
+pub(crate) fn ids_in_any_order(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let mut ids = Vec::with_capacity(value.len().unwrap_or(0).min(1 << 20));
     for (position, item) in value.try_iter()?.enumerate() {
         let item = item?;
@@ -89,8 +125,17 @@ impl FieldSource for Attributes<'_, '_> {
         Ok(self.read(field, |value| number(value, field))?.unwrap_or(default))
     }
 
-    fn count(&self, field: &'static str, default: usize) -> Result<usize, Refused> {
-        Ok(self.read(field, |value| count(value, field))?.unwrap_or(default))
+    fn count(&self, field: &'static str, least: usize, default: usize) -> Result<usize, Refused> {
+        let read = |value: &Bound<'_, PyAny>| {
+            count(value, field).map_err(|error| {
+                if error.is_instance_of::<PyValueError>(value.py()) {
+                    PyValueError::new_err(format!("{field} must be between {least} and 2**64 - 1, got {value}"))
+                } else {
+                    error
+                }
+            })
+        };
+        Ok(self.read(field, read)?.unwrap_or(default))
     }
 
     fn boolean(&self, field: &'static str, default: bool) -> Result<bool, Refused> {
@@ -149,7 +194,7 @@ impl FieldSource for Defaults<'_> {
         self.note(field, default)
     }
 
-    fn count(&self, field: &'static str, default: usize) -> Result<usize, Refused> {
+    fn count(&self, field: &'static str, _least: usize, default: usize) -> Result<usize, Refused> {
         self.note(field, default)
     }
 

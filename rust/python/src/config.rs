@@ -13,8 +13,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 use serde_json::Value;
 
-use crate::arguments::{Attributes, count, unsigned};
-use crate::errors::{device_error, engine_error, load_error, tokenizer_error};
+use crate::arguments::{Attributes, count, number, signed, text, unsigned};
+use crate::errors::{device_error, engine_error, load_error_at, tokenizer_error_at};
 
 /// A model's files, opened and not loaded yet.
 #[pyclass(frozen, module = "nanovllm._core")]
@@ -28,7 +28,8 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let inner = py.detach(|| nanovllm_model::Checkpoint::open(&path)).map_err(|error| load_error(&error))?;
+        let inner =
+            py.detach(|| nanovllm_model::Checkpoint::open(&path)).map_err(|error| load_error_at(&path, &error))?;
         let config_json = with_defaults(inner.config()).to_string();
         Ok(Self { path, inner: Mutex::new(Some(inner)), config_json })
     }
@@ -103,7 +104,7 @@ impl Setup {
     pub(crate) fn read(config: &Bound<'_, PyAny>) -> PyResult<Self> {
         let attributes = Attributes(config);
         let path = config.getattr("model")?.extract()?;
-        let device = attributes.read("device", |value| value.extract::<String>())?;
+        let device = attributes.read("device", |value| text(value, "device"))?;
         let device = device.unwrap_or_else(|| "cpu".to_owned());
         let mut options = Options::default();
         for name in option_names() {
@@ -126,15 +127,18 @@ impl Setup {
         py.detach(|| {
             let checkpoint = match opened {
                 Some(checkpoint) => checkpoint,
-                None => nanovllm_model::Checkpoint::open(&self.path).map_err(|error| load_error(&error))?,
+                None => {
+                    nanovllm_model::Checkpoint::open(&self.path).map_err(|error| load_error_at(&self.path, &error))?
+                }
             };
             let tokenizer = match checkpoint.gguf() {
                 Some(file) => Tokenizer::from_gguf(file.metadata()),
                 None => Tokenizer::from_dir(&self.path),
             };
-            let tokenizer = tokenizer.map_err(|error| tokenizer_error(&error))?;
+            let tokenizer = tokenizer.map_err(|error| tokenizer_error_at(&self.path, &error))?;
             let device = nanovllm_devices::open(&self.device, &self.options).map_err(|error| device_error(&error))?;
-            let model = device.load(&checkpoint, self.engine.max_model_len).map_err(|error| load_error(&error))?;
+            let model = device.load(&checkpoint, self.engine.max_model_len);
+            let model = model.map_err(|error| load_error_at(&self.path, &error))?;
             let memory = model.memory().or_else(host_memory);
             Ok(Loaded { model, memory, tokenizer })
         })
@@ -144,19 +148,19 @@ impl Setup {
 /// The engine's own options among the attributes of a config object.
 fn engine_config(config: &Bound<'_, PyAny>) -> PyResult<EngineConfig> {
     let (attributes, default) = (Attributes(config), EngineConfig::default());
-    let number = |name: &'static str, default: usize| -> PyResult<usize> {
+    let count = |name: &'static str, default: usize| -> PyResult<usize> {
         Ok(attributes.read(name, |value| count(value, name))?.unwrap_or(default))
     };
     Ok(EngineConfig {
-        max_num_batched_tokens: number("max_num_batched_tokens", default.max_num_batched_tokens)?,
-        max_num_seqs: number("max_num_seqs", default.max_num_seqs)?,
-        max_model_len: number("max_model_len", default.max_model_len)?,
+        max_num_batched_tokens: count("max_num_batched_tokens", default.max_num_batched_tokens)?,
+        max_num_seqs: count("max_num_seqs", default.max_num_seqs)?,
+        max_model_len: count("max_model_len", default.max_model_len)?,
         gpu_memory_utilization: attributes
-            .read("gpu_memory_utilization", |value| value.extract())?
+            .read("gpu_memory_utilization", |value| number(value, "gpu_memory_utilization"))?
             .unwrap_or(default.gpu_memory_utilization),
-        kvcache_block_size: number("kvcache_block_size", default.kvcache_block_size)?,
+        kvcache_block_size: count("kvcache_block_size", default.kvcache_block_size)?,
         num_kvcache_blocks: attributes
-            .read("num_kvcache_blocks", |value| value.extract())?
+            .read("num_kvcache_blocks", |value| signed(value, "num_kvcache_blocks"))?
             .unwrap_or(default.num_kvcache_blocks),
         kv_cache_dtype: attributes.read("kv_cache_dtype", kv_cache_dtype)?.unwrap_or(default.kv_cache_dtype),
         seed: attributes.read("seed", |value| unsigned(value, "seed"))?.unwrap_or(default.seed),
@@ -166,7 +170,7 @@ fn engine_config(config: &Bound<'_, PyAny>) -> PyResult<EngineConfig> {
 
 /// The element type Python calls by this name; None for "auto", the model's own choice.
 fn kv_cache_dtype(name: &Bound<'_, PyAny>) -> PyResult<Option<DType>> {
-    match name.extract::<String>()?.as_str() {
+    match text(name, "kv_cache_dtype")?.as_str() {
         "auto" => Ok(None),
         "float32" => Ok(Some(DType::F32)),
         "bfloat16" => Ok(Some(DType::Bf16)),

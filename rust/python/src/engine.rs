@@ -8,12 +8,12 @@ use nanovllm_service::{Request, Service, Watch};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arguments::{Params, token_ids, unsigned};
+use crate::arguments::{Params, prompt, unsigned};
 use crate::by_hand::model_runner::ModelRunner;
 use crate::call::Call;
 use crate::config::{Checkpoint, Loaded, Setup};
 use crate::door::Door;
-use crate::errors::{closed, engine_error, service_error};
+use crate::errors::{closed, engine_error, of_item, service_error};
 use crate::guarded::Turns;
 use crate::outcome::{finished, step_error};
 use crate::signals::Signals;
@@ -26,6 +26,7 @@ pub(crate) struct Engine {
     tokenizer: Py<Tokenizer>,
     description: String,
     notes: Vec<String>,
+    kv_cache_bytes: usize,
 }
 
 #[pymethods]
@@ -38,10 +39,14 @@ impl Engine {
         setup.engine.eos = tokenizer.eos_token_ids().to_vec();
         let (description, notes) = (model.describe(), model.notes().to_vec());
         let engine = py.detach(|| LlmEngine::new(model, setup.engine, memory)).map_err(engine_error)?;
+        let kv_cache_bytes = {
+            let spec = engine.model_runner().kv_cache_spec();
+            spec.block_bytes().saturating_mul(spec.num_blocks)
+        };
         let tokenizer = Arc::new(tokenizer);
         let service = Service::new(engine, Some(Arc::clone(&tokenizer)));
         let door = Door::new(service);
-        Ok(Self { door, tokenizer: Py::new(py, Tokenizer::new(tokenizer))?, description, notes })
+        Ok(Self { door, tokenizer: Py::new(py, Tokenizer::new(tokenizer))?, description, notes, kv_cache_bytes })
     }
 
     /// The model's tokenizer.
@@ -62,6 +67,12 @@ impl Engine {
         self.notes.clone()
     }
 
+    /// Bytes of the KV cache.
+    #[getter]
+    fn kv_cache_bytes(&self) -> usize {
+        self.kv_cache_bytes
+    }
+
     /// The model runner, for steps by hand.
     #[getter]
     fn model_runner(&self, py: Python<'_>) -> PyResult<ModelRunner> {
@@ -69,12 +80,17 @@ impl Engine {
     }
 
     /// Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued sequence has: all, or none.
-    /// Their answers are the call's, and what is left of them is dropped with it.
+    /// Their answers are the call's, and what is left of them is dropped with it. The refusal of one of several says which
+    /// it is, as `prompts[3]`.
     fn submit(&self, py: Python<'_>, requests: &Bound<'_, PyAny>) -> PyResult<Call> {
-        let mut read = Vec::with_capacity(requests.len().unwrap_or(0).min(1 << 16));
-        for request in requests.try_iter()? {
-            let (seq_id, token_ids, params): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params) = request?.extract()?;
-            read.push(self::request(&seq_id, &token_ids, params)?);
+        let number = requests.len().unwrap_or(0);
+        let mut read = Vec::with_capacity(number.min(1 << 16));
+        for (at, request) in requests.try_iter()?.enumerate() {
+            let request = self.read_request(&request?).map_err(|error| match number {
+                1 => error,
+                _ => of_item(py, error, &format!("prompts[{at}]")),
+            });
+            read.push(request?);
         }
         let before = self.service().computed().map_err(|error| service_error(&error))?;
         let call = py.detach(|| self.service().submit(read)).map_err(|error| service_error(&error));
@@ -163,6 +179,14 @@ impl Engine {
         &self.door
     }
 
+    /// Reads one of the requests of a call, and checks it as the service will check them all.
+    fn read_request(&self, request: &Bound<'_, PyAny>) -> PyResult<Request> {
+        let (seq_id, token_ids, params): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params) = request.extract()?;
+        let request = self::request(&seq_id, &token_ids, params)?;
+        self.service().limits().check(&request.token_ids, &request.params).map_err(engine_error)?;
+        Ok(request)
+    }
+
     fn service(&self) -> &Arc<Service> {
         self.door.service()
     }
@@ -173,7 +197,7 @@ fn request(seq_id: &Bound<'_, PyAny>, token_ids: &Bound<'_, PyAny>, params: Para
     let Params(params) = params;
     Ok(Request {
         seq_id: unsigned(seq_id, "Sequence.counter's next id")?,
-        token_ids: self::token_ids(token_ids)?,
+        token_ids: prompt(token_ids)?,
         params,
         watch: Watch::Result,
     })

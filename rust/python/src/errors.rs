@@ -2,12 +2,13 @@
 //! inherit from the built-in exception a caller expects, be pickled and be read.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use nanovllm_engine::EngineError;
 use nanovllm_model::{LoadError, StepError};
 use nanovllm_service::ServiceError;
-use pyo3::PyErr;
-use pyo3::exceptions::{PyInterruptedError, PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyInterruptedError, PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
 
 mod exceptions {
     #![allow(unreachable_pub)] // pyo3's macro makes them pub
@@ -30,6 +31,17 @@ pub(crate) fn closed() -> PyErr {
     PyRuntimeError::new_err(ServiceError::Closed.to_string())
 }
 
+/// The same exception with the name of the item it is about in front. Other types than TypeError and ValueError, which a
+/// value's own methods may raise, are left as they are.
+pub(crate) fn of_item(py: Python<'_>, error: PyErr, item: &str) -> PyErr {
+    let kind = error.get_type(py);
+    if kind.is(py.get_type::<PyTypeError>()) || kind.is(py.get_type::<PyValueError>()) {
+        PyErr::from_type(kind, format!("{item}: {}", error.value(py)))
+    } else {
+        error
+    }
+}
+
 /// The exception for an error of the engine.
 #[allow(clippy::needless_pass_by_value)] // what `map_err` calls
 pub(crate) fn engine_error(error: EngineError) -> PyErr {
@@ -40,7 +52,9 @@ fn engine_error_ref(error: &EngineError) -> PyErr {
     let text = error.to_string();
     match error {
         EngineError::Backend(error) | EngineError::Step(StepError::Backend(error)) => backend_error(error),
-        EngineError::NoRoomForKvCache { .. } | EngineError::BlockTablesTooLarge { .. } => PyMemoryError::new_err(text),
+        EngineError::NoRoomForKvCache { .. }
+        | EngineError::KvCacheBeyondMemory { .. }
+        | EngineError::BlockTablesTooLarge { .. } => PyMemoryError::new_err(text),
         EngineError::Precondition { .. }
         | EngineError::BlockSizeMismatch { .. }
         | EngineError::DuplicateSeqId(_)
@@ -79,7 +93,26 @@ pub(crate) fn device_error(error: &nanovllm_devices::Error) -> PyErr {
 
 /// The exception for an error in a model's files.
 pub(crate) fn load_error(error: &LoadError) -> PyErr {
-    let text = error.to_string();
+    load_error_with(error, error.to_string())
+}
+
+/// The exception for an error in the files of the model at `path`, which it names.
+pub(crate) fn load_error_at(path: &Path, error: &LoadError) -> PyErr {
+    let text = match error.kind() {
+        LoadError::Backend(_) => error.to_string(),
+        LoadError::Config(_) if path.is_dir() => at(&path.join("config.json"), error.to_string()),
+        _ => at(path, error.to_string()),
+    };
+    load_error_with(error, text)
+}
+
+/// A text with a path in front, unless it has that path already.
+fn at(path: &Path, text: String) -> String {
+    let path = path.display().to_string();
+    if text.contains(&path) { text } else { format!("{path}: {text}") }
+}
+
+fn load_error_with(error: &LoadError, text: String) -> PyErr {
     match error.kind() {
         LoadError::Io { source, .. } => io_error(source, text),
         LoadError::Gguf(error) => gguf_error(error, text),
@@ -104,8 +137,16 @@ pub(crate) fn load_error(error: &LoadError) -> PyErr {
 
 /// The exception for an error of the tokenizer.
 pub(crate) fn tokenizer_error(error: &nanovllm_tokenizer::Error) -> PyErr {
+    tokenizer_error_with(error, error.to_string())
+}
+
+/// The exception for an error in the tokenizer's files of the model at `path`, which it names.
+pub(crate) fn tokenizer_error_at(path: &Path, error: &nanovllm_tokenizer::Error) -> PyErr {
+    tokenizer_error_with(error, at(path, error.to_string()))
+}
+
+fn tokenizer_error_with(error: &nanovllm_tokenizer::Error, text: String) -> PyErr {
     use nanovllm_tokenizer::Error;
-    let text = error.to_string();
     match error {
         Error::Read { source, .. } | Error::TemplateThread(source) => io_error(source, text),
         Error::Gguf(error) => gguf_error(error, text),

@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
-use crate::arguments::{count, token_ids};
+use crate::arguments::{count, ids_in_any_order, token_ids};
 use crate::by_hand::block_manager::PyBlockManager;
 use crate::by_hand::handle::PySequence;
 use crate::by_hand::home::{Home, Resident};
@@ -254,5 +254,5 @@ fn eos_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
         }
         return u32::try_from(id).map(|id| vec![id]).map_err(|e| PyValueError::new_err(format!("eos is {id}: {e}")));
     }
-    token_ids(value)
+    ids_in_any_order(value)
 }
