@@ -325,11 +325,11 @@ class TestRequests:
             llm.generate([bad], GREEDY, use_tqdm=False)
         assert "prompts[" not in str(raised.value)
 
-    @pytest.mark.parametrize("several", [False, True])
-    def test_messages_go_to_chat(self, llm: LLM, several: bool) -> None:
+    def test_messages_go_to_chat(self, llm: LLM) -> None:
         messages: list[Any] = [{"role": "user", "content": "hi"}]
-        with pytest.raises(TypeError, match="use chat"):
-            llm.generate([messages] if several else messages, GREEDY, use_tqdm=False)
+        for prompts in (messages, [messages], ["a", messages]):
+            with pytest.raises(TypeError, match="use chat"):
+                llm.generate(prompts, GREEDY, use_tqdm=False)
 
     @pytest.mark.parametrize("params", [{"temperature": 0}, 0.5, "greedy", SamplingParams], ids=str)
     def test_sampling_params_that_are_none(self, llm: LLM, params: Any) -> None:

@@ -318,10 +318,11 @@ def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, (bytes, bytearray, memoryview, Mapping, Set)) or not _is_iterable(prompts):
         raise TypeError(f"prompts must be text, token ids or a list of these, not {type(prompts).__name__}")
     items: list[Any] = list(prompts)
-    first = items[0] if items else None
-    if isinstance(first, Mapping) or (isinstance(first, list) and first and isinstance(first[0], Mapping)):
-        raise TypeError("generate takes texts or token ids; for chat messages use chat")
-    return [items] if isinstance(first, Integral) else items
+    for item in items:
+        message = item[0] if isinstance(item, list) and item else item
+        if isinstance(message, Mapping) and "role" in message:
+            raise TypeError("generate takes texts or token ids; for chat messages use chat")
+    return [items] if items and isinstance(items[0], Integral) else items
 
 
 def _as_params(params: SamplingParams | AbcSequence[SamplingParams] | None, num_prompts: int) -> list[SamplingParams]:
