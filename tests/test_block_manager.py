@@ -147,36 +147,42 @@ def test_blocks_of_two_that_share_a_prefix_are_told_apart() -> None:
     assert len(pool.free_block_ids) == 8
 
 
+OPS = st.sampled_from(["step", "open", "preempt", "lie", "allocate", "by hand"])
+TABLES = st.lists(st.integers(0, 17), min_size=1, max_size=4)
+"""Blocks of a pool of 16, and some that it does not have."""
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_no_program_by_hand_changes_what_others_are_answered(llm: LLM, data: st.DataObject) -> None:
+@given(ops=st.lists(st.tuples(OPS, st.integers(0, 9), TABLES), max_size=30))
+def test_no_program_by_hand_changes_what_others_are_answered(llm: LLM, ops: list[tuple[str, int, list[int]]]) -> None:
     expected = [output["token_ids"] for output in llm.generate(LONG, GREEDY, use_tqdm=False)]
     scheduler, pool = llm.scheduler, llm.scheduler.block_manager
-    ids, mine, answers = [llm.add_request(prompt, GREEDY) for prompt in LONG], [], {}
-    while not llm.is_finished():
-        match data.draw(st.sampled_from(["step", "step", "open", "preempt", "lie", "allocate", "by hand"])):
+    ids = [llm.add_request(prompt, GREEDY) for prompt in LONG]
+    mine: list[Sequence] = []
+    answers: dict[int, list[int]] = {}
+    for op, number, made in ops:
+        queued = [*scheduler.running, *scheduler.waiting]
+        match op:
             case "step":
                 answers.update(dict(llm.step()[0]))
             case "open":
                 scheduler.schedule()
-            case "preempt" if scheduler.running:
-                scheduler.preempt(data.draw(st.sampled_from(list(scheduler.running))))
-                answers.update(dict(llm.step()[0]))
+            case "preempt" if queued:
+                scheduler.preempt(queued[number % len(queued)])
             case "lie":
-                tables = [seq.block_table for seq in [*scheduler.running, *scheduler.waiting, *mine] if seq.block_table]
-                made = st.lists(st.integers(0, 17), min_size=1, max_size=4)
-                table = data.draw(st.one_of(st.sampled_from(tables), made) if tables else made)
-                for call in lies(pool, table):
+                tables = [made, *(seq.block_table for seq in [*queued, *mine] if seq.block_table)]
+                for call in lies(pool, tables[number % len(tables)]):
                     with pytest.raises(PreconditionError):
                         call()
             case "allocate" if len(mine) < 2:
-                mine.append(Sequence(data.draw(st.sampled_from(LONG))))
+                mine.append(Sequence(LONG[number % len(LONG)]))
                 pool.allocate(mine[-1], pool.can_allocate(mine[-1]))
             case "by hand":
                 seqs, is_prefill = scheduler.schedule()
-                if seqs:
-                    scheduler.postprocess(seqs, llm.model_runner.call("run", seqs, is_prefill), is_prefill)
+                scheduler.postprocess(seqs, llm.model_runner.call("run", seqs, is_prefill), is_prefill)
                 answers.update({seq.seq_id: seq.completion_token_ids for seq in seqs if seq.is_finished})
+    while not llm.is_finished():
+        answers.update(dict(llm.step()[0]))
     for seq in mine:
         pool.deallocate(seq)
     assert [answers[seq_id] for seq_id in ids] == expected

@@ -51,8 +51,8 @@ impl CandleBackend {
             && process != std::process::id()
         {
             let reason = format!(
-                "its threads are those of process {process} and do not survive fork(); load the model before candle is \
-                 used in the parent, start the child with the method \"spawn\", or use the device \"cpu\""
+                "its threads are those of process {process} and do not survive fork(); fork before the parent computes on \
+                 candle, start the child with the method \"spawn\", or use the device \"cpu\""
             );
             return Err(Error::Device { device: NAME, reason });
         }
