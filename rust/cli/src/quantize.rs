@@ -1,5 +1,6 @@
 //! `nanovllm quantize` writes a model to a GGUF file of another type.
 
+mod conversion;
 mod convert;
 mod metadata;
 mod mix;
@@ -13,6 +14,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use nanovllm_gguf::{GgmlType, GgufWriter, Metadata, TensorSpec, Value, can_quantize};
 
+use self::conversion::Conversion;
 use self::convert::Difference;
 use self::mix::{Choice, MIXES, Mix};
 use self::source::{Source, SourceTensor};
@@ -49,14 +51,6 @@ fn parse_mix(name: &str) -> Result<&'static Mix, String> {
             known.join(", ")
         )
     })
-}
-
-/// A tensor and the type it is to have; where it has that type already, its bytes are copied.
-struct Conversion<'a> {
-    tensor: &'a SourceTensor,
-    /// What the mix has for it, which may not fit its rows.
-    wanted: GgmlType,
-    to: GgmlType,
 }
 
 pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use nanovllm_gguf::GgmlType;
 
-use super::Conversion;
+use super::conversion::Conversion;
 use super::mix::Mix;
 use super::source::Source;
 
