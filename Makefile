@@ -79,7 +79,7 @@ bench-types: develop ## Measure every quantisation type beside llama.cpp (BENCH_
 bench: develop demo-model ## Measure speed and memory on the demo model
 	$(PY) bench/bench_cpu.py "$$($(PY) examples/download_demo_model.py)" $(BENCH_ARGS)
 
-fuzz: ## Fuzz the parsers of model files and chat templates for FUZZ_SECONDS=600 (nightly Rust, cargo-fuzz)
+fuzz: ## Fuzz the parsers of model files, tokenizers and chat templates for FUZZ_SECONDS=600 (nightly Rust, cargo-fuzz)
 	rust/fuzz/run.sh
 
 doc: ## Build the Rust documentation

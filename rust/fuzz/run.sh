@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 seconds=${FUZZ_SECONDS:-600}
-targets=${FUZZ_TARGETS:-gguf safetensors config tokenizer_gguf chat_template}
+targets=${FUZZ_TARGETS:-gguf safetensors config tokenizer_gguf tokenizer_directory chat_template}
 build=${CARGO_TARGET_DIR:-target}/fuzz
 
 if ! cargo +nightly --version >/dev/null 2>&1; then

@@ -8,12 +8,14 @@ pub mod chat_template;
 pub mod config;
 pub mod gguf;
 pub mod safetensors;
+pub mod tokenizer_directory;
 pub mod tokenizer_gguf;
 
 use std::fmt::Debug;
 
 /// The names of the targets; each has a folder in `corpus`.
-pub const TARGETS: [&str; 5] = ["gguf", "safetensors", "config", "tokenizer_gguf", "chat_template"];
+pub const TARGETS: [&str; 6] =
+    ["gguf", "safetensors", "config", "tokenizer_gguf", "tokenizer_directory", "chat_template"];
 
 /// An error, in the words that the corpus and its tests use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,7 @@ pub fn run(name: &str, data: &[u8]) -> Result<(), Finding> {
         "safetensors" => safetensors::run(data).map_err(|error| finding(&error)),
         "config" => config::run(data).map_err(|error| finding(&error)),
         "tokenizer_gguf" => tokenizer_gguf::run(data).map_err(|error| finding(&error)),
+        "tokenizer_directory" => tokenizer_directory::run(data).map_err(|error| finding(&error)),
         "chat_template" => chat_template::run(data).map_err(|error| finding(&error)),
         other => panic!("there is no target called {other:?}"),
     }

@@ -8,11 +8,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
 use crate::chat::ChatTemplates;
 use crate::error::Error;
+use crate::library::guarded;
 use crate::parts::Parts;
 use crate::post_processor;
 use crate::special::{ROLES, SpecialTokens};
@@ -24,8 +26,10 @@ const CONFIG: &str = "tokenizer_config.json";
 pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
     let path = dir.join(TOKENIZER);
     let json = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    let mut tokenizer = HfTokenizer::from_bytes(&json)
-        .map_err(|error| Error::TokenizerJson { path: path.clone(), reason: error.to_string() })?;
+    // The library panics over some files that are no JSON.
+    serde_json::from_slice::<IgnoredAny>(&json).map_err(|source| Error::Json { path: path.clone(), source })?;
+    let mut tokenizer = guarded(|| HfTokenizer::from_bytes(&json))
+        .map_err(|reason| Error::TokenizerJson { path: path.clone(), reason })?;
     // Files may carry the padding and truncation of whoever saved them, which would change the ids.
     tokenizer.with_padding(None).with_truncation(None).map_err(|error| Error::Build(error.to_string()))?;
 

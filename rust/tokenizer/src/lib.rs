@@ -33,6 +33,7 @@ mod directory;
 mod error;
 mod gguf;
 mod gguf_export;
+mod library;
 mod parts;
 mod post_processor;
 mod pre_tokenizer;

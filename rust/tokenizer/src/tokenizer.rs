@@ -8,6 +8,7 @@ use tokenizers::Tokenizer as HfTokenizer;
 use crate::chat::{ChatOptions, render, variables};
 use crate::error::Error;
 use crate::gguf_export::GgufTokenizer;
+use crate::library::guarded;
 use crate::parts::Parts;
 use crate::{directory, gguf, gguf_export};
 
@@ -63,9 +64,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when the library cannot encode it.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, Error> {
-        let encoding =
-            self.parts.tokenizer.encode_fast(text, add_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        guarded(|| self.parts.tokenizer.encode_fast(text, add_special_tokens))
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(Error::Tokenizer)
     }
 
     /// The text of `ids`; bytes that are no UTF-8 become U+FFFD. Nothing is "cleaned up": encoding and decoding a text
@@ -75,7 +76,7 @@ impl Tokenizer {
     /// [`Error::TokenId`] for an id that no token has; [`Error::Tokenizer`] when the library cannot decode.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, Error> {
         ids.iter().try_for_each(|id| self.token(*id).map(|_| ()))?;
-        self.parts.tokenizer.decode(ids, skip_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))
+        guarded(|| self.parts.tokenizer.decode(ids, skip_special_tokens)).map_err(Error::Tokenizer)
     }
 
     /// The tokenizer as the JSON of a `tokenizer.json`.
@@ -83,7 +84,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when the library cannot serialise it.
     pub fn to_json(&self) -> Result<String, Error> {
-        self.parts.tokenizer.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))
+        guarded(|| self.parts.tokenizer.to_string(false)).map_err(Error::Tokenizer)
     }
 
     /// How many tokens there are, added ones included.

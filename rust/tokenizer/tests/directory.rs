@@ -110,6 +110,11 @@ fn broken_files_are_named() {
     for (file, content, part) in [
         ("tokenizer.json", json!({"model": 1}), "tokenizer.json"),
         ("tokenizer.json", json!([]), "tokenizer.json"),
+        (
+            "tokenizer.json",
+            json!({"model": {"type": "BPE", "vocab": {}, "merges": []}, "decoder": 5}),
+            "tokenizer.json",
+        ),
         ("tokenizer_config.json", json!([1]), "tokenizer_config.json"),
         ("tokenizer_config.json", json!({"chat_template": 5}), "chat_template is 5"),
         ("tokenizer_config.json", json!({"chat_template": [{"name": "x"}]}), "chat_template"),

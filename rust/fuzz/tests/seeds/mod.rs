@@ -4,6 +4,7 @@ mod chat_template;
 mod config;
 mod gguf;
 mod safetensors;
+mod tokenizer_directory;
 mod tokenizer_gguf;
 
 use nanovllm_gguf::Value;
@@ -30,6 +31,7 @@ pub(crate) fn of(target: &str) -> Vec<Seed> {
         "safetensors" => safetensors::seeds(),
         "config" => config::seeds(),
         "tokenizer_gguf" => tokenizer_gguf::seeds(),
+        "tokenizer_directory" => tokenizer_directory::seeds(),
         "chat_template" => chat_template::seeds(),
         other => panic!("no seeds for {other}"),
     }

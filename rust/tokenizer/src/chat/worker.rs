@@ -12,6 +12,7 @@ use super::environment;
 use super::limits::Budget;
 use super::options::ChatOptions;
 use crate::error::Error;
+use crate::library::message;
 use crate::special::SpecialTokens;
 
 /// The stack that a template has within the limits of `limits.rs`, whatever its caller has. Only what is used takes memory.
@@ -62,6 +63,5 @@ fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result
 
 /// A defect of the template engine, which is not to be the end of the program.
 fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Error::Template { line: 0, message: format!("the template engine failed: {}", text.unwrap_or_default()) }
+    Error::Template { line: 0, message: format!("the template engine failed: {}", message(panic)) }
 }
