@@ -24,6 +24,7 @@ pub(super) fn seeds() -> Vec<Seed> {
             "{{ 'a-b'.rsplit('-', 1)|join }}{{ '%s %d' % ('a', 1) }}{{ '{:>4}'.format(1) }}{{ 7 % 3 * 2 }}",
         ),
         seed("Template-syntax", "syntax error", "{% if %}"),
+        seed("Template-empty_tag", "syntax error", "{%}{% generation %}"),
         seed("Template-undefined", "undefined", "{{ a.b }}"),
         seed("Template-namespace_in_itself", "cannot hold", "{% set n = namespace() %}{% set n.x = [n] %}{{ n }}"),
         seed("TemplateRefused-raised", "not today", "{{ raise_exception('not today') }}"),

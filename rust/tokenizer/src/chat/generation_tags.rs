@@ -29,8 +29,8 @@ pub(crate) fn without_generation_tags(source: &str) -> Cow<'_, str> {
 
 /// The replacement of the generation tag that `tag` begins with, and the tag's length in bytes.
 fn generation_tag(tag: &str) -> Option<(String, usize)> {
-    let len = tag.find("%}")? + 2;
-    let inner = &tag[2..len - 2];
+    let inner = tag[2..].split_once("%}")?.0;
+    let len = inner.len() + 4;
     let is_control = |c: char| c == '-' || c == '+';
     let word = inner.trim_start_matches(is_control).trim_end_matches(is_control).trim();
     let statement = match word {
@@ -51,5 +51,6 @@ mod tests {
         let expected = "{%- if true -%}\n a {% endif %}{% if add_generation_prompt %}generation{% endif %}{%";
         assert_eq!(without_generation_tags(source), expected);
         assert_eq!(without_generation_tags("{% generation"), "{% generation");
+        assert_eq!(without_generation_tags("{%}generation"), "{%}generation", "a percent sign that opens and closes");
     }
 }
