@@ -114,6 +114,24 @@ def test_blocks_are_conserved_at_every_step() -> None:
     assert_all_blocks_free(llm)
 
 
+def test_more_requests_than_may_run() -> None:
+    """At most `max_num_seqs` run, however many wait; they begin in their order, and each ends with its own answer."""
+    prompts = random_prompts(7, [1 + 37 * i % 300 for i in range(40)])
+    params = params_for(prompts, temperature=0, max_tokens=12)
+    llm = new_engine(num_kvcache_blocks=6, max_num_seqs=4)
+    seq_ids = [llm.add_request(prompt, param) for prompt, param in zip(prompts, params, strict=True)]
+    found: dict[int, list[int]] = {}
+    while not llm.is_finished():
+        outputs, _ = llm.step()
+        found.update(outputs)
+        stats = llm.stats()
+        assert stats["num_running"] <= 4
+        assert stats["num_running"] + stats["num_waiting"] + len(found) == 40
+        assert set(found) <= set(seq_ids[: len(found) + 4])  # those that have begun
+    assert [found[seq_id] for seq_id in seq_ids] == answers(new_engine(), prompts, params)
+    assert_all_blocks_free(llm)
+
+
 @pytest.mark.parametrize("temperature", [0, 0.8])
 def test_a_request_alone_and_among_others(temperature: float) -> None:
     prompts = random_prompts(4, [3, 300, 17, 1, 256, 80])

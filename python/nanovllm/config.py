@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanovllm import _core
-from nanovllm.exceptions import ModelFormatError, ModelNotFoundError
+from nanovllm.exceptions import ModelNotFoundError
 
 _MISSING = object()
 _RENAMED = {"dtype": "torch_dtype", "torch_dtype": "dtype"}
@@ -150,7 +150,8 @@ class Config:
         for name in ("max_num_batched_tokens", "max_num_seqs", "max_model_len"):
             _require(_is_int(getattr(self, name), 1), name, "an integer of at least 1", getattr(self, name))
         share = self.gpu_memory_utilization
-        in_range = isinstance(share, Real) and math.isfinite(share) and 0 < share <= 1
+        is_number = isinstance(share, Real) and not isinstance(share, bool)
+        in_range = is_number and math.isfinite(share) and 0 < share <= 1
         _require(in_range, "gpu_memory_utilization", "above 0 and at most 1", share)
         self.gpu_memory_utilization = float(share)
         _require(
@@ -159,6 +160,8 @@ class Config:
             "1, as there is no device with shards yet",
             self.tensor_parallel_size,
         )
+        _require(self.enforce_eager in (True, False), "enforce_eager", "True or False", self.enforce_eager)
+        _require(_is_int(self.eos, -(2**63)), "eos", "a token id, or -1", self.eos)
         size = self.kvcache_block_size
         _require(_is_int(size, 1) and size % 256 == 0, "kvcache_block_size", "a positive multiple of 256", size)
         blocks = self.num_kvcache_blocks
@@ -186,32 +189,18 @@ _INTEGERS = (
     "kvcache_block_size",
     "num_kvcache_blocks",
     "num_threads",
+    "eos",
     "activation_bits",
     "seed",
 )
 
 
 def _check_path(model: str) -> None:
-    """Raises what says which path to give instead, for one that is no model."""
-    path = Path(model)
+    """Raises for a path where nothing is; what is there is for the engine to judge."""
     if not model:
         raise ModelNotFoundError("model is empty: it must be a directory or a .gguf file")
-    if not path.exists():
+    if not Path(model).exists():
         raise ModelNotFoundError(f"there is no model at {model}")
-    if path.is_dir() and not (path / "config.json").exists():
-        files = sorted(file.name for file in path.glob("*.gguf"))
-        if files:
-            names = ", ".join(files[:4]) + (", ..." if len(files) > 4 else "")
-            raise ModelNotFoundError(
-                f"{model} has no config.json, but GGUF files ({names}): give the path of one, {path / files[0]}"
-            )
-    if path.is_file() and path.name.endswith((".safetensors", ".json")) and not _is_gguf(path):
-        raise ModelFormatError(f"{model} is a part of a checkpoint: give its directory, {path.parent}")
-
-
-def _is_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def _is_int(value: object, low: int, high: int = 2**63 - 1) -> bool:

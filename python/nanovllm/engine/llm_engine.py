@@ -118,7 +118,13 @@ class LLMEngine:
         return self._engine.is_finished() and not self._finished
 
     def abort(self, seq_id: int) -> bool:
-        """Drops a sequence and frees its cache; False when there is none of that id."""
+        """Drops a sequence and frees its cache; False when there is none of that id.
+
+        Raises:
+            TypeError: `seq_id` is not an integer.
+        """
+        if isinstance(seq_id, bool) or not isinstance(seq_id, Integral):
+            raise TypeError(f"seq_id must be an integer, not {type(seq_id).__name__}")
         if not 0 <= seq_id < 2**64:
             return False
         found = self._engine.abort(seq_id)

@@ -3,15 +3,21 @@
 use nanovllm_engine::{FieldSource, SamplingParams, SamplingParamsError};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFrozenSet, PyMemoryView, PySet, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFrozenSet, PyMemoryView, PySet, PyString};
 
 use crate::errors::engine_error;
 
+/// Refuses True and False, which Python counts as 1 and 0.
+fn no_boolean(value: &Bound<'_, PyAny>, name: &str, kind: &str) -> PyResult<()> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!("{name} must be {kind}, got {value}")));
+    }
+    Ok(())
+}
+
 /// Reads an integer in `0..2**64`; a boolean is not one.
 pub(crate) fn unsigned(value: &Bound<'_, PyAny>, name: &str) -> PyResult<u64> {
-    if value.is_instance_of::<pyo3::types::PyBool>() {
-        return Err(PyTypeError::new_err(format!("{name} must be an integer, got {value}")));
-    }
+    no_boolean(value, name, "an integer")?;
     value.extract().map_err(|e| argument_error(value, e, name, "an integer", "0 to 2**64 - 1"))
 }
 
@@ -66,6 +72,9 @@ pub(crate) fn ids_in_any_order(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let mut ids = Vec::with_capacity(value.len().unwrap_or(0).min(1 << 20));
     for (position, item) in value.try_iter()?.enumerate() {
         let item = item?;
+        if item.is_instance_of::<PyBool>() {
+            no_boolean(&item, &format!("token_ids[{position}]"), "an integer")?;
+        }
         ids.push(item.extract().map_err(|e| token_error(&item, e, position))?);
     }
     Ok(ids)
@@ -86,6 +95,7 @@ pub(crate) fn unsigned_below(value: &Bound<'_, PyAny>, name: &str, max: u32) -> 
 
 /// Reads a number, which may have to be rounded to float32 later.
 pub(crate) fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
+    no_boolean(value, name, "a number")?;
     value.extract().map_err(|e| argument_error(value, e, name, "a number", "float32"))
 }
 

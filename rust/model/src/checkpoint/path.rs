@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{LoadError, Result};
 
+/// How many GGUF files an error names.
+const MAX_SHOWN: usize = 4;
+
 /// What a model's path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelPath {
@@ -63,9 +66,14 @@ fn check_directory(dir: &Path) -> Result<()> {
         paths.sort();
         Ok(paths)
     };
-    let hint = match files("gguf")?.first() {
-        Some(first) => format!("this directory has GGUF files: pass the path of one, such as {}", first.display()),
-        None => "pass a directory with config.json and safetensors files, or the path of a GGUF file".to_owned(),
+    let hint = match files("gguf")?.as_slice() {
+        [] => "pass a directory with config.json and safetensors files, or the path of a GGUF file".to_owned(),
+        all @ [first, ..] => {
+            let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let shown = all.iter().take(MAX_SHOWN).map(name).collect::<Vec<_>>().join(", ");
+            let more = if all.len() > MAX_SHOWN { ", ..." } else { "" };
+            format!("this directory has GGUF files ({shown}{more}): pass the path of one, such as {}", first.display())
+        }
     };
     let config = dir.join("config.json");
     if !config.exists() {
