@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::kv_cache::KvCacheSpec;
 use crate::memory::Memory;
+use crate::rows::{Activation, Scale};
 use crate::sample::SampleRow;
 use crate::weight::{DType, WeightPart};
 
@@ -146,9 +147,11 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut Self::Tensor,
     );
 
-    /// The gated activation of an MLP: `out = silu(x[:, :n]) * x[:, n:]` with `silu(g) = g / (1 + exp(-g))`; `x` is
-    /// `[rows, 2 n]`, `out` `[rows, n]`.
-    fn silu_and_mul(&self, x: &Self::Tensor, out: &mut Self::Tensor);
+    /// The gated activation of an MLP: `out = activation(x[:, :n]) * x[:, n:]`; `x` is `[rows, 2 n]`, `out` `[rows, n]`.
+    fn activate_and_mul(&self, activation: Activation, x: &Self::Tensor, out: &mut Self::Tensor);
+
+    /// Multiplies each row of `x` by its factor in `by`, in place.
+    fn scale(&self, x: &mut Self::Tensor, by: Scale<'_>);
 
     /// `out[i] = x[rows[i]]`, in any order and with repetitions.
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);

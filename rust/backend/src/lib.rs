@@ -31,6 +31,7 @@ mod inspect;
 mod kv_cache;
 mod memory;
 mod noise;
+mod rows;
 mod sample;
 mod weight;
 
@@ -42,5 +43,6 @@ pub use inspect::Inspect;
 pub use kv_cache::{KvCacheSpec, KvHeads, LayerCache};
 pub use memory::Memory;
 pub use noise::NoiseStream;
+pub use rows::{Activation, Scale};
 pub use sample::SampleRow;
 pub use weight::{DType, WeightPart};

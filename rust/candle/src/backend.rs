@@ -4,8 +4,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{Device, Tensor};
 use nanovllm_backend::{
-    AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result, Rope,
-    SampleRow, WeightPart,
+    Activation, AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result,
+    Rope, SampleRow, Scale, WeightPart,
 };
 
 use crate::error::{NAME, device_error};
@@ -186,8 +186,21 @@ impl Backend for CandleBackend {
         self.compute(qkv.rows(), out, || attention::attention(qkv.data(), heads, options, cache, layer, context));
     }
 
-    fn silu_and_mul(&self, x: &Matrix, out: &mut Matrix) {
-        self.compute(x.rows(), out, || rows::silu_and_mul(x.data()));
+    fn activate_and_mul(&self, activation: Activation, x: &Matrix, out: &mut Matrix) {
+        self.compute(x.rows(), out, || rows::activate_and_mul(activation, x.data()));
+    }
+
+    fn scale(&self, x: &mut Matrix, by: Scale<'_>) {
+        if x.rows() == 0 {
+            return;
+        }
+        self.attempt(|| {
+            let scaled = match by {
+                Scale::All(factor) => (x.data() * f64::from(factor))?,
+                Scale::Rows(factors) => x.data().broadcast_mul(&Tensor::new(factors, &self.device)?.unsqueeze(1)?)?,
+            };
+            x.set(&scaled)
+        });
     }
 
     fn gather_rows(&self, x: &Matrix, rows: &[u32], out: &mut Matrix) {

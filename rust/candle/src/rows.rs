@@ -1,6 +1,7 @@
 //! Operations that work row by row or head by head.
 
 use candle_core::{D, Result, Tensor};
+use nanovllm_backend::Activation;
 
 /// `x / sqrt(mean(x^2) + eps)` over the last dimension, of size `n`, times `weight`, `[1, n]`, if there is one.
 pub(crate) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<Tensor> {
@@ -10,10 +11,15 @@ pub(crate) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<
     if let Some(weight) = weight { normed.broadcast_mul(weight) } else { Ok(normed) }
 }
 
-/// `silu(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
-pub(crate) fn silu_and_mul(x: &Tensor) -> Result<Tensor> {
+/// `activation(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
+pub(crate) fn activate_and_mul(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let n = x.dim(1)? / 2;
-    x.narrow(1, 0, n)?.contiguous()?.silu()?.mul(&x.narrow(1, n, n)?.contiguous()?)
+    let gate = x.narrow(1, 0, n)?.contiguous()?;
+    let active = match activation {
+        Activation::Silu => gate.silu()?,
+        Activation::GeluTanh => gate.gelu()?,
+    };
+    active.mul(&x.narrow(1, n, n)?.contiguous()?)
 }
 
 /// Rotates the halves of the first `width` dimensions of each head: `x` is `[rows, heads, head_dim]`, `rope` (`[rows,

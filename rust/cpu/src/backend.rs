@@ -3,8 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nanovllm_backend::{
-    AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result, Rope,
-    SampleRow, WeightPart,
+    Activation, AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result,
+    Rope, SampleRow, Scale, WeightPart,
 };
 
 use crate::activations::{ActivationBits, Activations};
@@ -201,8 +201,12 @@ impl Backend for CpuBackend {
         );
     }
 
-    fn silu_and_mul(&self, x: &Tensor, out: &mut Tensor) {
-        rows::silu_and_mul(&self.team, &self.kernels.rows, x, out);
+    fn activate_and_mul(&self, activation: Activation, x: &Tensor, out: &mut Tensor) {
+        rows::activate_and_mul(&self.team, &self.kernels.rows, activation, x, out);
+    }
+
+    fn scale(&self, x: &mut Tensor, by: Scale<'_>) {
+        rows::scale(&self.team, x, by);
     }
 
     fn gather_rows(&self, x: &Tensor, indices: &[u32], out: &mut Tensor) {

@@ -1,5 +1,7 @@
 //! The operations on one row of activations at a time, over the team.
 
+use nanovllm_backend::{Activation, Scale};
+
 use crate::claims::Claims;
 use crate::kernels::table::RowKernels;
 use crate::team::Team;
@@ -61,16 +63,37 @@ pub(crate) fn add_rms_norm(
     });
 }
 
-/// `out = silu(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
-pub(crate) fn silu_and_mul(team: &Team, kernels: &RowKernels, x: &Tensor, out: &mut Tensor) {
+/// `out = activation(x[:, :n]) * x[:, n:]` with `x` of width `2n`.
+pub(crate) fn activate_and_mul(
+    team: &Team,
+    kernels: &RowKernels,
+    activation: Activation,
+    x: &Tensor,
+    out: &mut Tensor,
+) {
     let n = out.cols();
-    assert_eq!(x.cols(), 2 * n, "columns of silu_and_mul");
+    assert_eq!(x.cols(), 2 * n, "columns of activate_and_mul");
+    let kernel = match activation {
+        Activation::Silu => kernels.silu_and_mul,
+        Activation::GeluTanh => kernels.gelu_and_mul,
+    };
     out.set_rows(x.rows());
     let to = out.shared();
     for_each_row(team, x.rows(), x.cols(), |i| {
         let (gate, up) = x.row(i).split_at(n);
         // SAFETY: row `i` of each tensor, `n` values, is visited once.
-        unsafe { (kernels.silu_and_mul)(gate.as_ptr(), up.as_ptr(), to.row(i).as_mut_ptr(), n) };
+        unsafe { kernel(gate.as_ptr(), up.as_ptr(), to.row(i).as_mut_ptr(), n) };
+    });
+}
+
+/// `x[i] *= by.of(i)`. A multiplication is rounded alike everywhere, so there are no kernels for it.
+pub(crate) fn scale(team: &Team, x: &mut Tensor, by: Scale<'_>) {
+    let (rows, cols) = (x.rows(), x.cols());
+    let to = x.shared();
+    for_each_row(team, rows, cols, |i| {
+        let factor = by.of(i);
+        // SAFETY: row `i` is visited once.
+        unsafe { to.row(i) }.iter_mut().for_each(|value| *value *= factor);
     });
 }
 

@@ -1,5 +1,7 @@
 //! What the operations mean, in plain f64.
 
+use crate::rows::Activation;
+
 /// `x / sqrt(mean(x^2) + eps) * weight` of one row; without a weight the norm alone.
 pub(super) fn rms_norm(x: &[f64], weight: Option<&[f32]>, eps: f32) -> Vec<f64> {
     let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
@@ -8,10 +10,17 @@ pub(super) fn rms_norm(x: &[f64], weight: Option<&[f32]>, eps: f32) -> Vec<f64> 
     x.iter().enumerate().map(|(i, x)| x * scale * weight(i)).collect()
 }
 
-/// `x * sigmoid(x) * up`.
-pub(super) fn silu_and_mul(gate: f32, up: f32) -> f64 {
+/// `activation(gate) * up`.
+pub(super) fn activate_and_mul(activation: Activation, gate: f32, up: f32) -> f64 {
     let gate = f64::from(gate);
-    gate / (1.0 + (-gate).exp()) * f64::from(up)
+    let active = match activation {
+        Activation::Silu => gate / (1.0 + (-gate).exp()),
+        Activation::GeluTanh => {
+            let angle = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044715 * gate.powi(3));
+            gate / 2.0 * (1.0 + angle.tanh())
+        }
+    };
+    active * f64::from(up)
 }
 
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {

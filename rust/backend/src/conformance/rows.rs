@@ -6,7 +6,7 @@ use super::check::{assert_close, for_cases};
 use super::promise::{ELEMENTWISE, Promise};
 use super::random::{Random, random_tensor, room, upload};
 use super::reference;
-use crate::Backend;
+use crate::{Activation, Backend, Scale};
 
 /// Few and many rows, narrow and wide, multiples of a vector and not.
 fn shape() -> impl Strategy<Value = (usize, usize, u64)> {
@@ -53,23 +53,41 @@ pub(super) fn add_rms_norm_of_rows<B: Backend>(backend: &B, _: &Promise) {
     });
 }
 
-/// [`Backend::silu_and_mul`], from values where the sigmoid is 0 to where it is 1.
-pub(super) fn silu_and_mul_of_rows<B: Backend>(backend: &B, _: &Promise) {
-    for_cases(16, &(shape(), prop_oneof![Just(1f32), Just(0.01), Just(30.0)]), |((rows, n, seed), scale)| {
-        let data: Vec<f32> = Random::new(seed).values(rows * 2 * n).iter().map(|x| x * scale).collect();
-        let mut out = room(backend, rows, n);
-        backend.silu_and_mul(&upload(backend, &data, rows, 2 * n), &mut out);
-        let expected: Vec<f64> =
-            data.chunks(2 * n).flat_map(|row| (0..n).map(|i| reference::silu_and_mul(row[i], row[n + i]))).collect();
-        assert_close(backend, "silu_and_mul", &backend.download(&out), &expected, ELEMENTWISE);
+/// [`Backend::activate_and_mul`], from values where an activation is 0 to where it is the gate.
+pub(super) fn activations_of_rows<B: Backend>(backend: &B, _: &Promise) {
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        let expected = |data: &[f32], n: usize| -> Vec<f64> {
+            let gated = |row: &[f32], i: usize| reference::activate_and_mul(activation, row[i], row[n + i]);
+            data.chunks(2 * n).flat_map(|row| (0..n).map(|i| gated(row, i)).collect::<Vec<f64>>()).collect()
+        };
+        for_cases(16, &(shape(), prop_oneof![Just(1f32), Just(0.01), Just(30.0)]), |((rows, n, seed), scale)| {
+            let data: Vec<f32> = Random::new(seed).values(rows * 2 * n).iter().map(|x| x * scale).collect();
+            let mut out = room(backend, rows, n);
+            backend.activate_and_mul(activation, &upload(backend, &data, rows, 2 * n), &mut out);
+            let what = format!("{activation:?}");
+            assert_close(backend, &what, &backend.download(&out), &expected(&data, n), ELEMENTWISE);
+        });
+        let extremes = [-200.0, -90.0, 0.0, 90.0, 200.0];
+        let data: Vec<f32> = extremes.into_iter().chain([1.0; 5]).collect();
+        let mut out = room(backend, 1, 5);
+        backend.activate_and_mul(activation, &upload(backend, &data, 1, 10), &mut out);
+        let what = format!("{activation:?} of extremes");
+        assert_close(backend, &what, &backend.download(&out), &expected(&data, 5), ELEMENTWISE);
+    }
+}
+
+/// [`Backend::scale`]: all rows by one factor, and each by its own.
+pub(super) fn rows_are_scaled<B: Backend>(backend: &B, _: &Promise) {
+    for_cases(16, &(shape(), -3f32..3.0), |((rows, cols, seed), factor)| {
+        let mut random = Random::new(seed);
+        let (mut x, data) = random_tensor(backend, &mut random, rows, cols);
+        let factors = random.values(rows);
+        backend.scale(&mut x, Scale::Rows(&factors));
+        backend.scale(&mut x, Scale::All(factor));
+        let scaled = |(i, &value): (usize, &f32)| f64::from(value) * f64::from(factors[i / cols]) * f64::from(factor);
+        let expected: Vec<f64> = data.iter().enumerate().map(scaled).collect();
+        assert_close(backend, "scaled rows", &backend.download(&x), &expected, ELEMENTWISE);
     });
-    let extremes = [-200.0, -90.0, 0.0, 90.0, 200.0];
-    let data: Vec<f32> = extremes.into_iter().chain([1.0; 5]).collect();
-    let mut out = room(backend, 1, 5);
-    backend.silu_and_mul(&upload(backend, &data, 1, 10), &mut out);
-    let got = backend.download(&out);
-    let expected: Vec<f64> = extremes.iter().map(|&x| reference::silu_and_mul(x, 1.0)).collect();
-    assert_close(backend, "silu_and_mul of extremes", &got, &expected, ELEMENTWISE);
 }
 
 /// [`Backend::gather_rows`]: in any order, repeated, exactly.
@@ -99,7 +117,8 @@ pub(super) fn buffers_are_reused<B: Backend>(backend: &B, _: &Promise) {
         backend.gather_rows(&source, &chosen, &mut x);
         backend.rms_norm(&x, &weight, 1e-6, &mut normed);
         backend.add_rms_norm(&source_rows(backend, &source, &chosen, cols), &mut x, &weight, 1e-6, &mut normed);
-        backend.silu_and_mul(&x, &mut halved);
+        backend.activate_and_mul(Activation::Silu, &x, &mut halved);
+        backend.scale(&mut halved, Scale::All(0.5));
         let sums: Vec<f64> = data[..rows * cols].iter().map(|&v| 2.0 * f64::from(v)).collect();
         let expected: Vec<f64> =
             sums.chunks(cols).flat_map(|row| reference::rms_norm(row, Some(&weights), 1e-6)).collect();

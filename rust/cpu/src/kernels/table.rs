@@ -48,6 +48,7 @@ pub(crate) struct RowKernels {
     pub(crate) rms_norm: unsafe fn(*const f32, *const f32, f32, *mut f32, usize),
     pub(crate) add_rms_norm: unsafe fn(*const f32, *mut f32, *const f32, f32, *mut f32, usize),
     pub(crate) silu_and_mul: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub(crate) gelu_and_mul: unsafe fn(*const f32, *const f32, *mut f32, usize),
     pub(crate) norm_rope: NormRope,
     pub(crate) arg_max: unsafe fn(*const f32, usize) -> u32,
     pub(crate) draw: unsafe fn(*const f32, usize, f32, Stream) -> u32,
@@ -114,6 +115,8 @@ macro_rules! row_kernels {
             add_rms_norm: compile!($features, $simd => rows::add_rms_norm
                 as fn(x: *const f32, residual: *mut f32, weight: *const f32, eps: f32, out: *mut f32, n: usize)),
             silu_and_mul: compile!($features, $simd => rows::silu_and_mul
+                as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)),
+            gelu_and_mul: compile!($features, $simd => rows::gelu_and_mul
                 as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)),
             norm_rope: compile!($features, $simd => rows::norm_rope
                 as fn(heads: *mut f32, count: usize, dim: usize, norm: Option<Norm>, rotation: Option<Rotation>)),

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::{add_rms_norm, gather_rows, rms_norm, silu_and_mul};
+use super::{activate_and_mul, add_rms_norm, gather_rows, rms_norm};
+use nanovllm_backend::Activation;
+
 use crate::isa::Isa;
 use crate::team::Team;
 use crate::tensor::Tensor;
@@ -58,7 +60,7 @@ proptest! {
             let kernels = kernels(isa).rows;
             let team = Team::new(3).expect("threads");
             let mut out = Tensor::zeroed(rows, n).expect("small");
-            silu_and_mul(&team, &kernels, &xt, &mut out);
+            activate_and_mul(&team, &kernels, Activation::Silu, &xt, &mut out);
             let expected: Vec<f64> = x
                 .chunks(2 * n)
                 .flat_map(|row| (0..n).map(|i| (f64::from(row[i]), f64::from(row[n + i]))))
@@ -79,7 +81,13 @@ fn silu_is_sane_far_out() {
     for isa in Isa::available() {
         let x = [-1e30f32, -200.0, -88.0, 0.0, 88.0, 1e30, f32::NAN, 1.0].map(|gate| [gate, 1.0]).concat();
         let mut out = Tensor::zeroed(8, 1).expect("small");
-        silu_and_mul(&Team::new(1).expect("one"), &kernels(isa).rows, &tensor(&x, 8, 2), &mut out);
+        activate_and_mul(
+            &Team::new(1).expect("one"),
+            &kernels(isa).rows,
+            Activation::Silu,
+            &tensor(&x, 8, 2),
+            &mut out,
+        );
         let y = out.as_slice();
         assert!(y[0].abs() < 1e-5 && y[1].abs() < 1e-30 && y[2].abs() < 1e-30, "{isa}: {y:?}");
         assert_eq!((y[3], y[4], y[5]), (0.0, 88.0, 1e30), "{isa}");
@@ -95,11 +103,36 @@ fn silu_is_accurate_in_every_value() {
     let x = [gates.clone(), vec![1.0; n]].concat();
     for isa in Isa::available() {
         let mut out = Tensor::zeroed(1, n).expect("small");
-        silu_and_mul(&Team::new(1).expect("one"), &kernels(isa).rows, &tensor(&x, 1, 2 * n), &mut out);
+        activate_and_mul(
+            &Team::new(1).expect("one"),
+            &kernels(isa).rows,
+            Activation::Silu,
+            &tensor(&x, 1, 2 * n),
+            &mut out,
+        );
         for (&gate, &got) in gates.iter().zip(out.as_slice()) {
             let gate = f64::from(gate);
             let expected = gate / (1.0 + (-gate).exp());
             assert!((f64::from(got) - expected).abs() <= 5e-7 * expected.abs(), "{isa}: silu({gate}) = {got}");
+        }
+    }
+}
+
+/// The same of the gate that GELU is approximated by: near zero and far out, within a few units of the gate's last place.
+#[test]
+fn gelu_is_accurate_in_every_value() {
+    let n = 20_000;
+    let gates: Vec<f32> = (0..n).map(|i| (i as f32 / n as f32 - 0.5) * 40.0).collect();
+    let x = [gates.clone(), vec![1.0; n]].concat();
+    for isa in Isa::available() {
+        let mut out = Tensor::zeroed(1, n).expect("small");
+        let kernels = kernels(isa).rows;
+        activate_and_mul(&Team::new(1).expect("one"), &kernels, Activation::GeluTanh, &tensor(&x, 1, 2 * n), &mut out);
+        for (&gate, &got) in gates.iter().zip(out.as_slice()) {
+            let gate = f64::from(gate);
+            let angle = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044715 * gate.powi(3));
+            let expected = gate / 2.0 * (1.0 + angle.tanh());
+            assert!((f64::from(got) - expected).abs() <= 5e-7 * gate.abs(), "{isa}: gelu({gate}) = {got}");
         }
     }
 }

@@ -120,25 +120,53 @@ pub(crate) unsafe fn add_rms_norm<S: Simd>(
 /// Each pointer holds `n` values.
 #[inline(always)]
 pub(crate) unsafe fn silu_and_mul<S: Simd>(s: S, gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { gate_rows(s, gate, up, out, n, |gate| gate) }
+}
+
+/// `out = gate / 2 * (1 + tanh(angle)) * up` with `angle = sqrt(2 / pi) * (gate + 0.044715 * gate^3)`, which is `gate *
+/// sigmoid(2 * angle) * up`.
+///
+/// # Safety
+/// Each pointer holds `n` values.
+#[inline(always)]
+pub(crate) unsafe fn gelu_and_mul<S: Simd>(s: S, gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
+    const TWICE_ROOT: f32 = 2.0 * 0.797_884_6; // 2 sqrt(2 / pi)
+    let (linear, cubic) = (s.splat(TWICE_ROOT), s.splat(TWICE_ROOT * 0.044715));
+    let twice_angle = |gate| s.mul(s.mul_add(s.mul(gate, gate), cubic, linear), gate);
+    // SAFETY: the caller's contract.
+    unsafe { gate_rows(s, gate, up, out, n, twice_angle) }
+}
+
+/// `out = gate * sigmoid(of(gate)) * up`.
+///
+/// # Safety
+/// Each pointer holds `n` values.
+#[inline(always)]
+unsafe fn gate_rows<S: Simd>(
+    s: S,
+    gate: *const f32,
+    up: *const f32,
+    out: *mut f32,
+    n: usize,
+    of: impl Fn(S::V) -> S::V,
+) {
+    let gated = |gate, up| {
+        let denominator = s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), of(gate))));
+        s.mul(s.div(gate, denominator), up)
+    };
     // SAFETY: indices stay below `n`.
     unsafe {
         let mut i = 0;
         while i + S::LANES <= n {
-            s.store(out.add(i), gated(s, s.load(gate.add(i)), s.load(up.add(i))));
+            s.store(out.add(i), gated(s.load(gate.add(i)), s.load(up.add(i))));
             i += S::LANES;
         }
         if i < n {
-            let v = gated(s, s.load_first(gate.add(i), n - i, 0.0), s.load_first(up.add(i), n - i, 0.0));
+            let v = gated(s.load_first(gate.add(i), n - i, 0.0), s.load_first(up.add(i), n - i, 0.0));
             s.store_first(out.add(i), v, n - i);
         }
     }
-}
-
-/// `gate * sigmoid(gate) * up`.
-#[inline(always)]
-fn gated<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V {
-    let denominator = s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), gate)));
-    s.mul(s.div(gate, denominator), up)
 }
 
 /// The norm of a head.
