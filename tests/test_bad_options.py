@@ -47,7 +47,14 @@ def test_seed_is_64_bits(seed: int | None) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature": "warm"}, {"temperature": None}, {"temperature": True}, {"max_tokens": 2.0}, {"max_tokens": True}, {"ignore_eos": 1}],
+    [
+        {"temperature": "warm"},
+        {"temperature": None},
+        {"temperature": True},
+        {"max_tokens": 2.0},
+        {"max_tokens": True},
+        {"ignore_eos": 1},
+    ],
     ids=str,
 )
 def test_sampling_params_of_another_type(options: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import download_demo_model
+from nanovllm import _core
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +52,12 @@ def test_offline_batch_example_answers_every_task(demo_model: str, arguments: li
     assert "Paris" in answers["France"]
     assert "Tokyo" in answers["Japan"]
     assert re.fullmatch(r"22 tasks in .* output tokens \(\d+ output tok/s\)", lines[-1])
+
+
+def test_the_readme_lists_every_architecture() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \| \w", README, re.MULTILINE)
+    assert dict(listed) == _core.architectures()
+    assert len(listed) == len(dict(listed))
 
 
 def test_the_readme_says_which_rust_it_takes() -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "VocabParallel",
     "__version__",
     "apply_rotary_emb",
+    "architectures",
     "check_sampling_params",
     "dequantize",
     "device_names",
@@ -64,6 +65,9 @@ _State = tuple[int, int, int, int, list[int], list[int] | int]
 
 def apply_rotary_emb(x: Any, cos: Any, sin: Any, *, device: str) -> Any:
     """Rotates each row of `x`, `[..., n]`, by cosines and sines that broadcast to `[..., n / 2]`."""
+
+def architectures() -> dict[str, str]:
+    """The architectures there is code for: what config.json calls each, and what GGUF does."""
 
 def check_sampling_params(params: nanovllm.engine.sequence.SamplingOptions) -> None:
     """Raises what `Engine.add_request` would for these options."""

@@ -5,6 +5,8 @@ pub(crate) mod gguf;
 pub(crate) mod json;
 mod rope;
 pub(crate) mod settings;
+mod windows;
 
 pub use self::base::BaseConfig;
 pub use self::rope::{RopeConfig, RopeScaling};
+pub(crate) use self::windows::Windows;

@@ -3,14 +3,16 @@
 mod buffers;
 mod contract;
 mod mlp;
+mod multiply;
 mod pre_norm;
 mod self_attention;
 mod transformer;
 
 pub use self::buffers::{AttentionBuffers, Buffers, MlpBuffers};
+pub use self::contract::DecoderLayer;
 pub(crate) use self::contract::{Decoder, HEAD_ROWS};
 pub use self::mlp::GatedMlp;
 pub use self::pre_norm::PreNormLayer;
 pub use self::self_attention::SelfAttention;
-pub(crate) use self::transformer::PreNormDecoder;
+pub(crate) use self::transformer::Stack;
 pub use self::transformer::Transformer;

@@ -32,8 +32,9 @@ impl ModelConfig {
     /// # Errors
     /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], and [`LoadError::Config`] naming the key.
     pub fn from_json(raw: Value) -> Result<Self> {
-        let json = Object(&raw);
-        let row = registry::by_hugging_face_name(json::architecture(json)?)?;
+        let row = registry::by_hugging_face_name(json::architecture(Object(&raw))?)?;
+        let with_defaults = json::with_defaults(&raw, (row.json_defaults)());
+        let json = Object(&with_defaults);
         if json.get("quantization_config").is_some() {
             let text = "quantization_config: only unquantised safetensors can be read";
             return Err(LoadError::Unsupported(text.to_owned()));
@@ -79,15 +80,7 @@ impl ModelConfig {
     /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32
     /// bits.
     pub fn to_gguf(&self) -> Result<Vec<(String, GgufValue)>> {
-        let name = self.family.row().gguf;
-        let mut pairs = self.base.to_gguf(name)?;
-        for (key, value) in self.family.config().to_gguf(name) {
-            match pairs.iter_mut().find(|(known, _)| *known == key) {
-                Some(pair) => pair.1 = value,
-                None => pairs.push((key, value)),
-            }
-        }
-        Ok(pairs)
+        self.family.config().to_gguf(&self.base, self.family.row().gguf)
     }
 
     /// What a user should know of how the configuration was read, a line each.

@@ -3,7 +3,12 @@
 #[macro_use]
 mod families;
 pub(crate) mod family_config;
+pub mod granite;
 pub mod llama;
+pub mod ministral3;
+pub mod mistral;
+pub mod qwen2;
 pub mod qwen3;
 pub(crate) mod registry;
+pub mod smollm3;
 pub(crate) mod tensor_table;

@@ -2,16 +2,23 @@
 //!
 //! Files are mapped when they are opened and read tensor by tensor; every array is a copy of its own.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use nanovllm_gguf::{Array, Value};
-use nanovllm_model::{LoadError, SafeTensorInfo, SafeTensorsFiles};
+use nanovllm_model::{FAMILIES, LoadError, SafeTensorInfo, SafeTensorsFiles};
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods};
 use pyo3::exceptions::{PyImportError, PyKeyError, PyMemoryError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::errors::{UnsupportedModelError, gguf_error, load_error};
+
+/// The architectures there is code for: what config.json calls each, and what GGUF does.
+#[pyfunction]
+pub(crate) fn architectures() -> BTreeMap<&'static str, &'static str> {
+    FAMILIES.iter().map(|row| (row.hugging_face.class, row.gguf)).collect()
+}
 
 /// A tensor's entry in its file.
 #[pyclass(frozen, module = "nanovllm._core")]

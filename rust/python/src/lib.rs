@@ -37,7 +37,7 @@ mod _core {
     #[pymodule_export]
     use crate::engine::Engine;
     #[pymodule_export]
-    use crate::files::{GgufFile, SafeTensors, TensorInfo};
+    use crate::files::{GgufFile, SafeTensors, TensorInfo, architectures};
     #[pymodule_export]
     use crate::outcome::FinishedSequence;
     #[pymodule_export]

@@ -170,15 +170,22 @@ impl BaseConfig {
                 pairs.extend([kind("linear"), float("rope.scaling.factor", *factor as f32)]);
             }
             RopeScaling::Yarn { factor, original_max_position, beta_fast, beta_slow, truncate, attention_factor } => {
-                if (*beta_fast, *beta_slow, *truncate, *attention_factor) != (32.0, 1.0, true, None) {
-                    let reason = "YaRN with other than its default parameters cannot be written to GGUF";
-                    return Err(LoadError::Unsupported(reason.to_owned()));
+                if !truncate {
+                    return Err(LoadError::Unsupported(
+                        "YaRN with truncate of false: GGUF has no key for it".to_owned(),
+                    ));
                 }
                 pairs.extend([
                     kind("yarn"),
                     float("rope.scaling.factor", *factor as f32),
                     number("rope.scaling.original_context_length", *original_max_position)?,
+                    float("rope.scaling.yarn_beta_fast", *beta_fast as f32),
+                    float("rope.scaling.yarn_beta_slow", *beta_slow as f32),
                 ]);
+                if let Some(attention_factor) = attention_factor {
+                    let usual = if *factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
+                    pairs.push(float("rope.scaling.attn_factor", (attention_factor / usual) as f32));
+                }
             }
         }
         Ok(pairs)
@@ -254,7 +261,7 @@ impl<'a> Keys<'a> {
         settings.check(own, &prefix)
     }
 
-    fn f64(&self, key: &str) -> Result<Option<f64>> {
+    pub(crate) fn f64(&self, key: &str) -> Result<Option<f64>> {
         Ok(self.metadata.opt_f32(&self.name(key))?.map(f64::from))
     }
 

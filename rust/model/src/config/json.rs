@@ -123,7 +123,8 @@ pub(crate) fn check_settings(json: Object<'_>, settings: Settings) -> Result<Vec
                 // One for each kind of layer, or something newer.
                 return Err(LoadError::Unsupported(format!("{name}.{key}: a rotary embedding in several parts")));
             }
-            if !known.iter().any(|list| list.contains(&key)) {
+            let is_family_s = settings.treatment(&format!("rope_parameters.{key}")).is_some();
+            if !is_family_s && !known.iter().any(|list| list.contains(&key)) {
                 unknown.push(format!("{name}.{key}"));
             }
         }
@@ -172,6 +173,19 @@ impl<'a> Object<'a> {
     fn opt<T>(self, key: &str, kind: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
         let read = |v| read(v).ok_or_else(|| LoadError::Config(format!("{key} must be {kind}, got {v}")));
         self.get(key).map(read).transpose()
+    }
+
+    /// Whether there is such a key, be its value null.
+    pub(crate) fn has(self, key: &str) -> bool {
+        self.0.get(key).is_some()
+    }
+
+    pub(crate) fn object(self, key: &str) -> Result<Option<Object<'a>>> {
+        self.opt(key, "an object", |v| v.is_object().then_some(Object(v)))
+    }
+
+    pub(crate) fn list(self, key: &str) -> Result<Option<&'a [Value]>> {
+        self.opt(key, "a list", |v| v.as_array().map(Vec::as_slice))
     }
 
     pub(crate) fn opt_usize(self, key: &str) -> Result<Option<usize>> {
@@ -256,6 +270,17 @@ impl RopeConfig {
     }
 }
 
+/// config.json with the values that stand for those it lacks; null is there.
+pub(crate) fn with_defaults(raw: &Value, defaults: Vec<(&'static str, Value)>) -> Value {
+    let mut json = raw.clone();
+    if let Some(object) = json.as_object_mut() {
+        for (key, value) in defaults {
+            object.entry(key).or_insert(value);
+        }
+    }
+    json
+}
+
 /// The name by which the registry finds the family: the model's class, or its type where config.json names no class.
 pub(crate) fn architecture(json: Object<'_>) -> Result<&str> {
     let model_type = json.str("model_type")?;
@@ -270,8 +295,7 @@ pub(crate) fn architecture(json: Object<'_>) -> Result<&str> {
 /// The object in which config.json describes rotary embeddings, if it has one, with its name. Where there are two, the
 /// one of transformers 5 is read, and the other may say nothing else.
 fn rope_object(json: Object<'_>) -> Result<Option<(&'static str, Object<'_>)>> {
-    let object = |key| json.opt(key, "an object", |v| v.is_object().then_some(Object(v)));
-    let (new, old) = (object("rope_parameters")?, object("rope_scaling")?);
+    let (new, old) = (json.object("rope_parameters")?, json.object("rope_scaling")?);
     if let (Some(new), Some(old)) = (new, old)
         && let Some((key, _)) =
             old.0.as_object().into_iter().flatten().find(|(key, value)| new.0.get(key) != Some(value))
@@ -291,7 +315,7 @@ fn rope_kind(rope: Object<'_>) -> Result<&str> {
 }
 
 /// Refuses heads that are rotated in part.
-fn check_whole_heads(json: Object<'_>) -> Result<()> {
+pub(crate) fn check_whole_heads(json: Object<'_>) -> Result<()> {
     let rope = rope_object(json)?.map(|(_, rope)| rope);
     for object in [Some(json), rope].into_iter().flatten() {
         if let Some(factor) = object.f64("partial_rotary_factor")?.filter(|&factor| factor != 1.0) {
@@ -301,11 +325,17 @@ fn check_whole_heads(json: Object<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Refuses an MLP whose gate is another function than SiLU.
+pub(crate) fn check_silu(json: Object<'_>) -> Result<()> {
+    match json.str("hidden_act")? {
+        Some(act) if act != "silu" => Err(LoadError::Unsupported(format!("hidden_act {act:?}; only \"silu\" is"))),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses what a plain decoder (SiLU, full attention, heads rotated whole) has no code for.
 pub(crate) fn check_plain(json: Object<'_>) -> Result<()> {
-    if let Some(act) = json.str("hidden_act")?.filter(|&act| act != "silu") {
-        return Err(LoadError::Unsupported(format!("hidden_act {act:?}; only \"silu\" is")));
-    }
+    check_silu(json)?;
     if json.bool("use_sliding_window", false)? {
         return Err(LoadError::Unsupported("use_sliding_window: sliding-window attention".to_owned()));
     }

@@ -61,7 +61,7 @@ impl Settings {
         Ok(unknown)
     }
 
-    fn treatment(self, name: &str) -> Option<Treatment> {
+    pub(crate) fn treatment(self, name: &str) -> Option<Treatment> {
         let group = self.0.iter().copied().flatten().find(|(_, names)| names.contains(&name));
         group.map(|(treatment, _)| *treatment)
     }

@@ -8,6 +8,8 @@ pub struct AttentionBuffers<B: Backend> {
     pub(super) qkv: B::Tensor,
     /// What attention gives, `[rows, q]`.
     pub(super) attention: B::Tensor,
+    /// What rows of queries are multiplied by, `[rows]`; empty until a layer does so.
+    pub(super) factors: Vec<f32>,
 }
 
 impl<B: Backend> AttentionBuffers<B> {
@@ -16,7 +18,11 @@ impl<B: Backend> AttentionBuffers<B> {
     /// # Errors
     /// [`nanovllm_backend::Error::OutOfMemory`].
     pub fn new(backend: &B, heads: &HeadLayout, rows: usize) -> Result<Self> {
-        Ok(Self { qkv: backend.tensor(rows, heads.qkv_size())?, attention: backend.tensor(rows, heads.q_size())? })
+        Ok(Self {
+            qkv: backend.tensor(rows, heads.qkv_size())?,
+            attention: backend.tensor(rows, heads.q_size())?,
+            factors: Vec::new(),
+        })
     }
 }
 

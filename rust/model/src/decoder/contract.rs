@@ -2,11 +2,29 @@
 
 use nanovllm_backend::Backend;
 
+use crate::decoder::buffers::Buffers;
+use crate::layers::rotary_embedding::RotaryEmbedding;
 use crate::slices::Slice;
 
 /// The most rows whose logits are computed at once: a bound on the buffers, as a row has a logit for each token of the
 /// vocabulary.
 pub(crate) const HEAD_ROWS: usize = 64;
+
+/// One layer of a decoder.
+pub trait DecoderLayer<B: Backend>: Send {
+    /// Adds `buffers.hidden`, which the layer before left, to `buffers.residual`, runs attention and the MLP, and
+    /// leaves what is to be added next in `buffers.hidden`. The first layer has nothing to add: the residual stream is
+    /// the embedding.
+    fn forward(
+        &self,
+        backend: &B,
+        is_first: bool,
+        ropes: &[RotaryEmbedding<B>],
+        slice: &Slice<'_>,
+        cache: &mut B::KvCache,
+        buffers: &mut Buffers<B>,
+    );
+}
 
 /// A decoder on a device, with the rotary tables and the activation buffers it works in.
 ///

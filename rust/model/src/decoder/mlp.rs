@@ -1,11 +1,10 @@
 //! The feed-forward part of one layer.
 
-use nanovllm_backend::Backend;
+use nanovllm_backend::{Activation, Backend};
 
 use crate::config::BaseConfig;
 use crate::decoder::buffers::MlpBuffers;
 use crate::error::Result;
-use crate::layers::activation::SiluAndMul;
 use crate::layers::linear::{Linear, LinearSharding};
 use crate::sharding::TpRank;
 use crate::weights::Weights;
@@ -16,6 +15,8 @@ pub struct GatedMlp<B: Backend> {
     pub gate_up_proj: Linear<B>,
     /// Back to the residual stream.
     pub down_proj: Linear<B>,
+    /// What gates go through.
+    pub activation: Activation,
 }
 
 impl<B: Backend> GatedMlp<B> {
@@ -27,6 +28,7 @@ impl<B: Backend> GatedMlp<B> {
         Ok(Self {
             gate_up_proj: Linear::load(weights, &format!("{prefix}.gate_up_proj"), gate_up)?,
             down_proj: Linear::load(weights, &format!("{prefix}.down_proj"), down)?,
+            activation: Activation::Silu,
         })
     }
 
@@ -34,7 +36,7 @@ impl<B: Backend> GatedMlp<B> {
     pub fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor) {
         let MlpBuffers { gate_up, activation } = buffers;
         self.gate_up_proj.forward(backend, x, gate_up);
-        SiluAndMul::forward(backend, gate_up, activation);
+        backend.activate_and_mul(self.activation, gate_up, activation);
         self.down_proj.forward(backend, activation, out);
     }
 }

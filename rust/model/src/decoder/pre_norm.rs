@@ -4,7 +4,9 @@ use nanovllm_backend::Backend;
 
 use crate::config::BaseConfig;
 use crate::decoder::buffers::Buffers;
+use crate::decoder::contract::DecoderLayer;
 use crate::decoder::mlp::GatedMlp;
+use crate::decoder::multiply::multiply;
 use crate::decoder::self_attention::SelfAttention;
 use crate::error::Result;
 use crate::layers::attention::Attention;
@@ -23,6 +25,8 @@ pub struct PreNormLayer<B: Backend> {
     pub input_layernorm: RmsNorm<B>,
     /// Norms the input of the MLP.
     pub post_attention_layernorm: RmsNorm<B>,
+    /// What both parts' outputs are multiplied by before they are added; 1 in most families.
+    pub residual_multiplier: f32,
 }
 
 impl<B: Backend> PreNormLayer<B> {
@@ -41,13 +45,13 @@ impl<B: Backend> PreNormLayer<B> {
             mlp: GatedMlp::load(weights, &format!("{prefix}.mlp"), base)?,
             input_layernorm: input,
             post_attention_layernorm: post,
+            residual_multiplier: 1.0,
         })
     }
+}
 
-    /// Adds `buffers.hidden`, which the layer before left, to `buffers.residual`, runs attention and the MLP, and
-    /// leaves what the MLP gave in `buffers.hidden`. The first layer has nothing to add: the residual stream is the
-    /// embedding.
-    pub fn forward(
+impl<B: Backend> DecoderLayer<B> for PreNormLayer<B> {
+    fn forward(
         &self,
         backend: &B,
         is_first: bool,
@@ -63,7 +67,9 @@ impl<B: Backend> PreNormLayer<B> {
             self.input_layernorm.add_forward(backend, hidden, residual, normed);
         }
         self.self_attn.forward(backend, normed, ropes, slice, cache, attention, hidden);
+        multiply(backend, hidden, self.residual_multiplier);
         self.post_attention_layernorm.add_forward(backend, hidden, residual, normed);
         self.mlp.forward(backend, normed, mlp, hidden);
+        multiply(backend, hidden, self.residual_multiplier);
     }
 }

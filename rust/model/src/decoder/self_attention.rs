@@ -59,13 +59,13 @@ impl<B: Backend> SelfAttention<B> {
         buffers: &mut AttentionBuffers<B>,
         out: &mut B::Tensor,
     ) {
-        let AttentionBuffers { qkv, attention } = buffers;
+        let AttentionBuffers { qkv, attention, factors } = buffers;
         self.qkv_proj.forward(backend, x, qkv);
         let norms = match &self.qk_norm {
             Some((q, k)) => HeadNorms { q: Some(q.of_heads()), k: Some(k.of_heads()), v: None },
             None => HeadNorms::NONE,
         };
-        self.attn.forward(backend, qkv, &norms, ropes, slice.positions, cache, &slice.context, attention);
+        self.attn.forward(backend, qkv, &norms, ropes, slice.positions, cache, &slice.context, factors, attention);
         self.o_proj.forward(backend, attention, out);
     }
 }

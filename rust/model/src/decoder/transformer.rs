@@ -4,7 +4,8 @@ use nanovllm_backend::Backend;
 
 use crate::config::{BaseConfig, RopeConfig};
 use crate::decoder::buffers::{Buffers, HeadBuffers};
-use crate::decoder::contract::{Decoder, HEAD_ROWS};
+use crate::decoder::contract::{Decoder, DecoderLayer, HEAD_ROWS};
+use crate::decoder::multiply::multiply;
 use crate::decoder::pre_norm::PreNormLayer;
 use crate::error::Result;
 use crate::layers::embed_head::{ParallelLmHead, VocabParallelEmbedding};
@@ -14,16 +15,18 @@ use crate::slices::{SLICE_ROWS, Slice};
 use crate::weights::Weights;
 
 /// The decoder without its output projection.
-pub struct Transformer<B: Backend> {
+pub struct Transformer<B: Backend, L = PreNormLayer<B>> {
     /// Token ids to the residual stream.
     pub embed_tokens: VocabParallelEmbedding<B>,
+    /// What embeddings are multiplied by; 1 in most families.
+    pub embedding_multiplier: f32,
     /// The layers, in the order in which they run.
-    pub layers: Vec<PreNormLayer<B>>,
+    pub layers: Vec<L>,
     /// The norm between the last layer and the output projection.
     pub norm: RmsNorm<B>,
 }
 
-impl<B: Backend> Transformer<B> {
+impl<B: Backend, L: DecoderLayer<B>> Transformer<B, L> {
     /// Runs the layers over a slice. `buffers.hidden` and `buffers.residual` then wait for the [`norm`](Self::norm), which
     /// only the rows that need logits go through.
     pub fn forward(
@@ -35,24 +38,27 @@ impl<B: Backend> Transformer<B> {
         buffers: &mut Buffers<B>,
     ) {
         self.embed_tokens.forward(backend, slice.input_ids, &mut buffers.residual);
+        multiply(backend, &mut buffers.residual, self.embedding_multiplier);
         for (i, layer) in self.layers.iter().enumerate() {
             layer.forward(backend, i == 0, ropes, slice, cache, buffers);
         }
     }
 }
 
-/// A decoder of pre-norm layers with its output projection, tables and buffers.
-pub(crate) struct PreNormDecoder<B: Backend> {
-    model: Transformer<B>,
+/// A decoder that is a stack of layers, with its output projection, tables and buffers.
+pub(crate) struct Stack<B: Backend, L> {
+    model: Transformer<B, L>,
     lm_head: ParallelLmHead<B>,
     /// A table for each kind of rotary embedding that layers have; a layer's
     /// [`Attention`](crate::layers::attention::Attention) says which is its own.
     ropes: Vec<RotaryEmbedding<B>>,
+    /// What logits are multiplied by; 1 in most families.
+    logits_multiplier: f32,
     buffers: Buffers<B>,
     head: HeadBuffers<B>,
 }
 
-impl<B: Backend> PreNormDecoder<B> {
+impl<B: Backend, L: DecoderLayer<B>> Stack<B, L> {
     /// Takes every parameter from `weights`; `layer` takes those of the layer whose number and prefix it is given. The
     /// rotary tables are those of `ropes`, in order, for `positions` positions and whole heads.
     pub(crate) fn load(
@@ -60,7 +66,7 @@ impl<B: Backend> PreNormDecoder<B> {
         weights: &mut Weights<'_, B>,
         ropes: &[&RopeConfig],
         positions: usize,
-        layer: impl Fn(&mut Weights<'_, B>, usize, &str) -> Result<PreNormLayer<B>>,
+        layer: impl Fn(&mut Weights<'_, B>, usize, &str) -> Result<L>,
     ) -> Result<Self> {
         let (vocab, hidden) = (base.vocab_size, base.hidden_size);
         let embed_tokens = VocabParallelEmbedding::load(weights, "model.embed_tokens", vocab, hidden)?;
@@ -78,16 +84,24 @@ impl<B: Backend> PreNormDecoder<B> {
         let backend = weights.backend;
         let table = |rope: &&RopeConfig| RotaryEmbedding::new(backend, rope, base.head_dim, positions);
         Ok(Self {
-            model: Transformer { embed_tokens, layers, norm },
+            model: Transformer { embed_tokens, embedding_multiplier: 1.0, layers, norm },
             lm_head,
             ropes: ropes.iter().map(table).collect::<Result<_>>()?,
+            logits_multiplier: 1.0,
             buffers: Buffers::new(backend, hidden, base.intermediate_size, &base.heads(), SLICE_ROWS)?,
             head: HeadBuffers::new(backend, hidden, vocab, HEAD_ROWS)?,
         })
     }
+
+    /// The same decoder, which multiplies embeddings by `embedding` and logits by `logits`.
+    pub(crate) fn multiplied(mut self, embedding: f32, logits: f32) -> Self {
+        self.model.embedding_multiplier = embedding;
+        self.logits_multiplier = logits;
+        self
+    }
 }
 
-impl<B: Backend> Decoder<B> for PreNormDecoder<B> {
+impl<B: Backend, L: DecoderLayer<B>> Decoder<B> for Stack<B, L> {
     fn forward(&mut self, backend: &B, slice: &Slice<'_>, cache: &mut B::KvCache) {
         self.model.forward(backend, &self.ropes, slice, cache, &mut self.buffers);
     }
@@ -98,6 +112,7 @@ impl<B: Backend> Decoder<B> for PreNormDecoder<B> {
         backend.gather_rows(&self.buffers.residual, rows, residual);
         self.model.norm.add_forward(backend, hidden, residual, normed);
         self.lm_head.forward(backend, normed, logits);
+        multiply(backend, logits, self.logits_multiplier);
         logits
     }
 }

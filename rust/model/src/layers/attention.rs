@@ -1,6 +1,6 @@
 //! Attention over the paged cache.
 
-use nanovllm_backend::{AttentionOptions, Backend, Context, HeadLayout, HeadNorms, default_scale};
+use nanovllm_backend::{AttentionOptions, Backend, Context, HeadLayout, HeadNorms, Scale, default_scale};
 
 use crate::layers::rotary_embedding::RotaryEmbedding;
 
@@ -19,17 +19,42 @@ pub struct Attention {
     pub window: Option<usize>,
     /// The bound of scores; see [`AttentionOptions::soft_cap`].
     pub soft_cap: Option<f32>,
+    /// How queries grow with their position, if they do.
+    pub temperature: Option<Temperature>,
+}
+
+/// Queries that grow with their position, once that is beyond the context the model was first trained on (Llama 4): at
+/// position `p` they are multiplied by `1 + beta * ln(1 + floor(p / original))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// How fast they grow.
+    pub beta: f64,
+    /// That context in tokens; at least 1.
+    pub original: usize,
+}
+
+impl Temperature {
+    /// Multiplies the queries of `qkv`, and whatever else is in its rows. `factors` is room for a number a row.
+    fn apply<B: Backend>(&self, backend: &B, qkv: &mut B::Tensor, positions: &[u32], factors: &mut Vec<f32>) {
+        if positions.iter().all(|&p| (p as usize) < self.original) {
+            return; // every factor is 1
+        }
+        let factor = |&p: &u32| (1.0 + self.beta * ((1 + p as usize / self.original) as f64).ln()) as f32;
+        factors.clear();
+        factors.extend(positions.iter().map(factor));
+        backend.scale(qkv, Scale::Rows(factors));
+    }
 }
 
 impl Attention {
     /// Attention to every position up to a row's own with the usual scale, rotated by the decoder's first table.
     pub fn plain(heads: HeadLayout, layer: usize) -> Self {
         let scale = default_scale(heads.head_dim);
-        Self { heads, layer, rope: Some(0), scale, window: None, soft_cap: None }
+        Self { heads, layer, rope: Some(0), scale, window: None, soft_cap: None, temperature: None }
     }
 
     /// Norms and rotates the heads of `qkv`, `[rows, q + k + v]`, stores its keys and values, and attends: `out` is
-    /// `[rows, q]`. `positions` has the position of each row.
+    /// `[rows, q]`. `positions` has the position of each row, `factors` is room for a number a row.
     pub fn forward<B: Backend>(
         &self,
         backend: &B,
@@ -39,10 +64,14 @@ impl Attention {
         positions: &[u32],
         cache: &mut B::KvCache,
         context: &Context<'_>,
+        factors: &mut Vec<f32>,
         out: &mut B::Tensor,
     ) {
         let rope = self.rope.map(|kind| ropes[kind].at(positions));
         backend.norm_rope_store(qkv, &self.heads, norms, rope, cache, self.layer, context);
+        if let Some(temperature) = &self.temperature {
+            temperature.apply(backend, qkv, positions, factors);
+        }
         self.attend(backend, qkv, cache, context, out);
     }
 

@@ -1,6 +1,6 @@
 //! What a family of models says of itself: the trait that a new family implements.
 
-use nanovllm_backend::{Backend, LayerCache};
+use nanovllm_backend::{Backend, KvHeads, LayerCache};
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use crate::config::settings::Settings;
 use crate::config::{BaseConfig, RopeConfig};
 use crate::decoder::Decoder;
 use crate::error::Result;
+use crate::layers::attention::Attention;
 use crate::models::tensor_table::TensorTable;
 use crate::weights::Weights;
 
@@ -25,6 +26,15 @@ pub(crate) trait FamilyConfig {
     fn from_json(json: Object<'_>, base: &mut BaseConfig) -> Result<Self>
     where
         Self: Sized;
+
+    /// What transformers takes for settings that the family's config.json may lack, where that is something else than
+    /// every decoder's: pairs of a key and its value.
+    fn json_defaults() -> Vec<(&'static str, Value)>
+    where
+        Self: Sized,
+    {
+        Vec::new()
+    }
 
     /// Reads GGUF metadata in the same way.
     ///
@@ -49,11 +59,14 @@ pub(crate) trait FamilyConfig {
         Vec::new()
     }
 
-    /// The GGUF metadata that the family adds to every decoder's, or writes otherwise; `name` is its
-    /// `general.architecture`, which keys begin with.
-    fn to_gguf(&self, name: &str) -> Vec<(String, GgufValue)> {
-        let _ = name;
-        Vec::new()
+    /// The GGUF metadata of the model; `name` is the family's `general.architecture`, which keys begin with. A family
+    /// adds its own to every decoder's, which are the default.
+    ///
+    /// # Errors
+    /// Those of [`BaseConfig::to_gguf`], and [`LoadError::Unsupported`](crate::LoadError::Unsupported) for what GGUF has no
+    /// key for.
+    fn to_gguf(&self, base: &BaseConfig, name: &str) -> Result<Vec<(String, GgufValue)>> {
+        base.to_gguf(name)
     }
 
     /// How GGUF names the family's tensors and orders their rows.
@@ -65,9 +78,22 @@ pub(crate) trait FamilyConfig {
         vec![&base.rope]
     }
 
+    /// How a layer rotates and attends.
+    fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
+        Attention::plain(base.heads(), layer)
+    }
+
     /// What each layer keeps in the KV cache, in the layers' order.
     fn cache_layers(&self, base: &BaseConfig) -> Vec<LayerCache> {
-        vec![LayerCache::Full(base.kv_heads()); base.num_hidden_layers]
+        let cache = |layer| {
+            let Attention { heads, window, .. } = self.attention(base, layer);
+            let heads = KvHeads { num_kv_heads: heads.num_kv_heads, head_dim: heads.head_dim };
+            match window {
+                Some(window) => LayerCache::SlidingWindow { heads, window },
+                None => LayerCache::Full(heads),
+            }
+        };
+        (0..base.num_hidden_layers).map(cache).collect()
     }
 
     /// Loads the decoder: takes every parameter from `weights` and makes rotary tables for `positions` positions.

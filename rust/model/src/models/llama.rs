@@ -6,9 +6,8 @@ use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::Settings;
-use crate::decoder::{Decoder, PreNormDecoder, PreNormLayer};
+use crate::decoder::{Decoder, PreNormLayer, Stack};
 use crate::error::Result;
-use crate::layers::attention::Attention;
 use crate::models::family_config::FamilyConfig;
 use crate::models::tensor_table::{TensorRule, TensorTable};
 use crate::weights::Weights;
@@ -22,6 +21,9 @@ const PERMUTED: &[TensorRule] = &[
     TensorRule::layer("attn_q", "self_attn.q_proj").in_rotary_pairs(),
     TensorRule::layer("attn_k", "self_attn.k_proj").in_rotary_pairs(),
 ];
+
+/// The tensors of Llama and of the families that llama.cpp converts in its manner.
+pub(crate) const TABLE: TensorTable = TensorTable(&[PERMUTED, TensorTable::PRE_NORM]);
 
 impl FamilyConfig for Config {
     fn from_json(json: Object<'_>, _: &mut BaseConfig) -> Result<Self> {
@@ -41,7 +43,7 @@ impl FamilyConfig for Config {
     }
 
     fn tensor_table(&self) -> TensorTable {
-        TensorTable(&[PERMUTED, TensorTable::PRE_NORM])
+        TABLE
     }
 
     fn decoder<B: Backend>(
@@ -50,8 +52,8 @@ impl FamilyConfig for Config {
         weights: &mut Weights<'_, B>,
         positions: usize,
     ) -> Result<Box<dyn Decoder<B>>> {
-        let decoder = PreNormDecoder::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            PreNormLayer::load(weights, prefix, base, Attention::plain(base.heads(), i), false)
+        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
+            PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)
         })?;
         Ok(Box::new(decoder))
     }

@@ -8,9 +8,8 @@ use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Settings, Treatment};
-use crate::decoder::{Decoder, GatedMlp, PreNormDecoder, PreNormLayer, SelfAttention, Transformer};
+use crate::decoder::{Decoder, GatedMlp, PreNormLayer, SelfAttention, Stack, Transformer};
 use crate::error::Result;
-use crate::layers::attention::Attention;
 use crate::models::family_config::FamilyConfig;
 use crate::models::tensor_table::TensorTable;
 use crate::weights::Weights;
@@ -61,8 +60,8 @@ impl FamilyConfig for Config {
         weights: &mut Weights<'_, B>,
         positions: usize,
     ) -> Result<Box<dyn Decoder<B>>> {
-        let decoder = PreNormDecoder::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            PreNormLayer::load(weights, prefix, base, Attention::plain(base.heads(), i), true)
+        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
+            PreNormLayer::load(weights, prefix, base, self.attention(base, i), true)
         })?;
         Ok(Box::new(decoder))
     }

@@ -5,6 +5,7 @@
 //! loads or computes names a family.
 
 use nanovllm_backend::Backend;
+use serde_json::Value;
 
 use crate::config::BaseConfig;
 use crate::config::gguf::Keys;
@@ -13,14 +14,19 @@ use crate::config::settings::Settings;
 use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
-use crate::models::{llama, qwen3};
+use crate::models::{granite, llama, ministral3, mistral, qwen2, qwen3, smollm3};
 use crate::weights::Weights;
 
 // A row says: the family's name for logs, the type of its configuration, its class and type in config.json, and its
-// `general.architecture` in GGUF.
+// `general.architecture` in GGUF. Where two have that in common, a GGUF file is of the first.
 families! {
+    Granite(granite::Config), "GraniteForCausalLM", "granite", "granite";
     Llama(llama::Config), "LlamaForCausalLM", "llama", "llama";
+    Ministral3(ministral3::Config), "Ministral3ForCausalLM", "ministral3", "mistral3";
+    Mistral(mistral::Config), "MistralForCausalLM", "mistral", "llama";
+    Qwen2(qwen2::Config), "Qwen2ForCausalLM", "qwen2", "qwen2";
     Qwen3(qwen3::Config), "Qwen3ForCausalLM", "qwen3", "qwen3";
+    SmolLm3(smollm3::Config), "SmolLM3ForCausalLM", "smollm3", "smollm3";
 }
 
 /// What config.json calls a family.
@@ -40,6 +46,8 @@ pub struct FamilyRow {
     pub hugging_face: HuggingFaceName,
     /// What GGUF's `general.architecture` calls it.
     pub gguf: &'static str,
+    /// [`FamilyConfig::json_defaults`] of the family.
+    pub(crate) json_defaults: fn() -> Vec<(&'static str, Value)>,
     /// [`FamilyConfig::json_settings`] of the family.
     pub(crate) json_settings: fn() -> Settings,
     /// [`FamilyConfig::gguf_settings`] of the family.
@@ -55,7 +63,7 @@ pub(crate) fn by_hugging_face_name(name: &str) -> Result<&'static FamilyRow> {
     find(name, |row| [row.hugging_face.class, row.hugging_face.model_type].contains(&name))
 }
 
-/// The row of GGUF's `general.architecture`.
+/// The first row of GGUF's `general.architecture`.
 pub(crate) fn by_gguf_name(name: &str) -> Result<&'static FamilyRow> {
     find(name, |row| row.gguf == name)
 }

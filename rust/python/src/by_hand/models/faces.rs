@@ -1,7 +1,7 @@
 //! Qwen3's modules as Python holds them: the attributes that a forward reads, their sizes checked against each other, and
 //! the Rust modules they make on a device.
 
-use nanovllm_backend::{Backend, Error, HeadLayout};
+use nanovllm_backend::{Activation, Backend, Error, HeadLayout};
 use nanovllm_model::ParameterError;
 use nanovllm_model::layers::attention::Attention;
 use nanovllm_model::layers::embed_head::VocabParallelEmbedding;
@@ -134,7 +134,11 @@ impl MlpFace {
     }
 
     pub(super) fn bind<B: Backend>(&self, backend: &B) -> OnDevice<Qwen3Mlp<B>> {
-        Ok(Qwen3Mlp { gate_up_proj: self.gate_up_proj.bind(backend)?, down_proj: self.down_proj.bind(backend)? })
+        Ok(Qwen3Mlp {
+            gate_up_proj: self.gate_up_proj.bind(backend)?,
+            down_proj: self.down_proj.bind(backend)?,
+            activation: Activation::Silu,
+        })
     }
 }
 
@@ -162,6 +166,7 @@ impl LayerFace {
             mlp: self.mlp.bind(backend)?,
             input_layernorm: self.input_layernorm.bind(backend)?,
             post_attention_layernorm: self.post_attention_layernorm.bind(backend)?,
+            residual_multiplier: 1.0,
         })
     }
 }
@@ -212,6 +217,7 @@ impl ModelFace {
         let layers = self.layers.iter().enumerate().map(|(i, layer)| layer.bind(backend, i));
         Ok(Qwen3Model {
             embed_tokens: VocabParallelEmbedding::new(self.embedding().packed(backend)?),
+            embedding_multiplier: 1.0,
             layers: layers.collect::<OnDevice<_>>()?,
             norm: self.norm.bind(backend)?,
         })

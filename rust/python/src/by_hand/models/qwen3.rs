@@ -2,7 +2,7 @@
 //! place is used; parameters stay packed from call to call.
 
 use nanovllm_backend::{Backend, DType, Inspect};
-use nanovllm_model::decoder::{AttentionBuffers, Buffers, MlpBuffers};
+use nanovllm_model::decoder::{AttentionBuffers, Buffers, DecoderLayer, MlpBuffers};
 use nanovllm_model::{ParameterError, Slice};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -1,0 +1,79 @@
+//! Sliding windows: how many of the newest positions each layer of a model sees.
+
+use serde_json::Value;
+
+use crate::config::base::BaseConfig;
+use crate::config::json::Object;
+use crate::error::{LoadError, Result};
+
+/// For each layer the number of positions that a row sees at most, its own included; `None` for all up to its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Windows(Vec<Option<usize>>);
+
+impl Windows {
+    /// The layers for which `slides` holds see `window` positions, if that is a number; the others see all.
+    ///
+    /// # Errors
+    /// [`LoadError::Config`] for a window of no positions, and where `base` is what no model can be.
+    pub(crate) fn new(base: &BaseConfig, window: Option<usize>, slides: impl Fn(usize) -> bool) -> Result<Self> {
+        base.check()?; // a number of layers that no model has must not make a long list
+        if window == Some(0) {
+            return Err(LoadError::Config("sliding_window must be at least 1, got 0".to_owned()));
+        }
+        Ok(Self((0..base.num_hidden_layers).map(|layer| window.filter(|_| slides(layer))).collect()))
+    }
+
+    /// The same, but config.json's `layer_types` say which layers slide, where it has them.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new); [`LoadError::Config`] where there is not a type for each layer, or a layer slides
+    /// without a `sliding_window`; [`LoadError::Unsupported`] for a type there is no code for.
+    pub(crate) fn from_json(
+        json: Object<'_>,
+        base: &BaseConfig,
+        window: Option<usize>,
+        slides: impl Fn(usize) -> bool,
+    ) -> Result<Self> {
+        let Some(types) = json.list("layer_types")? else { return Self::new(base, window, slides) };
+        if types.len() != base.num_hidden_layers {
+            let (got, expected) = (types.len(), base.num_hidden_layers);
+            return Err(LoadError::Config(format!("layer_types has {got} entries for {expected} layers")));
+        }
+        let kinds = types.iter().map(kind).collect::<Result<Vec<bool>>>()?;
+        if window.is_none() && kinds.contains(&true) {
+            return Err(LoadError::Config(
+                "layer_types has sliding_attention, but sliding_window is missing".to_owned(),
+            ));
+        }
+        Self::new(base, window, |layer| kinds[layer])
+    }
+
+    /// The window of a layer.
+    pub(crate) fn of(&self, layer: usize) -> Option<usize> {
+        self.0[layer]
+    }
+
+    /// Refuses windows that hide anything from a sequence as long as the model allows, for a file that cannot say them.
+    ///
+    /// # Errors
+    /// [`LoadError::Unsupported`].
+    pub(crate) fn check_none_in_gguf(&self, base: &BaseConfig, architecture: &str) -> Result<()> {
+        match self.0.iter().flatten().find(|&&window| window < base.max_position_embeddings) {
+            None => Ok(()),
+            Some(window) => Err(LoadError::Unsupported(format!(
+                "sliding_window of {window}: GGUF has no key for the windows of the architecture {architecture:?}"
+            ))),
+        }
+    }
+}
+
+/// Whether a layer of this type slides.
+fn kind(value: &Value) -> Result<bool> {
+    match value.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => Err(LoadError::Unsupported(format!(
+            "layer_types has {value}; supported: \"full_attention\", \"sliding_attention\""
+        ))),
+    }
+}

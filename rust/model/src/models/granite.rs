@@ -1,0 +1,134 @@
+//! Granite 3, dense: a Llama that multiplies embeddings, scores of attention, what layers add, and logits.
+
+use nanovllm_backend::{Backend, default_scale};
+use nanovllm_gguf::Value as GgufValue;
+use serde_json::Value;
+
+use crate::config::BaseConfig;
+use crate::config::gguf::{self, Keys};
+use crate::config::json::{self, Object};
+use crate::config::settings::{Group, Literal, Settings, Treatment};
+use crate::decoder::{Decoder, PreNormLayer, Stack};
+use crate::error::{LoadError, Result};
+use crate::layers::attention::Attention;
+use crate::models::family_config::FamilyConfig;
+use crate::models::llama;
+use crate::models::tensor_table::TensorTable;
+use crate::weights::Weights;
+
+/// What a Granite has beyond every decoder, under transformers' names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What products of queries and keys are multiplied by.
+    attention_multiplier: f64,
+    /// What the embedding of a token is multiplied by.
+    embedding_multiplier: f64,
+    /// What attention and the MLP give is multiplied by.
+    residual_multiplier: f64,
+    /// What logits are divided by.
+    logits_scaling: f64,
+}
+
+const MULTIPLIERS: &[Group] =
+    &[(Treatment::Read, &["attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling"])];
+
+const SCALES: &[Group] = &[
+    (Treatment::Read, &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"]),
+    // llama.cpp leaves out the rotation where this is false.
+    (Treatment::Only(&[Literal::Bool(true)]), &["rope.scaling.finetuned"]),
+];
+
+impl Config {
+    /// Refuses what would make every logit the same or none a number.
+    fn checked(self) -> Result<Self> {
+        let Self { attention_multiplier, embedding_multiplier, residual_multiplier, logits_scaling } = self;
+        for (name, value) in [
+            ("attention_multiplier", attention_multiplier),
+            ("embedding_multiplier", embedding_multiplier),
+            ("residual_multiplier", residual_multiplier),
+            ("logits_scaling", logits_scaling),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(LoadError::Config(format!("{name} must be positive, got {value}")));
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl FamilyConfig for Config {
+    fn from_json(json: Object<'_>, _: &mut BaseConfig) -> Result<Self> {
+        json::check_plain(json)?;
+        let number = |key: &str| Ok::<_, LoadError>(json.f64(key)?.unwrap_or(1.0));
+        let config = Self {
+            attention_multiplier: number("attention_multiplier")?,
+            embedding_multiplier: number("embedding_multiplier")?,
+            residual_multiplier: number("residual_multiplier")?,
+            logits_scaling: number("logits_scaling")?,
+        };
+        config.checked()
+    }
+
+    fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
+        gguf::check_plain(keys, base)?;
+        // Zero stands for no such scale, but of scores for the usual one.
+        let scale = |key: &str, none: f64| Ok::<_, LoadError>(keys.f64(key)?.filter(|&s| s != 0.0).unwrap_or(none));
+        let config = Self {
+            attention_multiplier: scale("attention.scale", default_scale(base.head_dim))?,
+            embedding_multiplier: scale("embedding_scale", 1.0)?,
+            residual_multiplier: scale("residual_scale", 1.0)?,
+            logits_scaling: scale("logit_scale", 1.0)?,
+        };
+        config.checked()
+    }
+
+    fn json_settings() -> Settings {
+        Settings(&[MULTIPLIERS, json::COMMON])
+    }
+
+    fn gguf_settings() -> Settings {
+        Settings(&[SCALES, gguf::PLAIN])
+    }
+
+    fn to_json(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("attention_multiplier", self.attention_multiplier.into()),
+            ("embedding_multiplier", self.embedding_multiplier.into()),
+            ("residual_multiplier", self.residual_multiplier.into()),
+            ("logits_scaling", self.logits_scaling.into()),
+        ]
+    }
+
+    fn to_gguf(&self, base: &BaseConfig, name: &str) -> Result<Vec<(String, GgufValue)>> {
+        let pair = |key: &str, value: f64| (format!("{name}.{key}"), GgufValue::F32(value as f32));
+        let mut pairs = base.to_gguf(name)?;
+        pairs.extend([
+            pair("attention.scale", self.attention_multiplier),
+            pair("embedding_scale", self.embedding_multiplier),
+            pair("residual_scale", self.residual_multiplier),
+            pair("logit_scale", self.logits_scaling),
+        ]);
+        Ok(pairs)
+    }
+
+    fn tensor_table(&self) -> TensorTable {
+        llama::TABLE
+    }
+
+    fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
+        Attention { scale: self.attention_multiplier, ..Attention::plain(base.heads(), layer) }
+    }
+
+    fn decoder<B: Backend>(
+        &self,
+        base: &BaseConfig,
+        weights: &mut Weights<'_, B>,
+        positions: usize,
+    ) -> Result<Box<dyn Decoder<B>>> {
+        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
+            let layer = PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)?;
+            Ok(PreNormLayer { residual_multiplier: self.residual_multiplier as f32, ..layer })
+        })?;
+        Ok(Box::new(decoder.multiplied(self.embedding_multiplier as f32, self.logits_scaling.recip() as f32)))
+    }
+}

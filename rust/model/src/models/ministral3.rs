@@ -1,0 +1,132 @@
+//! Ministral 3: a Llama whose queries grow beyond the context that it was first trained on. Its GGUF files, and those of
+//! Mistral Small 3, call themselves mistral3.
+
+use nanovllm_backend::Backend;
+use nanovllm_gguf::Value as GgufValue;
+use serde_json::Value;
+
+use crate::config::gguf::{self, Keys};
+use crate::config::json::{self, Object};
+use crate::config::settings::{Group, Settings, Treatment};
+use crate::config::{BaseConfig, RopeScaling, Windows};
+use crate::decoder::{Decoder, PreNormLayer, Stack};
+use crate::error::{LoadError, Result};
+use crate::layers::attention::{Attention, Temperature};
+use crate::models::family_config::FamilyConfig;
+use crate::models::llama;
+use crate::models::tensor_table::TensorTable;
+use crate::weights::Weights;
+
+/// What a Ministral 3 has beyond every decoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// How queries grow with their position; models without YaRN have none.
+    temperature: Option<Temperature>,
+    /// The window, the same for every layer that has one.
+    windows: Windows,
+}
+
+const JSON: &[Group] = &[(
+    Treatment::Read,
+    &["sliding_window", "rope_parameters.llama_4_scaling_beta", "rope_parameters.max_position_embeddings"],
+)];
+
+const GGUF: &[Group] = &[(Treatment::Read, &[TEMPERATURE, YARN_LOG_MULTIPLIER])];
+/// `llama_4_scaling_beta` of transformers.
+const TEMPERATURE: &str = "attention.temperature_scale";
+/// `mscale_all_dim` of transformers, by which cosines and sines are divided.
+const YARN_LOG_MULTIPLIER: &str = "rope.scaling.yarn_log_multiplier";
+
+impl Config {
+    /// `beta` counts the contexts that the model was first trained on, so it says something with YaRN alone.
+    fn new(base: &BaseConfig, beta: Option<f64>, window: Option<usize>) -> Result<Self> {
+        let temperature = match (beta.filter(|&beta| beta != 0.0), &base.rope.scaling) {
+            (None, _) => None,
+            (Some(beta), &RopeScaling::Yarn { original_max_position: original, .. }) if beta.is_finite() => {
+                if original == 0 {
+                    let reason = "original_max_position_embeddings must be at least 1, got 0";
+                    return Err(LoadError::Config(reason.to_owned()));
+                }
+                Some(Temperature { beta, original })
+            }
+            (Some(beta), _) => {
+                let reason = format!("llama_4_scaling_beta of {beta} where the rotary embedding is not scaled by YaRN");
+                return Err(LoadError::Unsupported(reason));
+            }
+        };
+        Ok(Self { temperature, windows: Windows::new(base, window, |_| true)? })
+    }
+}
+
+impl FamilyConfig for Config {
+    fn from_json(json: Object<'_>, base: &mut BaseConfig) -> Result<Self> {
+        json::check_silu(json)?;
+        json::check_whole_heads(json)?;
+        (base.qkv_bias, base.o_bias, base.mlp_bias) = (false, false, false);
+        let rope = json.object("rope_parameters")?;
+        let beta = rope.map(|rope| rope.f64("llama_4_scaling_beta")).transpose()?.flatten();
+        Self::new(base, beta, json.opt_usize("sliding_window")?)
+    }
+
+    fn json_defaults() -> Vec<(&'static str, Value)> {
+        vec![("rms_norm_eps", 1e-5.into()), ("head_dim", 128.into())]
+    }
+
+    fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
+        gguf::check_plain(keys, base)?;
+        if let Some(all_dim) = keys.f64(YARN_LOG_MULTIPLIER)?.filter(|&m| m != 0.0)
+            && let RopeScaling::Yarn { factor, attention_factor, .. } = &mut base.rope.scaling
+        {
+            let scale = |m: f64| if *factor > 1.0 { 0.1 * m * factor.ln() + 1.0 } else { 1.0 };
+            // Read without the multiplier, it is relative to the usual one, which is `scale(1)`.
+            *attention_factor = Some(attention_factor.unwrap_or(scale(1.0)) / scale(all_dim));
+        }
+        Self::new(base, keys.f64(TEMPERATURE)?, None)
+    }
+
+    fn json_settings() -> Settings {
+        Settings(&[JSON, json::COMMON])
+    }
+
+    fn gguf_settings() -> Settings {
+        Settings(&[GGUF, gguf::PLAIN])
+    }
+
+    fn to_gguf(&self, base: &BaseConfig, name: &str) -> Result<Vec<(String, GgufValue)>> {
+        self.windows.check_none_in_gguf(base, name)?;
+        let mut base = base.clone();
+        let mut own = Vec::new();
+        if let RopeScaling::Yarn { factor, attention_factor, .. } = &mut base.rope.scaling
+            && let Some(relative) = attention_factor.take()
+            && *factor > 1.0
+        {
+            let all_dim = ((0.1 * factor.ln() + 1.0) / relative - 1.0) / (0.1 * factor.ln());
+            own.push((YARN_LOG_MULTIPLIER, all_dim));
+        }
+        own.extend(self.temperature.map(|temperature| (TEMPERATURE, temperature.beta)));
+        let mut pairs = base.to_gguf(name)?;
+        pairs.extend(own.into_iter().map(|(key, value)| (format!("{name}.{key}"), GgufValue::F32(value as f32))));
+        Ok(pairs)
+    }
+
+    fn tensor_table(&self) -> TensorTable {
+        llama::TABLE
+    }
+
+    fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
+        let (temperature, window) = (self.temperature, self.windows.of(layer));
+        Attention { temperature, window, ..Attention::plain(base.heads(), layer) }
+    }
+
+    fn decoder<B: Backend>(
+        &self,
+        base: &BaseConfig,
+        weights: &mut Weights<'_, B>,
+        positions: usize,
+    ) -> Result<Box<dyn Decoder<B>>> {
+        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
+            PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)
+        })?;
+        Ok(Box::new(decoder))
+    }
+}

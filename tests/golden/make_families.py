@@ -1,0 +1,159 @@
+"""Makes `families/*.json` and `families/*.npz` with transformers and llama.cpp's converter. See README.md.
+
+    PYTHONPATH=LLAMA_CPP:LLAMA_CPP/gguf-py python tests/golden/make_families.py [CASE ...]
+
+LLAMA_CPP is a checkout of llama.cpp, whose package `conversion` says how each tensor lies in GGUF.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import gguf
+import numpy as np
+import torch
+from conversion import ModelBase, get_model_class
+from family_cases import FOLDER, LENGTHS, ROWS, prompt, weights, write
+from tiny import write_json
+from transformers import (
+    AutoModelForCausalLM,
+    GraniteConfig,
+    Ministral3Config,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    SmolLM3Config,
+)
+
+COMMON: dict[str, Any] = {
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "granite": GraniteConfig(
+        **COMMON,
+        attention_bias=True,
+        attention_multiplier=0.4,
+        embedding_multiplier=6.0,
+        residual_multiplier=0.3,
+        logits_scaling=5.0,
+    ),
+    "ministral3": Ministral3Config(
+        **COMMON | {"head_dim": 16},
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.4,
+        },
+    ),
+    "mistral": MistralConfig(**COMMON, sliding_window=None),
+    "mistral_window": MistralConfig(**COMMON, sliding_window=40, head_dim=32),
+    "qwen2": Qwen2Config(**COMMON, tie_word_embeddings=True),
+    "qwen2_windows": Qwen2Config(**COMMON, use_sliding_window=True, sliding_window=40, max_window_layers=1),
+    "smollm3": SmolLM3Config(**COMMON),
+}
+NO_GGUF = {"mistral_window", "qwen2_windows"}
+"""What GGUF has no key for, and llama.cpp's converter leaves out."""
+ZERO_NORMS: tuple[str, ...] = ()
+"""Families whose norms add 1 to their weights."""
+
+
+def main() -> None:
+    """Write the cases named on the command line, or all."""
+    FOLDER.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or CONFIGS:
+        make(name, CONFIGS[name])
+
+
+def make(name: str, config: PretrainedConfig) -> None:
+    """Write both files of one case."""
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    state = model.state_dict()
+    if config.get_text_config().tie_word_embeddings:
+        state.pop("lm_head.weight")
+    config.architectures = [type(model).__name__]
+    description = {
+        "config": config.to_diff_dict() | {"dtype": "float32"},
+        "tensors": {tensor: list(values.shape) for tensor, values in state.items()},
+        "vocab_size": config.get_text_config().vocab_size,
+        "zero_norms": config.model_type.startswith(ZERO_NORMS) if ZERO_NORMS else False,
+    }
+    write_json(FOLDER / f"{name}.json", description)
+    drawn = weights(name, description["tensors"], description["zero_norms"])
+    arrays = run(name, model, drawn, "float32")
+    arrays |= run(name, model, {tensor: at_q8_0(values) for tensor, values in drawn.items()}, "q8_0")
+    np.savez_compressed(FOLDER / f"{name}.npz", **arrays)
+    write_json(FOLDER / f"{name}.json", description | {"gguf": converted(name)})
+
+
+def run(name: str, model: Any, values: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Compute the logits of every prompt, those of `ROWS` for the longest, and the likeliest token of every row."""
+    state = {tensor: torch.from_numpy(array) for tensor, array in values.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if unexpected or [tensor for tensor in missing if tensor != "lm_head.weight"]:
+        raise RuntimeError(f"{name}: {missing} are missing, {unexpected} are not known")
+    model.tie_weights()
+    arrays = {}
+    for length in LENGTHS:
+        ids = prompt(name, length, model.config.get_text_config().vocab_size)
+        with torch.no_grad():
+            logits = model(torch.from_numpy(ids)[None]).logits[0].numpy()
+        kept = logits[ROWS] if length == max(LENGTHS) else logits
+        arrays[f"{prefix}_logits_{length}"] = kept
+        arrays[f"{prefix}_greedy_{length}"] = logits.argmax(axis=-1).astype(np.int16)
+    return arrays
+
+
+def at_q8_0(values: np.ndarray) -> np.ndarray:
+    """Return a matrix as it is after it was stored as Q8_0; vectors stay float32 in GGUF."""
+    if values.ndim != 2:
+        return values
+    kind = gguf.GGMLQuantizationType.Q8_0
+    return gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)
+
+
+def converted(name: str) -> dict[str, Any] | None:
+    """Return metadata and tensors (shape, type, CRC-32) of llama.cpp's own conversion, without a tokenizer.
+
+    Returns None for a model that GGUF cannot describe.
+    """
+    if name in NO_GGUF:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        directory, file = Path(folder) / "model", Path(folder) / "model.gguf"
+        write(name, directory)
+        hparams = ModelBase.load_hparams(directory, is_mistral_format=False)
+        model_class = get_model_class(hparams["architectures"][0])
+        model = model_class(directory, gguf.LlamaFileType.ALL_F32, file)
+        getattr(model, "impl", model).set_vocab = lambda: None
+        model.write()
+        reader = gguf.GGUFReader(file)
+        metadata = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
+        tensors = {
+            tensor.name: [list(map(int, tensor.shape)), tensor.tensor_type.name, crc32(tensor.data.tobytes())]
+            for tensor in reader.tensors
+        }
+    general = ("general.name", "general.size_label", "general.type", "general.quantization_version", "general.basename")
+    return {"metadata": {k: v for k, v in metadata.items() if k not in general}, "tensors": tensors}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Every family's tiny random models answer as transformers does, from safetensors and GGUF, however they are run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zlib import crc32
+
+import gguf
+import pytest
+
+from family_models import CASES, FORMATS, LENGTHS, FamilyModel, expected, make
+from golden import family_cases
+from nanovllm import LLM, SamplingParams, _core
+from test_golden_logits import chunk_sizes
+
+LIMITS = {"hugging_face": 1e-4, "gguf_f32": 1e-4, "gguf_q8_0": 8e-3}
+"""The largest error of a logit, three times what is measured; beside quantised weights, activations have 16 bits."""
+CUTS = (1, 16, 39, 40, 41, 255, 256)
+"""Where prompts are cut: beside windows and the edges of blocks."""
+
+NO_GGUF = "GGUF has no key for what this model does"
+IN_GGUF = [name for name in CASES if family_cases.case(name)["gguf"] is not None]
+
+Paths = dict[str, dict[str, Path]]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """The files of every model by its name and format."""
+    directory = tmp_path_factory.mktemp("families")
+    return {name: make(name, directory) for name in CASES}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", CASES)
+def test_logits_are_transformers(paths: Paths, name: str, kind: str) -> None:
+    if kind not in paths[name]:
+        pytest.skip(NO_GGUF)
+    model = FamilyModel(name, kind, paths[name][kind], num_threads=1)
+    longest = max(LENGTHS)
+    chunks = [chunk_sizes(longest, CUTS), chunk_sizes(longest, range(0, longest, 64)), [1] * longest]
+    errors = [model.error(length) for length in LENGTHS] + [model.error(longest, sizes) for sizes in chunks]
+    assert max(errors) < LIMITS[kind], errors
+
+
+@pytest.mark.parametrize("kind", ["hugging_face", "gguf_q8_0"])
+@pytest.mark.parametrize("name", CASES)
+def test_candle_agrees(paths: Paths, name: str, kind: str) -> None:
+    if kind not in paths[name]:
+        pytest.skip(NO_GGUF)
+    model = FamilyModel(name, kind, paths[name][kind], device="candle-f32")
+    assert max(model.error(length) for length in LENGTHS) < LIMITS["hugging_face"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_answer_from_the_prefix_cache_is_the_same(paths: Paths, name: str) -> None:
+    """The second time the whole blocks of the prompt come from the cache, and the first token is transformers'."""
+    ids = family_cases.prompt(name, 300, family_cases.case(name)["vocab_size"]).tolist()
+    params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    with LLM(str(paths[name]["hugging_face"]), num_kvcache_blocks=8) as llm:
+        first, second = (llm.generate([ids], params, use_tqdm=False)[0] for _ in range(2))
+    assert first["token_ids"] == second["token_ids"]
+    assert (first["num_cached_tokens"], second["num_cached_tokens"]) == (0, 256)
+    _, _, greedy, _ = expected(name, "float32", 300)
+    assert first["token_ids"][0] == greedy[-1]
+
+
+@pytest.mark.parametrize("name", IN_GGUF)
+def test_gguf_files_are_those_of_llama_cpp(paths: Paths, name: str) -> None:
+    """Each tensor has the name, shape and bytes that llama.cpp's converter gives it, and so have the settings.
+
+    Ours may have settings that say what theirs leave to a default.
+    """
+    converted = family_cases.case(name)["gguf"]
+    reader = gguf.GGUFReader(paths[name]["gguf_f32"])
+    ours = {t.name: [[int(n) for n in t.shape], t.tensor_type.name, crc32(t.data.tobytes())] for t in reader.tensors}
+    assert ours == converted["tensors"]
+    settings = {key: field.contents() for key, field in reader.fields.items()}
+    for key, value in converted["metadata"].items():
+        assert settings.get(key) == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), key
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(IN_GGUF)))
+def test_what_gguf_has_no_key_for_is_refused(
+    paths: Paths, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["nanovllm", "quantize", str(paths[name]["hugging_face"]), str(tmp_path / "x.gguf"), "--type", "F32"]
+    assert _core.run_command(command, Path) == 1
+    assert "GGUF has no key for" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_family_has_a_case() -> None:
+    """`CASES` names whatever there is code for."""
+    tested = {family_cases.case(name)["config"]["architectures"][0] for name in CASES}
+    assert tested | {"LlamaForCausalLM", "Qwen3ForCausalLM"} == set(_core.architectures())
