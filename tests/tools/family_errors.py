@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python tests/tools/family_errors.py [OPTION=VALUE ...]
 
-A row is a model of `tests/golden/families/`, a column what it is read from; a cell has the largest error of a logit over
-all prompts, whole, in chunks and token by token. Options are fields of `Config`, such as `device=candle-f32`.
+A row is a model of `tests/golden/families/`, a column what it is read from; a cell has the largest error of a logit
+over all prompts, whole, in chunks and token by token. Options are fields of `Config`, such as `device=candle-f32`.
 """
 
 from __future__ import annotations
