@@ -1,15 +1,15 @@
 """Speed and memory on the CPU, beside llama.cpp where llama-cpp-python is installed.
 
-    python bench/bench_cpu.py MODEL.gguf [--threads N] [--rounds N] [--peer-python PATH]
+    python bench/bench_cpu.py MODEL.gguf [--threads N] [--rounds N] [--peer-python PATH] [--json FILE]
 
 Each round runs each engine once in a process of its own, in turn, so that a ratio compares figures of the same minutes.
-Prints a table of medians, the ratios, and one line of JSON last.
+Prints a table of medians, the ratios, how often each engine agrees with float32 (agreement.py), and one line of JSON
+last, which has every round; `--json` writes it to a file, from which table.py makes README's table.
 """
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +17,9 @@ from statistics import median
 from threading import Thread
 from time import perf_counter
 
+import agreement
 import numpy as np
+from provenance import peer_version, provenance, sentence
 
 HERE = Path(__file__).parent
 FIGURES = {
@@ -52,31 +54,21 @@ def run(engine: list[str], model: str, threads: int) -> dict[str, float | str]:
     return result
 
 
-def has_peer(python: str) -> bool:
-    return subprocess.run([python, "-c", "import llama_cpp"], check=False, stderr=subprocess.DEVNULL).returncode == 0
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has llama-cpp-python")
+    parser.add_argument("--json", type=Path, help="where to write what the last line has")
     args = parser.parse_args()
 
     engines = {
         "nanovllm-rs": [sys.executable, "ours.py", "16"],
         "8-bit act.": [sys.executable, "ours.py", "8"],
     }
-    if has_peer(args.peer_python):
+    made = provenance(args.threads, args.rounds)
+    if peer := peer_version(args.peer_python):
         engines["llama.cpp"] = [args.peer_python, "llama_cpp_peer.py"]
     else:
         print("llama-cpp-python is not installed: no peer (pip install llama-cpp-python, or --peer-python)")
@@ -98,7 +90,8 @@ def main() -> None:
             pairs = list(zip(rounds[name], rounds["llama.cpp"], strict=True))
             ratios[name] = {f: median(float(a[f]) / float(b[f]) for a, b in pairs) for f in FIGURES}
 
-    print(f"\n{processor()}, {args.threads} threads, medians of {args.rounds} rounds")
+    agreements = agreement.measure(args.model, args.threads, args.peer_python)
+    print(f"\n{sentence(made)}")
     for name, results in rounds.items():
         print(f"  {name}: {results[0]['description']}")
     print(f"  {Path(args.model).name}: {size / 1e6:.1f} MB; memory reads at {bandwidth:.1f} GB/s\n")
@@ -107,20 +100,25 @@ def main() -> None:
         row = f"{label:50}" + "".join(f"{m[figure]:14.1f}" for m in medians.values())
         print(row + "".join(f"{ratio[figure]:14.2f}" for ratio in ratios.values()))
     print(f"{'decode bytes a second / memory bandwidth':50}" + "".join(f"{s:14.0%}" for s in share.values()))
+    agreed = (agreements[name]["top1"] for name in medians)
     print(
-        json.dumps(
-            {
-                "machine": processor(),
-                "threads": args.threads,
-                "model": Path(args.model).name,
-                "model_bytes": size,
-                "read_gb_s": bandwidth,
-                "medians": medians,
-                "bandwidth_share": share,
-                "ratios": ratios,
-            }
-        )
+        f"{f'agreement with float32 over {agreement.POSITIONS} positions':50}" + "".join(f"{a:14.1%}" for a in agreed)
     )
+    result = {
+        "made": made,
+        "model": Path(args.model).name,
+        "model_bytes": size,
+        "peer": peer and f"llama-cpp-python {peer}",
+        "read_gb_s": bandwidths,
+        "rounds": rounds,
+        "medians": medians,
+        "bandwidth_share": share,
+        "ratios": ratios,
+        "agreement": agreements,
+    }
+    print(json.dumps(result))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

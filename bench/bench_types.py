@@ -1,11 +1,11 @@
 """Every quantisation type: exactness, quality of the quantiser, error of the kernels, and speed beside llama.cpp.
 
-    python bench/bench_types.py --llama-bin DIR [--types Q4_K,Q6_K] [--threads N] [--rounds N]
+    python bench/bench_types.py --llama-bin DIR [--types Q4_K,Q6_K] [--threads N] [--rounds N] [--json FILE]
 
 DIR holds llama.cpp's `llama-bench` and `libggml-base`, built for this machine (docs/quantisation.md says how). Speed is
 that of a random model of Qwen3-0.6B's shape whose matrices all have the type. Each round runs our engine with 16 and
 with 8-bit activations and llama.cpp in turn, and a ratio compares figures of one round. Prints tables, then one line of
-JSON.
+JSON with every round; `--json` writes it to a file, from which table.py makes the table of docs/quantisation.md.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from statistics import median
 
 import gguf
 import numpy as np
-from bench_cpu import processor
+from provenance import provenance, sentence
 from random_model import LAYERS, write
 from workload import PREFILL_TOKENS
 
@@ -33,8 +33,6 @@ DECODE_TOKENS = 48
 # Of activations, never of weights.
 ACTIVATIONS = ("Q8_1", "Q8_K")
 QUANTISED = [name for name, (_, size, _, _) in _core.ggml_types().items() if size > 1 and name not in ACTIVATIONS]
-# What a model can be quantised to, and so timed; the others, which take an importance matrix to make, are only read.
-WRITTEN = [name for name in QUANTISED if _core.ggml_types()[name][3]]
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -104,7 +102,7 @@ def peer(llama_bin: Path, model: Path, threads: int) -> dict[str, float]:
 
 
 def measure(dtype: str, llama_bin: Path, threads: int, rounds: int, layers: int) -> dict[str, dict[str, float]]:
-    """Medians of tokens a second, and of the ratios, by engine."""
+    """Tokens a second in every round, their medians, and the medians of the ratios, by engine."""
     results: dict[str, list[dict[str, float]]] = {"16": [], "8": [], "llama.cpp": []}
     with tempfile.TemporaryDirectory() as directory:
         model = Path(directory) / f"{dtype}.gguf"
@@ -117,7 +115,7 @@ def measure(dtype: str, llama_bin: Path, threads: int, rounds: int, layers: int)
     for bits in ("16", "8"):
         pairs = list(zip(results[bits], results["llama.cpp"], strict=True))
         figures[f"ratio {bits}"] = {f: median(a[f] / b[f] for a, b in pairs) for f in ("decode", "prefill")}
-    return figures
+    return figures | {"rounds": results}
 
 
 def show(value: object, form: str) -> str:
@@ -127,11 +125,12 @@ def show(value: object, form: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-bin", type=Path, required=True)
-    parser.add_argument("--types", default=",".join(WRITTEN), help="comma-separated, or 'all'")
+    parser.add_argument("--types", default="all", help="comma-separated, or 'all'")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--layers", type=int, default=LAYERS, help="fewer for a quick look")
     parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument("--json", type=Path, help="where to write what the last line has")
     args = parser.parse_args()
     types = QUANTISED if args.types == "all" else args.types.split(",")
 
@@ -142,11 +141,12 @@ def main() -> None:
         print(dtype, file=sys.stderr)
         row: dict[str, object] = {"exact": exact(dtype), "quantise": quality(dtype, reference)}
         row["kernels"] = errors.get(dtype)
-        speed = not args.no_speed and dtype in WRITTEN
-        row["speed"] = measure(dtype, args.llama_bin, args.threads, args.rounds, args.layers) if speed else None
+        timed = None if args.no_speed else measure(dtype, args.llama_bin, args.threads, args.rounds, args.layers)
+        row["speed"] = timed
         rows[dtype] = row
 
-    print(f"\n{processor()}, {args.threads} threads\n")
+    made = provenance(args.threads, args.rounds)
+    print(f"\n{sentence(made)}\n")
     print("Dequantise equal to gguf; NMSE of our quantiser over ggml's; NMSE of the kernels (set/activation bits)")
     print(f"{'type':8}{'exact':>7}{'quant.':>8}" + "".join(f"{name:>16}" for name in sets))
     for dtype, row in rows.items():
@@ -163,7 +163,13 @@ def main() -> None:
                 ours16, ours8, other = (f[name][figure] for name in ("16", "8", "llama.cpp"))  # type: ignore[index]
                 ratios = [f[f"ratio {bits}"][figure] for bits in ("16", "8")]  # type: ignore[index]
                 print(f"{dtype:16}{ours16:9.1f}{ratios[0]:7.2f}{ours8:9.1f}{ratios[1]:7.2f}{other:11.1f}")
-    print(json.dumps({"machine": processor(), "threads": args.threads, "layers": args.layers, "types": rows}))
+    command = [str(args.llama_bin / "llama-bench"), "--version"]
+    version = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    peer_name = "llama.cpp " + version.partition("version: ")[2].split("\n")[0]
+    result = {"made": made, "peer": peer_name, "layers": args.layers, "types": rows}
+    print(json.dumps(result))
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """One round of llama.cpp through llama-cpp-python, in a process of its own: prints a line of JSON.
 
+    python bench/llama_cpp_peer.py MODEL.gguf THREADS [--logits FILE.npy]
+
+With `--logits` it measures nothing: it reads a JSON list of token ids from standard input and writes the logits after
+each, `[n, vocab]`.
+
 The workload runs as llama.cpp's server runs it: all sequences in one context, prompts in batches of 512, then every
 running sequence decoded in one batch.
 """
@@ -49,6 +54,17 @@ class Context:
                 chosen[sequence] = int(np.ctypeslib.as_array(logits, (self.vocab_size,)).argmax())
         return chosen
 
+    def logits(self, tokens: list[int]) -> np.ndarray:
+        """Logits after each token of one sequence, `[n, vocab]`."""
+        self.clear()
+        rows = []
+        for start in range(0, len(tokens), BATCH):
+            part = tokens[start : start + BATCH]
+            self.decode([(token, start + i, 0, True) for i, token in enumerate(part)])
+            given = (llama_cpp.llama_get_logits_ith(self.context, i) for i in range(len(part)))
+            rows += [np.ctypeslib.as_array(logits, (self.vocab_size,)).copy() for logits in given]
+        return np.stack(rows)
+
     def clear(self) -> None:
         """Empties the KV cache."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
@@ -96,4 +112,7 @@ def main(model: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    if sys.argv[3:4] == ["--logits"]:
+        np.save(sys.argv[4], Context(sys.argv[1], int(sys.argv[2])).logits(json.load(sys.stdin)))
+    else:
+        main(sys.argv[1], int(sys.argv[2]))
