@@ -32,6 +32,12 @@ def test_only_four_packages_are_required() -> None:
     assert required == {"huggingface-hub", "numpy", "tokenizers", "tqdm"}
 
 
+def test_one_version_of_tokenizers_is_compiled() -> None:
+    """The version that candle-core uses: a second one takes minutes to compile and megabytes in the extension."""
+    lock = (Path(__file__).parent.parent / "Cargo.lock").read_text(encoding="utf-8")
+    assert len(re.findall(r'^name = "tokenizers"$', lock, re.MULTILINE)) == 1
+
+
 def test_the_package_is_typed() -> None:
     package = Path(nanovllm.__file__).parent
     assert (package / "py.typed").is_file()

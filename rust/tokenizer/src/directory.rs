@@ -31,7 +31,7 @@ pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
     let mut tokenizer = guarded(|| HfTokenizer::from_bytes(&json))
         .map_err(|reason| Error::TokenizerJson { path: path.clone(), reason })?;
     // Files may carry the padding and truncation of whoever saved them, which would change the ids.
-    tokenizer.with_padding(None).with_truncation(None).map_err(|error| Error::Build(error.to_string()))?;
+    tokenizer.with_padding(None).with_truncation(None).map_err(Error::build)?;
 
     let config = object(dir, CONFIG)?;
     add_declared_tokens(&mut tokenizer, dir, &config)?;
@@ -43,7 +43,7 @@ pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
             }
         }
     }
-    mark_special(&mut tokenizer, &special);
+    mark_special(&mut tokenizer, &special)?;
     set_edges(&mut tokenizer, &config, &special)?;
 
     special.extend_eos(special.get("eos_token").and_then(|token| tokenizer.token_to_id(token)));
@@ -103,7 +103,7 @@ fn add_declared_tokens(tokenizer: &mut HfTokenizer, dir: &Path, config: &Map<Str
     tokens.sort_by_key(|(id, _)| *id);
     for (declared, token) in tokens {
         let text = token.content.clone();
-        tokenizer.add_tokens(&[token]);
+        tokenizer.add_tokens([token]).map_err(Error::build)?;
         match tokenizer.token_to_id(&text) {
             Some(actual) if actual != declared => {
                 return Err(Error::AddedTokenId { token: text, declared, actual });
@@ -116,13 +116,13 @@ fn add_declared_tokens(tokenizer: &mut HfTokenizer, dir: &Path, config: &Map<Str
 
 /// Makes sure that tokens with a role are matched whole in the text. A role whose token is not in the vocabulary adds
 /// none, for the model has no row for it.
-fn mark_special(tokenizer: &mut HfTokenizer, special: &SpecialTokens) {
+fn mark_special(tokenizer: &mut HfTokenizer, special: &SpecialTokens) -> Result<(), Error> {
     let tokens: Vec<AddedToken> = special
         .iter()
         .filter(|(_, token)| tokenizer.token_to_id(token).is_some() && !is_added(tokenizer, token))
         .map(|(_, token)| AddedToken::from(token, true))
         .collect();
-    tokenizer.add_special_tokens(&tokens);
+    tokenizer.add_special_tokens(tokens).map(|_| ()).map_err(Error::build)
 }
 
 /// Rebuilds the post-processor from the flags `add_bos_token` and `add_eos_token` where the class of the tokenizer does

@@ -217,3 +217,11 @@ pub enum Error {
     #[error("cannot start a thread for the chat template: {0}")]
     TemplateThread(std::io::Error),
 }
+
+impl Error {
+    /// The error for parts that the `tokenizers` library refused.
+    #[allow(clippy::needless_pass_by_value)] // an argument of map_err
+    pub(crate) fn build(error: tokenizers::Error) -> Self {
+        Self::Build(error.to_string())
+    }
+}

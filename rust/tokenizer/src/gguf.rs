@@ -67,17 +67,14 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
 
     // Everything has been checked: what follows takes memory and time.
     let vocab: tokenizers::models::bpe::Vocab = ids.iter().map(|(token, id)| ((*token).to_owned(), *id)).collect();
-    let bpe = BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .ignore_merges(pre.ignore_merges)
-        .build()
-        .map_err(|error| Error::Build(error.to_string()))?;
-    let mut tokenizer = HfTokenizer::new(bpe);
+    let bpe = BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(pre.ignore_merges).build();
+    let mut tokenizer = HfTokenizer::new(bpe.map_err(Error::build)?);
     tokenizer
         .with_normalizer(pre.normalizer())
+        .map_err(Error::build)?
         .with_pre_tokenizer(Some(pre.pre_tokenizer()?))
         .with_decoder(Some(ByteLevel::default()));
-    tokenizer.add_tokens(&added);
+    tokenizer.add_tokens(added).map_err(Error::build)?;
 
     match post_processor::around(bos, eos)? {
         Some(around) => tokenizer.with_post_processor(Some(around)),

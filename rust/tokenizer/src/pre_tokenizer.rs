@@ -140,7 +140,7 @@ impl PreTokenizer {
 fn split(pattern: &str) -> Result<PreTokenizerWrapper, Error> {
     Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Isolated, false)
         .map(Into::into)
-        .map_err(|error| Error::Build(error.to_string()))
+        .map_err(Error::build)
 }
 
 #[cfg(test)]
