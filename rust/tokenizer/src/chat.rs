@@ -18,6 +18,7 @@ mod source;
 mod templates;
 mod worker;
 
+pub(crate) use limits::MAX_SOURCE;
 pub use options::ChatOptions;
 pub(crate) use templates::{ChatTemplates, DEFAULT};
 pub(crate) use worker::{render, variables};

@@ -5,22 +5,25 @@
 //! is done here too, so that the ids are the same.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
-use crate::chat::ChatTemplates;
+use crate::chat::{ChatTemplates, DEFAULT, MAX_SOURCE};
 use crate::error::Error;
 use crate::library::guarded;
 use crate::parts::Parts;
 use crate::post_processor;
+use crate::settings::{Settings, Side};
 use crate::special::{ROLES, SpecialTokens};
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
+/// The most templates in `additional_chat_templates/`; models have two or three.
+const MAX_TEMPLATES: usize = 64;
 
 /// Loads what `dir` holds, of which only `tokenizer.json` has to be there.
 pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
@@ -30,18 +33,25 @@ pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
     serde_json::from_slice::<IgnoredAny>(&json).map_err(|source| Error::Json { path: path.clone(), source })?;
     let mut tokenizer = guarded(|| HfTokenizer::from_bytes(&json))
         .map_err(|reason| Error::TokenizerJson { path: path.clone(), reason })?;
+    let config = object(dir, CONFIG)?;
+    let (defaults, pad_token) = saved(&tokenizer);
+    let settings = Settings::read(&config, defaults, &dir.join(CONFIG))?;
     // Files may carry the padding and truncation of whoever saved them, which would change the ids.
     tokenizer.with_padding(None).with_truncation(None).map_err(Error::build)?;
 
-    let config = object(dir, CONFIG)?;
     add_declared_tokens(&mut tokenizer, dir, &config)?;
     let mut special = SpecialTokens::default();
-    for source in [&config, &object(dir, "special_tokens_map.json")?] {
+    let map = object(dir, "special_tokens_map.json")?;
+    for source in [&config, &map] {
         for role in ROLES {
             if let Some(token) = source.get(role).and_then(content) {
                 special.set(role, token);
             }
         }
+        special.extend_additional(additional(source));
+    }
+    if let Some(token) = pad_token.filter(|_| !config.contains_key("pad_token")) {
+        special.set("pad_token", &token);
     }
     mark_special(&mut tokenizer, &special)?;
     set_edges(&mut tokenizer, &config, &special)?;
@@ -50,7 +60,25 @@ pub(crate) fn load(dir: &Path) -> Result<Parts, Error> {
     for file in ["config.json", "generation_config.json"] {
         special.extend_eos(eos_ids(dir, file)?);
     }
-    Ok(Parts { tokenizer, special, templates: chat_templates(dir, &config)? })
+    Ok(Parts { tokenizer, special, templates: chat_templates(dir, &config)?, settings })
+}
+
+/// What transformers takes over from the padding and truncation in `tokenizer.json`: sides, and the padding token.
+fn saved(tokenizer: &HfTokenizer) -> (Settings, Option<String>) {
+    let (truncation, padding) = (tokenizer.get_truncation(), tokenizer.get_padding());
+    let settings = Settings {
+        truncation_side: truncation.and_then(|t| Side::named(t.direction.as_ref())).unwrap_or_default(),
+        padding_side: padding.and_then(|p| Side::named(p.direction.as_ref())).unwrap_or_default(),
+        ..Settings::default()
+    };
+    (settings, padding.map(|padding| padding.pad_token.clone()))
+}
+
+/// The special tokens without a role; transformers 5 calls the list `extra_special_tokens`.
+fn additional(source: &Map<String, Value>) -> Vec<String> {
+    let lists = ["additional_special_tokens", "extra_special_tokens"].map(|key| source.get(key));
+    let tokens = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
+    tokens.filter_map(content).map(str::to_owned).collect()
 }
 
 /// The text of a file, or `None` where it is missing.
@@ -114,13 +142,15 @@ fn add_declared_tokens(tokenizer: &mut HfTokenizer, dir: &Path, config: &Map<Str
     Ok(())
 }
 
-/// Makes sure that tokens with a role are matched whole in the text. A role whose token is not in the vocabulary adds
-/// none, for the model has no row for it.
+/// Makes sure that special tokens are matched whole in the text. One that is not in the vocabulary adds none, for the
+/// model has no row for it.
 fn mark_special(tokenizer: &mut HfTokenizer, special: &SpecialTokens) -> Result<(), Error> {
     let tokens: Vec<AddedToken> = special
         .iter()
-        .filter(|(_, token)| tokenizer.token_to_id(token).is_some() && !is_added(tokenizer, token))
-        .map(|(_, token)| AddedToken::from(token, true))
+        .map(|(_, token)| token)
+        .chain(special.additional().iter().map(String::as_str))
+        .filter(|token| tokenizer.token_to_id(token).is_some() && !is_added(tokenizer, token))
+        .map(|token| AddedToken::from(token, true))
         .collect();
     tokenizer.add_special_tokens(tokens).map(|_| ()).map_err(Error::build)
 }
@@ -168,12 +198,20 @@ fn eos_ids(dir: &Path, file: &'static str) -> Result<Vec<u32>, Error> {
     })
 }
 
-/// `chat_template.jinja`, or else the template or the list of named ones in `tokenizer_config.json`.
+/// `chat_template.jinja` and the named ones of `additional_chat_templates/`, or else, where there is no such file, the
+/// template or the list of named ones in `tokenizer_config.json`.
 fn chat_templates(dir: &Path, config: &Map<String, Value>) -> Result<ChatTemplates, Error> {
     const KEY: &str = "chat_template";
     let mut templates = ChatTemplates::default();
-    if let Some(template) = read_optional(&dir.join("chat_template.jinja"))? {
-        templates.insert("default", &template);
+    if let Some(template) = read_template(&dir.join("chat_template.jinja"))? {
+        templates.insert(DEFAULT, &template);
+    }
+    for (name, path) in additional_templates(&dir.join("additional_chat_templates"))? {
+        if let Some(template) = read_template(&path)? {
+            templates.insert(&name, &template);
+        }
+    }
+    if !templates.is_empty() {
         return Ok(templates);
     }
     let malformed = |value: &Value| Error::Config {
@@ -184,7 +222,7 @@ fn chat_templates(dir: &Path, config: &Map<String, Value>) -> Result<ChatTemplat
     };
     match config.get(KEY) {
         None | Some(Value::Null) => {}
-        Some(Value::String(template)) => templates.insert("default", template),
+        Some(Value::String(template)) => templates.insert(DEFAULT, template),
         Some(Value::Array(list)) => {
             for entry in list {
                 let text = |key| entry.get(key).and_then(Value::as_str).ok_or_else(|| malformed(entry));
@@ -194,4 +232,43 @@ fn chat_templates(dir: &Path, config: &Map<String, Value>) -> Result<ChatTemplat
         Some(other) => return Err(malformed(other)),
     }
     Ok(templates)
+}
+
+/// The templates in a folder that may be missing, sorted by name, which is the file's without `.jinja`.
+fn additional_templates(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let fail = |source| Error::Read { path: folder.to_owned(), source };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => return Ok(Vec::new()),
+        Err(source) => return Err(fail(source)),
+    };
+    let mut templates = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        if let Some(name) = entry.file_name().to_string_lossy().strip_suffix(".jinja") {
+            templates.push((name.to_owned(), entry.path()));
+        }
+        if templates.len() > MAX_TEMPLATES {
+            return Err(Error::TooManyTemplates { path: folder.to_owned(), limit: MAX_TEMPLATES });
+        }
+    }
+    templates.sort();
+    Ok(templates)
+}
+
+/// The text of a template, or `None` where the file is missing. Of one that is too large to be used only so much is read
+/// as says so when it is used.
+fn read_template(path: &Path) -> Result<Option<String>, Error> {
+    let fail = |source| Error::Read { path: path.to_owned(), source };
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(fail(source)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_SOURCE as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() > MAX_SOURCE {
+        return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|error| fail(std::io::Error::new(ErrorKind::InvalidData, error)))
 }

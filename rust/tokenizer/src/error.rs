@@ -145,6 +145,14 @@ pub enum Error {
         /// What it has to be.
         expected: &'static str,
     },
+    /// More chat templates than any model needs.
+    #[error("{} has more than {limit} chat templates", path.display())]
+    TooManyTemplates {
+        /// The folder.
+        path: PathBuf,
+        /// How many there may be.
+        limit: usize,
+    },
     /// GGUF has no way to write this tokenizer.
     #[error("the tokenizer cannot be written to GGUF: {reason}")]
     NoGgufForm {
@@ -157,6 +165,17 @@ pub enum Error {
     /// The `tokenizers` library could not encode, decode or serialise.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// A sequence that cannot be cut to the length asked for.
+    #[error("max_length is {max_length}, to which the sequence cannot be truncated: {reason}")]
+    Truncation {
+        /// The length.
+        max_length: usize,
+        /// Why it cannot be reached.
+        reason: String,
+    },
+    /// What is no text of [`Tokenizer::to_state`](crate::Tokenizer::to_state).
+    #[error("this is not the state of a tokenizer: {0}")]
+    State(String),
     /// An id to be decoded that no token has.
     #[error("token id {id} is not in the vocabulary of {vocab_size} tokens")]
     TokenId {

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::parts::Parts;
 use crate::post_processor;
 use crate::pre_tokenizer::PreTokenizer;
+use crate::settings::Settings;
 use crate::special::SpecialTokens;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -80,7 +81,7 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
         Some(around) => tokenizer.with_post_processor(Some(around)),
         None => tokenizer.with_post_processor(Some(ByteLevel::new(true, false, true))),
     };
-    Ok(Parts { tokenizer, special, templates })
+    Ok(Parts { tokenizer, special, templates, settings: Settings::default() })
 }
 
 /// The id of each token.

@@ -3,6 +3,7 @@
 use tokenizers::Tokenizer as HfTokenizer;
 
 use crate::chat::ChatTemplates;
+use crate::settings::Settings;
 use crate::special::SpecialTokens;
 
 /// What [`directory`](crate::directory) and [`gguf`](crate::gguf) load and [`gguf_export`](crate::gguf_export) writes.
@@ -11,4 +12,5 @@ pub(crate) struct Parts {
     pub(crate) tokenizer: HfTokenizer,
     pub(crate) special: SpecialTokens,
     pub(crate) templates: ChatTemplates,
+    pub(crate) settings: Settings,
 }

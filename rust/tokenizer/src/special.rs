@@ -8,6 +8,7 @@ pub(crate) const ROLES: [&str; 7] =
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SpecialTokens {
     roles: Vec<(&'static str, String)>,
+    additional: Vec<String>,
     eos_token_ids: Vec<u32>,
 }
 
@@ -27,6 +28,20 @@ impl SpecialTokens {
     /// Every role that has a token, with it.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.roles.iter().map(|(role, token)| (*role, token.as_str()))
+    }
+
+    /// Adds special tokens without a role, keeping the order and dropping repetitions.
+    pub(crate) fn extend_additional(&mut self, tokens: impl IntoIterator<Item = String>) {
+        for token in tokens {
+            if !self.additional.contains(&token) {
+                self.additional.push(token);
+            }
+        }
+    }
+
+    /// Special tokens without a role, which the files list by name.
+    pub(crate) fn additional(&self) -> &[String] {
+        &self.additional
     }
 
     /// Adds ids that end a generation, keeping the order and dropping repetitions.

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use tokenizers::Tokenizer as HfTokenizer;
+use tokenizers::{Decoder as _, EncodeInput, ModelWrapper, PostProcessor as _, Tokenizer as HfTokenizer};
 
 use crate::chat::{ChatOptions, render, variables};
+use crate::encode::{self, Encoded, Truncation};
 use crate::error::Error;
 use crate::gguf_export::GgufTokenizer;
 use crate::library::guarded;
 use crate::parts::Parts;
-use crate::{directory, gguf, gguf_export};
+use crate::settings::Settings;
+use crate::special::ROLES;
+use crate::{directory, gguf, gguf_export, state};
 
 /// A vocabulary with its rules for encoding and decoding, its special tokens and its chat templates.
 ///
@@ -22,12 +25,12 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Loads a Hugging Face directory: `tokenizer.json`, and where present `tokenizer_config.json` (special tokens,
-    /// added tokens, chat template), `special_tokens_map.json`, `chat_template.jinja`, `config.json` and
-    /// `generation_config.json` (end-of-sequence ids).
+    /// added tokens, chat template, [`Settings`]), `special_tokens_map.json`, `chat_template.jinja`,
+    /// `additional_chat_templates/*.jinja`, `config.json` and `generation_config.json` (end-of-sequence ids).
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Json`], [`Error::TokenizerJson`], [`Error::Config`], [`Error::AddedTokenId`],
-    /// [`Error::MissingSpecialToken`].
+    /// [`Error::TooManyTemplates`], [`Error::MissingSpecialToken`].
     pub fn from_dir(dir: &Path) -> Result<Self, Error> {
         directory::load(dir).map(Self::new)
     }
@@ -40,6 +43,23 @@ impl Tokenizer {
     /// [`Error::Merge`], [`Error::SpecialTokenId`], [`Error::MissingSpecialToken`].
     pub fn from_gguf(metadata: &nanovllm_gguf::Metadata) -> Result<Self, Error> {
         gguf::load(metadata).map(Self::new)
+    }
+
+    /// Rebuilds the tokenizer that [`to_state`](Self::to_state) has written.
+    ///
+    /// # Errors
+    /// [`Error::State`] for any other text.
+    pub fn from_state(text: &str) -> Result<Self, Error> {
+        state::read(text).map(Self::new)
+    }
+
+    /// All of the tokenizer as JSON, special tokens, settings and chat templates included, for the same version of this
+    /// crate to read.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the library cannot serialise it.
+    pub fn to_state(&self) -> Result<String, Error> {
+        state::write(&self.parts)
     }
 
     fn new(parts: Parts) -> Self {
@@ -67,6 +87,48 @@ impl Tokenizer {
         guarded(|| self.parts.tokenizer.encode_fast(text, add_special_tokens))
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(Error::Tokenizer)
+    }
+
+    /// The ids of `text`, followed by those of `pair` where there is one; cut as `truncation` says.
+    ///
+    /// # Errors
+    /// [`Error::Truncation`] where that is not possible; [`Error::Tokenizer`] when the library cannot encode it.
+    pub fn encode_pair(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        add_special_tokens: bool,
+        truncation: Option<Truncation>,
+    ) -> Result<Encoded, Error> {
+        encode::encode(&self.parts.tokenizer, text, pair, add_special_tokens, truncation)
+    }
+
+    /// The tokens of `text`, followed by those of `pair`, written as the vocabulary writes them; where the vocabulary lacks
+    /// a part of the text, some models give that part.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the library cannot encode it.
+    pub fn tokenize(&self, text: &str, pair: Option<&str>, add_special_tokens: bool) -> Result<Vec<String>, Error> {
+        let input = pair.map_or_else(|| text.into(), |pair| EncodeInput::from((text, pair)));
+        let encoding = self.inner().encode(input, add_special_tokens).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        Ok(encoding.get_tokens().to_vec())
+    }
+
+    /// How many tokens encoding with `add_special_tokens` puts around and between the texts of a sequence.
+    pub fn num_special_tokens_to_add(&self, is_pair: bool) -> usize {
+        self.inner().get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
+    }
+
+    /// The text of tokens, written as the vocabulary writes them: what the decoder makes of them, else the tokens with
+    /// spaces in between.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the library cannot decode.
+    pub fn convert_tokens_to_string(&self, tokens: Vec<String>) -> Result<String, Error> {
+        match self.inner().get_decoder() {
+            Some(decoder) => decoder.decode(tokens).map_err(|e| Error::Tokenizer(e.to_string())),
+            None => Ok(tokens.join(" ")),
+        }
     }
 
     /// The text of `ids`; bytes that are no UTF-8 become U+FFFD. Nothing is "cleaned up": encoding and decoding a text
@@ -100,6 +162,28 @@ impl Tokenizer {
     /// The token with this id, written as the vocabulary writes it.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.parts.tokenizer.id_to_token(id)
+    }
+
+    /// Whether the model is byte-pair encoding, whose tokens hold their own spaces.
+    pub fn is_bpe(&self) -> bool {
+        matches!(self.inner().get_model(), ModelWrapper::BPE(_))
+    }
+
+    /// Defaults of methods that encode and decode.
+    pub fn settings(&self) -> &Settings {
+        &self.parts.settings
+    }
+
+    /// The tokens with a role, under transformers' names of the roles and in its order, that are in the vocabulary.
+    pub fn special_tokens(&self) -> Vec<(&'static str, &str)> {
+        let tokens = ROLES.into_iter().filter_map(|role| Some((role, self.parts.special.get(role)?)));
+        tokens.filter(|(_, token)| self.token_to_id(token).is_some()).collect()
+    }
+
+    /// Further special tokens that the files list, as far as they are in the vocabulary.
+    pub fn additional_special_tokens(&self) -> Vec<&str> {
+        let tokens = self.parts.special.additional().iter().map(String::as_str);
+        tokens.filter(|token| self.token_to_id(token).is_some()).collect()
     }
 
     /// Every id that ends a generation, the tokenizer's own first.

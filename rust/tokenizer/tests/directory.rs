@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 
 use common::{Builder, id, tokens};
-use nanovllm_tokenizer::{ChatOptions, Error, Tokenizer};
+use nanovllm_tokenizer::{ChatOptions, Error, Settings, Side, Tokenizer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -126,5 +126,127 @@ fn broken_files_are_named() {
     ] {
         let message = load(&[(file, content)]).unwrap_err().to_string();
         assert!(message.contains(part), "{message:?} should contain {part:?}");
+    }
+}
+
+#[test]
+fn named_templates_come_from_their_folder() {
+    let config =
+        json!({"chat_template": [{"name": "default", "template": "config"}, {"name": "rag", "template": "r"}]});
+    let dir = dir(&[("tokenizer_config.json", config)]);
+    let folder = dir.path().join("additional_chat_templates");
+    let named = |tokenizer: &Tokenizer, name: &str| {
+        let options = ChatOptions { template: Some(name.into()), ..ChatOptions::default() };
+        tokenizer.apply_chat_template(&json!([]), &options).unwrap()
+    };
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("README.md"), "no template").unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!((tokenizer.chat_template(), named(&tokenizer, "rag")), (Some("config"), "r".to_owned()));
+
+    // Files take the place of all that the configuration has.
+    fs::write(folder.join("tool_use.jinja"), "tools").unwrap();
+    fs::write(folder.join("brief.jinja"), "brief").unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.chat_template(), None);
+    let error = tokenizer.apply_chat_template(&json!([]), &ChatOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("it has brief, tool_use"), "{error}");
+
+    fs::write(dir.path().join("chat_template.jinja"), "file").unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let tools = ChatOptions { tools: Some(json!([])), ..ChatOptions::default() };
+    assert_eq!(tokenizer.chat_template(), Some("file"));
+    assert_eq!(named(&tokenizer, "brief"), "brief");
+    assert_eq!(named(&tokenizer, "rag"), "rag", "the configuration's is gone, so this is a template itself");
+    assert_eq!(tokenizer.apply_chat_template(&json!([]), &tools).unwrap(), "tools");
+}
+
+#[test]
+fn template_files_are_read_within_bounds() {
+    let dir = dir(&[]);
+    let folder = dir.path().join("additional_chat_templates");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("large.jinja"), "x".repeat(3 << 20)).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let large = ChatOptions { template: Some("large".into()), ..ChatOptions::default() };
+    let error = tokenizer.apply_chat_template(&json!([]), &large).unwrap_err();
+    assert!(matches!(error, Error::TemplateLimit { .. }), "{error}");
+    for number in 0..64 {
+        fs::write(folder.join(format!("{number}.jinja")), "").unwrap();
+    }
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::TooManyTemplates { limit: 64, .. }), "{error}");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("binary.jinja"), [0xff]).unwrap();
+    let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert!(matches!(&error, Error::Read { path, .. } if path.ends_with("binary.jinja")), "{error}");
+}
+
+#[test]
+fn settings_are_those_of_the_configuration() {
+    let settings =
+        |config: Value| load(&[("tokenizer_config.json", config)]).map(|tokenizer| tokenizer.settings().clone());
+    assert_eq!(settings(json!({})).unwrap(), Settings::default());
+    let all = json!({"model_max_length": 512, "padding_side": "left", "truncation_side": "left",
+                     "clean_up_tokenization_spaces": true, "model_input_names": ["input_ids"]});
+    let expected = Settings {
+        model_max_length: Some(512),
+        padding_side: Side::Left,
+        truncation_side: Side::Left,
+        clean_up_tokenization_spaces: true,
+        model_input_names: vec!["input_ids".into()],
+    };
+    assert_eq!(settings(all).unwrap(), expected);
+    let null = json!({"model_max_length": null, "padding_side": null, "clean_up_tokenization_spaces": null});
+    assert_eq!(settings(null).unwrap(), Settings::default());
+    for large in [json!(1e30), serde_json::from_str("1000000000000000019884624838656").unwrap()] {
+        assert_eq!(settings(json!({"model_max_length": large})).unwrap().model_max_length, None);
+    }
+    assert_eq!(settings(json!({"max_len": 7})).unwrap().model_max_length, Some(7));
+    for class in ["LlamaTokenizerFast", "CodeLlamaTokenizer"] {
+        assert_eq!(settings(json!({"tokenizer_class": class})).unwrap().padding_side, Side::Left);
+    }
+    let right = json!({"tokenizer_class": "LlamaTokenizer", "padding_side": "right"});
+    assert_eq!(settings(right).unwrap().padding_side, Side::Right);
+    for (config, part) in [
+        (json!({"padding_side": "up"}), "padding_side is \"up\"; expected \"left\" or \"right\""),
+        (json!({"truncation_side": 1}), "truncation_side is 1"),
+        (json!({"model_max_length": -1}), "model_max_length is -1; expected a number of tokens"),
+        (json!({"clean_up_tokenization_spaces": "no"}), "clean_up_tokenization_spaces"),
+        (json!({"model_input_names": [1]}), "model_input_names"),
+    ] {
+        let message = settings(config).unwrap_err().to_string();
+        assert!(message.contains(part), "{message:?} should contain {part:?}");
+    }
+}
+
+#[test]
+fn padding_and_truncation_of_tokenizer_json_are_defaults_at_most() {
+    let dir = dir(&[]);
+    let path = dir.path().join("tokenizer.json");
+    let mut file: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    file["truncation"] = json!({"max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Left"});
+    file["padding"] = json!({"strategy": {"Fixed": 9}, "direction": "Left", "pad_id": id("<|eot|>"), "pad_type_id": 0,
+                             "pad_token": "<|eot|>", "pad_to_multiple_of": null});
+    fs::write(&path, file.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(tokenizer.encode("hello world", true).unwrap(), [id("hello"), id("Ġworld")]);
+    assert_eq!((tokenizer.settings().padding_side, tokenizer.settings().truncation_side), (Side::Left, Side::Left));
+    assert_eq!(tokenizer.pad_token(), Some("<|eot|>"));
+    let config = json!({"pad_token": null, "padding_side": "right"});
+    fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!((tokenizer.pad_token(), tokenizer.settings().padding_side), (None, Side::Right));
+}
+
+#[test]
+fn additional_special_tokens_are_special() {
+    for key in ["additional_special_tokens", "extra_special_tokens"] {
+        let config = json!({"eos_token": "<|im_end|>", key: ["Ġ", {"content": "hello"}, "hello", "absent"]});
+        let tokenizer = load(&[("tokenizer_config.json", config)]).unwrap();
+        assert_eq!(tokenizer.special_tokens(), [("eos_token", "<|im_end|>")]);
+        assert_eq!(tokenizer.additional_special_tokens(), ["Ġ", "hello"]);
+        assert_eq!(tokenizer.decode(&[id("hello"), id("is")], true).unwrap(), "is");
     }
 }
