@@ -693,8 +693,28 @@ class TensorInfo:
 class Tokenizer:
     """A model's tokenizer."""
 
+    def __new__(cls, state: str) -> Tokenizer: ...
+    def __getnewargs__(self) -> tuple[str]: ...
+    def __copy__(self) -> Tokenizer: ...
+    def __deepcopy__(self, _memo: Any, /) -> Tokenizer: ...
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """Token ids of `text`."""
+    def encode_batch(
+        self,
+        texts: list[tuple[str, str | None]],
+        add_special_tokens: bool,
+        truncation: tuple[int, str, str] | None,
+    ) -> list[tuple[list[int], list[int]]]:
+        """Ids and type ids of each text, or pair of texts.
+
+        `truncation` is a length, a strategy and a side, as transformers names them.
+        """
+    def tokenize(self, text: str, pair: str | None, add_special_tokens: bool) -> list[str]:
+        """The tokens of a text, or of a pair of texts, as the vocabulary writes them."""
+    def num_special_tokens_to_add(self, pair: bool) -> int:
+        """How many tokens are put around and between the texts of a sequence."""
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text of tokens as the vocabulary writes them."""
     def decode(self, token_ids: Iterable[SupportsIndex], skip_special_tokens: bool) -> str:
         """Text of `token_ids`. An id no token has adds nothing."""
     def apply_chat_template(
@@ -725,11 +745,29 @@ class Tokenizer:
     def eos_token_ids(self) -> list[int]:
         """Every id that ends a generation, the tokenizer's own first."""
     @property
-    def bos_token_id(self) -> int | None:
-        """Id of the token that starts a sequence."""
+    def special_tokens(self) -> list[tuple[str, str]]:
+        """The tokens with a role that are in the vocabulary, by transformers' names of the roles."""
     @property
-    def pad_token_id(self) -> int | None:
-        """Id of the padding token."""
+    def additional_special_tokens(self) -> list[str]:
+        """Further special tokens that the model's files list."""
+    @property
+    def model_max_length(self) -> int | None:
+        """The most tokens of a sequence, if the model's files say so."""
+    @property
+    def padding_side(self) -> str:
+        """Where shorter sequences are filled up: `left` or `right`."""
+    @property
+    def truncation_side(self) -> str:
+        """Where longer sequences are cut: `left` or `right`."""
+    @property
+    def clean_up_tokenization_spaces(self) -> bool:
+        """Whether decoded text loses spaces before punctuation."""
+    @property
+    def model_input_names(self) -> list[str]:
+        """What encoding returns unless it is told."""
+    @property
+    def is_bpe(self) -> bool:
+        """Whether the model is byte-pair encoding."""
     @property
     def chat_template(self) -> str | None:
         """The model's chat template."""

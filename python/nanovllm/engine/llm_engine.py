@@ -1,13 +1,12 @@
 """nano-vLLM's LLMEngine queues prompts, takes steps and collects answers. A step is one call that releases the GIL."""
 
 import contextlib
-import difflib
 import inspect
 import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from collections.abc import Sequence as AbcSequence
 from dataclasses import fields
 from numbers import Integral
@@ -21,6 +20,7 @@ from nanovllm.engine.sequence import Sequence
 from nanovllm.sampling_params import SamplingParams
 from nanovllm.utils.conversation import Message, is_conversation_list
 from nanovllm.utils.hub import resolve_model
+from nanovllm.utils.names import did_you_mean
 from nanovllm.utils.progress import Progress
 from nanovllm.utils.tokenizer import Tokenizer
 
@@ -71,13 +71,13 @@ class LLMEngine:
     def __init__(self, model: str | os.PathLike[str], **kwargs: Any) -> None:
         known = {field.name for field in fields(Config)} - {"model"}
         for name in sorted(kwargs.keys() - known):
-            warnings.warn(f"LLM ignores the unknown argument {name!r}{_did_you_mean(name, known)}", stacklevel=2)
+            warnings.warn(f"LLM ignores the unknown argument {name!r}{did_you_mean(name, known)}", stacklevel=2)
         self.config = config = Config(resolve_model(model), **{k: v for k, v in kwargs.items() if k in known})
         engine = Engine(config, opened_files(config))
         for note in engine.notes:
             _LOGGER.warning("%s: %s", config.model, note)
         self._open: Engine | None = engine
-        self.tokenizer = Tokenizer(engine.tokenizer)
+        self.tokenizer = Tokenizer(engine.tokenizer, str(config.model))
         config.eos = -1 if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
         config.num_kvcache_blocks = engine.stats()["num_kvcache_blocks"]
         # Views on what runs, for programs that look into the engine or step by hand.
@@ -212,7 +212,8 @@ class LLMEngine:
             raise TypeError(f"chat_template_kwargs must be a dict, not {type(chat_template_kwargs).__name__}")
         variables = dict(chat_template_kwargs or {})
         own = inspect.signature(LLMEngine.chat).parameters.keys() - {"self", "template_variables"}
-        for name in variables.keys() & (own | {"conversation", "tokenize", *template_variables}):
+        template_options = inspect.signature(Tokenizer.apply_chat_template).parameters.keys()
+        for name in variables.keys() & {*own, *template_options, *template_variables}:
             raise TypeError(f"chat_template_kwargs has {name!r}, which is a keyword of this call")
         if template_variables:
             used = self.tokenizer.chat_template_variables(chat_template, has_tools=tools is not None)
@@ -278,7 +279,8 @@ class LLMEngine:
         if not isinstance(prompt, str):
             return prompt if hasattr(prompt, "__len__") or not _is_iterable(prompt) else list(prompt)
         try:
-            return self.tokenizer.encode(prompt)
+            token_ids: list[int] = self.tokenizer.encode(prompt)
+            return token_ids
         except UnicodeEncodeError as error:
             if at is not None:
                 error.reason += f" (prompts[{at}])"
@@ -365,13 +367,8 @@ def _check_variable(name: str, used: Set[str], own: Set[str]) -> None:
     if name in sampling:
         raise TypeError(f"{name!r} is a sampling option: write chat(messages, SamplingParams({name}=...))")
     if name not in used:
-        near = _did_you_mean(name, own | sampling | used)
+        near = did_you_mean(name, own | sampling | used)
         raise TypeError(
             f"chat got an unexpected keyword {name!r}, which the chat template does not use{near}; "
             "what the template should be given all the same goes in chat_template_kwargs"
         )
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

@@ -42,6 +42,34 @@ def dumps(value: object, name: str) -> str:
     return text
 
 
+class FinalMessage:
+    """The last message of a conversation that the model is to go on with, and where it ends in a prompt.
+
+    A mark at its end goes through the template with it, as in transformers 5; the prompt ends where the mark is. If the
+    template took white space away before the mark, so does this.
+    """
+
+    _MARK = "CONTINUE_FINAL_MESSAGE_TAG "
+
+    def __init__(self, messages: list[Message], key: str, where: str) -> None:
+        text = messages[-1].get(key)
+        self._where = f"{where}messages[{len(messages) - 1}]"
+        if not isinstance(text, str):
+            raise ValueError(f"{self._where} has no text {key!r} that continue_final_message could go on with")
+        self._messages, self._key, self._text = messages, key, text
+
+    def marked(self) -> list[Message]:
+        """The conversation with the mark."""
+        return [*self._messages[:-1], self._messages[-1] | {self._key: self._text + self._MARK}]
+
+    def cut(self, prompt: str) -> str:
+        """The prompt up to the mark."""
+        head, mark, tail = prompt.rpartition(self._MARK.strip())
+        if not mark or self._text.strip() not in prompt:
+            raise ValueError(f"continue_final_message: the chat template leaves out the {self._key} of {self._where}")
+        return head if tail.startswith(self._MARK[len(mark) :]) else head.rstrip()
+
+
 def _message(message: Any, where: str) -> Message:
     if not isinstance(message, dict):
         raise TypeError(f"{where} must be a dict with a role and content, got {_kind(message)}")

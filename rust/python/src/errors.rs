@@ -157,7 +157,11 @@ fn tokenizer_error_with(error: &nanovllm_tokenizer::Error, text: String) -> PyEr
         | Error::TemplateLimit { .. }
         | Error::Template { .. } => ChatTemplateError::new_err(text),
         Error::TemplateInterrupted => PyInterruptedError::new_err(text),
-        Error::Messages { .. } | Error::ReservedVariable { .. } | Error::TokenId { .. } => PyValueError::new_err(text),
+        Error::Messages { .. }
+        | Error::ReservedVariable { .. }
+        | Error::TokenId { .. }
+        | Error::Truncation { .. }
+        | Error::State(_) => PyValueError::new_err(text),
         Error::Tokenizer(_) => PyRuntimeError::new_err(text),
         _ => ModelFormatError::new_err(text), // the many ways in which a file can be wrong
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use nanovllm_tokenizer::ChatOptions;
+use nanovllm_tokenizer::{ChatOptions, Cut, Side, Truncation};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use serde_json::{Map, Value};
@@ -26,9 +26,74 @@ impl Tokenizer {
 
 #[pymethods]
 impl Tokenizer {
+    /// Rebuilds a tokenizer from what `__getnewargs__` gave.
+    #[new]
+    fn from_state(py: Python<'_>, state: &str) -> PyResult<Self> {
+        let inner = py.detach(|| nanovllm_tokenizer::Tokenizer::from_state(state)).map_err(|e| tokenizer_error(&e))?;
+        Ok(Self::new(Arc::new(inner)))
+    }
+
+    /// The state, for pickle.
+    fn __getnewargs__(&self, py: Python<'_>) -> PyResult<(String,)> {
+        py.detach(|| self.inner.to_state()).map(|state| (state,)).map_err(|e| tokenizer_error(&e))
+    }
+
+    /// The same object, for it never changes.
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    /// The same object, for it never changes.
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
+    }
+
     /// Token ids of `text`.
     fn encode(&self, py: Python<'_>, text: &str, add_special_tokens: bool) -> PyResult<Vec<u32>> {
         py.detach(|| self.inner.encode(text, add_special_tokens)).map_err(|e| tokenizer_error(&e))
+    }
+
+    /// Ids and type ids of each text, or pair of texts. `truncation` is a length, a strategy and a side, as transformers
+    /// names them.
+    #[pyo3(signature = (texts, add_special_tokens, truncation))]
+    fn encode_batch(
+        &self,
+        py: Python<'_>,
+        texts: Vec<(String, Option<String>)>,
+        add_special_tokens: bool,
+        truncation: Option<(usize, String, String)>,
+    ) -> PyResult<Vec<(Vec<u32>, Vec<u32>)>> {
+        let truncation = truncation.map(|(length, cut, side)| self::truncation(length, &cut, &side)).transpose()?;
+        py.detach(|| {
+            let encode = |(text, pair): (String, Option<String>)| {
+                let encoded = self.inner.encode_pair(&text, pair.as_deref(), add_special_tokens, truncation)?;
+                Ok((encoded.ids().to_vec(), encoded.type_ids().to_vec()))
+            };
+            texts.into_iter().map(encode).collect::<Result<_, _>>()
+        })
+        .map_err(|e| tokenizer_error(&e))
+    }
+
+    /// The tokens of a text, or of a pair of texts, as the vocabulary writes them.
+    #[pyo3(signature = (text, pair, add_special_tokens))]
+    fn tokenize(
+        &self,
+        py: Python<'_>,
+        text: &str,
+        pair: Option<&str>,
+        add_special_tokens: bool,
+    ) -> PyResult<Vec<String>> {
+        py.detach(|| self.inner.tokenize(text, pair, add_special_tokens)).map_err(|e| tokenizer_error(&e))
+    }
+
+    /// How many tokens are put around and between the texts of a sequence.
+    fn num_special_tokens_to_add(&self, pair: bool) -> usize {
+        self.inner.num_special_tokens_to_add(pair)
+    }
+
+    /// The text of tokens as the vocabulary writes them.
+    fn convert_tokens_to_string(&self, py: Python<'_>, tokens: Vec<String>) -> PyResult<String> {
+        py.detach(|| self.inner.convert_tokens_to_string(tokens)).map_err(|e| tokenizer_error(&e))
     }
 
     /// Text of `token_ids`. An id no token has adds nothing: models pad their vocabulary, and may choose such an id.
@@ -99,16 +164,52 @@ impl Tokenizer {
         self.inner.eos_token_ids().to_vec()
     }
 
-    /// Id of the token that starts a sequence.
+    /// The tokens with a role that are in the vocabulary, by transformers' names of the roles.
     #[getter]
-    fn bos_token_id(&self) -> Option<u32> {
-        self.inner.bos_token_id()
+    fn special_tokens(&self) -> Vec<(&str, &str)> {
+        self.inner.special_tokens()
     }
 
-    /// Id of the padding token.
+    /// Further special tokens that the model's files list.
     #[getter]
-    fn pad_token_id(&self) -> Option<u32> {
-        self.inner.pad_token_id()
+    fn additional_special_tokens(&self) -> Vec<&str> {
+        self.inner.additional_special_tokens()
+    }
+
+    /// The most tokens of a sequence, if the model's files say so.
+    #[getter]
+    fn model_max_length(&self) -> Option<u64> {
+        self.inner.settings().model_max_length
+    }
+
+    /// Where shorter sequences are filled up: `left` or `right`.
+    #[getter]
+    fn padding_side(&self) -> &'static str {
+        self.inner.settings().padding_side.name()
+    }
+
+    /// Where longer sequences are cut: `left` or `right`.
+    #[getter]
+    fn truncation_side(&self) -> &'static str {
+        self.inner.settings().truncation_side.name()
+    }
+
+    /// Whether decoded text loses spaces before punctuation.
+    #[getter]
+    fn clean_up_tokenization_spaces(&self) -> bool {
+        self.inner.settings().clean_up_tokenization_spaces
+    }
+
+    /// What encoding returns unless it is told.
+    #[getter]
+    fn model_input_names(&self) -> Vec<String> {
+        self.inner.settings().model_input_names.clone()
+    }
+
+    /// Whether the model is byte-pair encoding.
+    #[getter]
+    fn is_bpe(&self) -> bool {
+        self.inner.is_bpe()
     }
 
     /// The model's chat template.
@@ -116,6 +217,17 @@ impl Tokenizer {
     fn chat_template(&self) -> Option<&str> {
         self.inner.chat_template()
     }
+}
+
+fn truncation(max_length: usize, cut: &str, side: &str) -> PyResult<Truncation> {
+    let cut = match cut {
+        "longest_first" => Some(Cut::LongestFirst),
+        "only_first" => Some(Cut::OnlyFirst),
+        "only_second" => Some(Cut::OnlySecond),
+        _ => None,
+    };
+    let refuse = || PyValueError::new_err("truncation is none that there is");
+    Ok(Truncation { max_length, cut: cut.ok_or_else(refuse)?, side: Side::named(side).ok_or_else(refuse)? })
 }
 
 /// Python wrote this JSON; only NaN and infinity, which JSON does not have, can be wrong with it.
