@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanovllm import LLM
 from nanovllm.config import Config
@@ -225,6 +229,28 @@ class TestHub:
         assert resolve_model("Qwen/Qwen3-0.6B") == tiny_qwen3
         assert resolve_model("a-b/c.d:e-Q4_0.gguf") == str(tmp_path / "e-Q4_0.gguf")
         assert asked == [("Qwen/Qwen3-0.6B",), ("a-b/c.d", "e-Q4_0.gguf")]
+
+    @given(
+        st.lists(
+            st.sampled_from(["additional_chat_templates", "additional", "additional_chat_templatesx", "onnx", "a", ""])
+            | st.text("ad_/x", max_size=3),
+            max_size=3,
+        ),
+        st.sampled_from(["rag.jinja", "model.safetensors", "config.json", "a.bin", "README.md"]),
+    )
+    def test_which_files_are_fetched(self, folders: list[str], name: str) -> None:
+        """Those at the top, and the templates in their folder, but nothing of any other folder."""
+        path = "/".join([*folders, name]).strip("/")
+        with pytest.MonkeyPatch.context() as patch:
+            asked: dict[str, Any] = {}
+            patch.setattr("huggingface_hub.snapshot_download", lambda *_, **options: asked.update(options) or ".")
+            with contextlib.suppress(UnsupportedModelError):
+                resolve_model("owner/name")
+        fetched = list(filter_repo_objects([path], **asked))
+        folder, _, file = path.rpartition("/")
+        wanted = Path(file).suffix in (".jinja", ".safetensors", ".json") if not folder else False
+        wanted |= folder == "additional_chat_templates" and file.endswith(".jinja")
+        assert bool(fetched) == wanted
 
     def test_a_repository_without_safetensors(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))

@@ -9,6 +9,7 @@ from nanovllm.exceptions import ModelNotFoundError, UnsupportedModelError
 _REPO_ID = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(:(?P<file>[^:]+\.gguf))?", re.ASCII)
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja"]
+_TEMPLATES = "additional_chat_templates"
 
 
 def resolve_model(model: str | os.PathLike[str]) -> str:
@@ -52,6 +53,17 @@ def _other_shards(filename: str) -> list[str]:
     return [name for name in names if name != filename]
 
 
+def _outside(folder: str) -> list[str]:
+    """Patterns of the files in any folder but this one, and in folders within it.
+
+    A pattern cannot say "not this name", only "not this character": each matches the names that part from the folder's
+    at one place.
+    """
+    part = [f"{folder[:at]}[!{folder[at]}]*/*" for at in range(len(folder))]
+    end = [f"{folder[:at]}/*" for at in range(len(folder))]
+    return [*part, *end, f"{folder}[!/]*/*", f"{folder}/*/*"]
+
+
 def _download(name: str, repo_id: str, filename: str | None) -> str:
     # Imported when needed: a model on this machine needs neither the hub client nor its start-up time.
     from huggingface_hub import hf_hub_download, snapshot_download
@@ -61,8 +73,9 @@ def _download(name: str, repo_id: str, filename: str | None) -> str:
             for shard in _other_shards(filename):
                 hf_hub_download(repo_id, shard)
             return str(hf_hub_download(repo_id, filename))
-        # Checkpoints sit at the top; folders hold exports for other programs.
-        path = str(snapshot_download(repo_id, allow_patterns=_PATTERNS, ignore_patterns=["*/*"]))
+        # Checkpoints sit at the top; other folders than that of templates hold exports for other programs.
+        elsewhere = [*_outside(_TEMPLATES), f"{_TEMPLATES}/*.json", f"{_TEMPLATES}/*.safetensors"]
+        path = str(snapshot_download(repo_id, allow_patterns=_PATTERNS, ignore_patterns=elsewhere))
     except Exception as error:  # the client's errors differ by version and transport
         raise ModelNotFoundError(
             f"cannot find the model {name!r}: there is no such path under {Path.cwd()}, and fetching the Hugging Face "
