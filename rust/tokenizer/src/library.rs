@@ -6,10 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// The result of `call`, with its error in words. The library panics for some files that contradict themselves; that is an
 /// error like any other.
 pub(crate) fn guarded<T, E: ToString>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(panic) => Err(format!("the library tokenizers failed: {}", message(&*panic))),
-    }
+    caught(call)?.map_err(|error| error.to_string())
+}
+
+/// What `call` gives, or that the library panicked.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    let panicked = |panic: Box<dyn Any + Send>| format!("the library tokenizers failed: {}", message(&*panic));
+    catch_unwind(AssertUnwindSafe(call)).map_err(panicked)
 }
 
 /// What a panic said.

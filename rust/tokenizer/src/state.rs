@@ -5,6 +5,7 @@ use tokenizers::Tokenizer as HfTokenizer;
 
 use crate::chat::ChatTemplates;
 use crate::error::Error;
+use crate::library::guarded;
 use crate::parts::Parts;
 use crate::settings::Settings;
 use crate::special::{ROLES, SpecialTokens};
@@ -36,7 +37,7 @@ pub(crate) fn write(parts: &Parts) -> Result<String, Error> {
 
 /// What [`write`] has written.
 pub(crate) fn read(text: &str) -> Result<Parts, Error> {
-    let state: State<HfTokenizer> = serde_json::from_str(text).map_err(|error| Error::State(error.to_string()))?;
+    let state: State<HfTokenizer> = guarded(|| serde_json::from_str(text)).map_err(Error::State)?;
     let mut special = SpecialTokens::default();
     for (name, token) in &state.roles {
         let role = ROLES.into_iter().find(|role| role == name);

@@ -9,7 +9,7 @@ use crate::chat::{ChatOptions, render, variables};
 use crate::encode::{self, Encoded, Truncation};
 use crate::error::Error;
 use crate::gguf_export::GgufTokenizer;
-use crate::library::guarded;
+use crate::library::{caught, guarded};
 use crate::parts::Parts;
 use crate::settings::Settings;
 use crate::special::ROLES;
@@ -100,7 +100,8 @@ impl Tokenizer {
         add_special_tokens: bool,
         truncation: Option<Truncation>,
     ) -> Result<Encoded, Error> {
-        encode::encode(&self.parts.tokenizer, text, pair, add_special_tokens, truncation)
+        caught(|| encode::encode(&self.parts.tokenizer, text, pair, add_special_tokens, truncation))
+            .map_err(Error::Tokenizer)?
     }
 
     /// The tokens of `text`, followed by those of `pair`, written as the vocabulary writes them; where the vocabulary lacks
