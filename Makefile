@@ -13,10 +13,17 @@ PY := $(BIN)/python
 LIVE_PYTHON ?= .venv-live/bin/python
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# The versions and hashes in a lock and no others; wheels only, as to build anything else takes tools that no lock names.
+INSTALL := -m pip install --quiet --require-hashes --only-binary :all: --requirement
+
 # The extension links against no Python of its own choice: the one that will import it.
 export PYO3_PYTHON := $(abspath $(PY))
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# For every system, and every Python that pyproject.toml allows.
+LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads --generate-hashes \
+  --annotation-style line --custom-compile-command 'make lock' $(LOCK_ARGS)
 
 RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*')
 # Without the extension, a cdylib whose tests are Python's, and with every device.
@@ -24,7 +31,7 @@ RUST_TESTS   := --workspace --exclude nanovllm-python --features nanovllm-device
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-rust test-python parity mutants lint fmt build develop demo-model bench bench-types fuzz doc clean
+.PHONY: help run test test-rust test-python parity mutants lint fmt lock build develop demo-model bench bench-types fuzz doc clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +72,12 @@ fmt: $(VENV)/.installed ## Format Rust and Python
 	$(PY) -m ruff check --fix-only --quiet .
 	$(PY) -m ruff format .
 
+lock: $(VENV)/.installed ## Make requirements/*.lock anew after a change of pyproject.toml (LOCK_ARGS=--upgrade: with the newest versions)
+	$(PY) -m pip install --quiet --no-deps --group lock
+	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.lock
+	$(LOCK) pyproject.toml --constraint requirements/dev.lock --output-file requirements/run.lock
+	$(LOCK) --group release --output-file requirements/release.lock
+
 build: $(VENV)/.installed ## Build a wheel into dist/
 	$(PY) -m maturin build --release --out dist
 
@@ -99,14 +112,13 @@ $(PY):
 .venv-live/bin/python: | $(PY)
 	@echo "==> Creating .venv-live, with torch and transformers"
 	$(PY) -m venv .venv-live
+	$@ $(INSTALL) requirements/dev.lock
 	$@ -m pip install --quiet --index-url $(TORCH_INDEX) torch
-	$@ -m pip install --quiet --upgrade 'pip>=25.1'
-	$@ -m pip install --quiet --group test --group live
+	$@ -m pip install --quiet --group live
 
-$(VENV)/.installed: pyproject.toml | $(PY)
+$(VENV)/.installed: requirements/dev.lock | $(PY)
 	@echo "==> Installing the build and test tools"
-	$(PY) -m pip install --quiet --upgrade 'pip>=25.1'
-	$(PY) -m pip install --quiet --group dev
+	$(PY) $(INSTALL) requirements/dev.lock
 	@touch $@
 
 $(VENV)/.developed: $(VENV)/.installed $(RUST_SOURCES)
