@@ -44,9 +44,9 @@ test: test-rust test-python ## Run every test, Rust and Python
 
 test-rust: $(VENV)/.installed ## Run the Rust tests
 	@if cargo nextest --version >/dev/null 2>&1; \
-	  then echo 'cargo nextest run'; cargo nextest run $(RUST_TESTS); \
-	  else echo 'cargo test'; cargo test $(RUST_TESTS) --all-targets; fi
-	cargo test $(RUST_TESTS) --doc
+	  then echo 'cargo nextest run'; cargo nextest run --locked $(RUST_TESTS); \
+	  else echo 'cargo test'; cargo test --locked $(RUST_TESTS) --all-targets; fi
+	cargo test --locked $(RUST_TESTS) --doc
 
 test-python: develop demo-model ## Run the Python tests
 	$(PY) -m pytest $(PYTEST_ARGS)
@@ -60,8 +60,8 @@ mutants: develop ## Break one behaviour at a time, and see its parity suite fail
 
 lint: develop ## Check format, lints, types, stubs and documentation
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
@@ -96,7 +96,7 @@ fuzz: ## Fuzz the parsers of model files, tokenizers and chat templates for FUZZ
 	rust/fuzz/run.sh
 
 doc: ## Build the Rust documentation
-	cargo doc --workspace --no-deps
+	cargo doc --locked --workspace --no-deps
 
 clean: ## Remove what was built, the virtual environment included
 	cargo clean
