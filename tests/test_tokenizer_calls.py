@@ -407,3 +407,13 @@ class TestChat:
             assert tokenizer.apply_chat_template(CHAT, chat_template="rag", tokenize=False) == "rag of hi"
             assert tokenizer.apply_chat_template(CHAT, tools=[], tokenize=False) == "tools"
         assert llm.chat(CHAT, chat_template="rag", use_tqdm=False)[0]["num_prompt_tokens"] > 1
+
+
+def test_a_tokenizer_of_a_gguf_file_can_be_copied(demo_model: str) -> None:
+    tokenizer = LLM(demo_model, num_kvcache_blocks=1).tokenizer
+    texts = ["Alice was beginning", "naïve 😀", "<|im_end|>"]
+    for make in COPIES.values():
+        copied = make(tokenizer)
+        assert copied(texts, padding=True) == tokenizer(texts, padding=True)
+        assert copied.apply_chat_template(CHAT) == tokenizer.apply_chat_template(CHAT)
+        assert copied.special_tokens_map == tokenizer.special_tokens_map

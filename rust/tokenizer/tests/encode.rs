@@ -85,16 +85,27 @@ proptest! {
         }
         // Its check when it is told the truncation takes the special tokens for added, asked for or not.
         if truncation.is_none_or(|truncation| truncation.max_length >= tokenizer.num_special_tokens_to_add(false)) {
+            // Told to truncate, version 0.23.2 leaves a text unread once it has enough of it, and then takes the wrong one of
+            // a pair for the longer: both texts are read before.
+            let alone = |text: &str| library.encode(text, false).unwrap();
+            let (first, mut second) = (alone(&text), pair.as_deref().map(alone));
+            if let Some(second) = &mut second {
+                second.set_type_ids(vec![1; second.len()]); // as in a pair
+            }
             library.with_truncation(truncation.map(params)).unwrap();
-            let expected = match &pair {
-                Some(pair) => library.encode((text.as_str(), pair.as_str()), special),
-                None => library.encode(text.as_str(), special),
-            };
+            let expected = library.post_process(first, second, special);
             match (got, expected) {
                 (Ok(got), Ok(expected)) => {
                     prop_assert_eq!(got.ids(), expected.get_ids());
                     prop_assert_eq!(got.type_ids(), expected.get_type_ids());
                     if truncation.is_none() {
+                        let whole = match &pair {
+                            Some(pair) => library.encode((text.as_str(), pair.as_str()), special),
+                            None => library.encode(text.as_str(), special),
+                        }
+                        .unwrap();
+                        prop_assert_eq!(got.ids(), whole.get_ids());
+                        prop_assert_eq!(got.type_ids(), whole.get_type_ids());
                         prop_assert_eq!(tokenizer.tokenize(&text, pair.as_deref(), special).unwrap(), expected.get_tokens());
                     }
                 }
