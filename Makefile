@@ -26,7 +26,8 @@ LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.10 --no-p
   --annotation-style line --custom-compile-command 'make lock' $(LOCK_ARGS)
 
 RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*')
-# Without the extension, a cdylib whose tests are Python's, and with every device.
+# Without the extension, a cdylib whose tests are Python's, and with every device. The target `registry` runs without candle
+# too: of the same packages, so that cargo compiles their dependencies with the same features, once.
 RUST_TESTS   := --workspace --exclude nanovllm-python --features nanovllm-devices/candle
 
 .DEFAULT_GOAL := help
@@ -47,6 +48,7 @@ test-rust: $(VENV)/.installed ## Run the Rust tests
 	  then echo 'cargo nextest run'; cargo nextest run --locked $(RUST_TESTS); \
 	  else echo 'cargo test'; cargo test --locked $(RUST_TESTS) --all-targets; fi
 	cargo test --locked $(RUST_TESTS) --doc
+	cargo test --locked --workspace --exclude nanovllm-python --test registry
 
 test-python: develop demo-model ## Run the Python tests
 	$(PY) -m pytest $(PYTEST_ARGS)
@@ -61,6 +63,7 @@ mutants: develop ## Break one behaviour at a time, and see its parity suite fail
 lint: develop ## Check format, lints, types, stubs and documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
