@@ -25,6 +25,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 LOCK := $(PY) -m uv pip compile --quiet --universal --python-version 3.10 --no-python-downloads --generate-hashes \
   --annotation-style line --custom-compile-command 'make lock' $(LOCK_ARGS)
 
+# Checks deny.toml. Compiled without optimisation, which takes a minute instead of several; it has little to do.
+DENY_VERSION := 0.20.2
+DENY_ROOT := $(or $(CARGO_TARGET_DIR),target)/tools/cargo-deny-$(DENY_VERSION)
+DENY      := $(DENY_ROOT)/bin/cargo-deny
+
 RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*')
 # Without the extension, a cdylib whose tests are Python's, and with every device. The target `registry` runs without candle
 # too: of the same packages, so that cargo compiles their dependencies with the same features, once.
@@ -60,11 +65,12 @@ parity: develop $(if $(NANO_VLLM),$(filter .venv-live/%,$(LIVE_PYTHON))) ## Comp
 mutants: develop ## Break one behaviour at a time, and see its parity suite fail
 	$(PY) tests/tools/mutations.py $(WORDS)
 
-lint: develop ## Check format, lints, types, stubs and documentation
+lint: develop $(DENY) ## Check format, lints, types, stubs, documentation, and the dependencies' licences and sources
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --workspace --all-targets --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
@@ -111,6 +117,11 @@ $(PY):
 	  { echo "Python 3.10 or newer is needed; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || $(PYTHON) -m virtualenv $(VENV) || \
 	  { rm -rf $(VENV); echo "Python's venv module with ensurepip is needed (on Debian: apt install python3-venv)" >&2; exit 1; }
+
+$(DENY):
+	@echo "==> Compiling cargo-deny (a minute or two, once)"
+	@env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --config profile.dev.debug=false \
+	  --root $(DENY_ROOT) cargo-deny --version $(DENY_VERSION)
 
 .venv-live/bin/python: | $(PY)
 	@echo "==> Creating .venv-live, with torch and transformers"
