@@ -35,9 +35,11 @@ RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'C
 # too: of the same packages, so that cargo compiles their dependencies with the same features, once.
 RUST_TESTS   := --workspace --exclude nanovllm-python --features nanovllm-devices/candle
 
+TEST_WHEEL = $(PY) -m pytest tests/test_wheel.py --wheel dist/*.whl
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-rust test-python parity mutants lint fmt lock build develop demo-model bench bench-types fuzz doc clean
+.PHONY: help run test test-rust test-python parity mutants lint fmt lock build wheel-test release-wheel develop demo-model bench bench-types fuzz doc clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -87,8 +89,19 @@ lock: $(VENV)/.installed ## Make requirements/*.lock anew after a change of pypr
 	$(LOCK) pyproject.toml --constraint requirements/dev.lock --output-file requirements/run.lock
 	$(LOCK) --group release --output-file requirements/release.lock
 
-build: $(VENV)/.installed ## Build a wheel into dist/
+build: $(VENV)/.installed ## Build a wheel for systems like this one into dist/
+	rm -f dist/*.whl
 	$(PY) -m maturin build --release --out dist
+
+wheel-test: develop build ## Build a wheel, install it in an environment of its own and test it there
+	$(TEST_WHEEL)
+
+release-wheel: develop ## Build and test a wheel for every Linux with glibc 2.17 or newer (with zig, for minutes)
+	$(PY) $(INSTALL) requirements/release.lock
+	rm -f dist/*.whl
+	RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" CARGO_ZIGBUILD_PYTHON_PATH=$(abspath $(PY)) \
+	  $(PY) -m maturin build --release --zig --compatibility manylinux_2_17 --out dist
+	$(TEST_WHEEL)
 
 develop: $(VENV)/.developed ## Build the engine and install the package in .venv
 

@@ -18,6 +18,10 @@ settings.register_profile("drawn", settings.default, derandomize=False)
 settings.load_profile("drawn")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--wheel", metavar="PATH", help="a wheel of this checkout, for test_wheel.py")
+
+
 @pytest.fixture(scope="session")
 def demo_model() -> str:
     """The path of the demo model, which is downloaded the first time."""
