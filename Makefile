@@ -39,7 +39,7 @@ TEST_WHEEL = $(PY) -m pytest tests/test_wheel.py --wheel dist/*.whl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run forewarn test test-rust test-python parity mutants lint fmt lock build wheel-test release-wheel \
+.PHONY: help run forewarn test test-rust test-python parity mutants lint advisories fmt lock build wheel-test release-wheel \
   develop demo-model bench bench-types fuzz doc clean
 
 help: ## List the targets
@@ -83,6 +83,9 @@ lint: develop $(DENY) ## Check format, lints, types, stubs, documentation, and t
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest nanovllm._core
+
+advisories: $(DENY) ## Look the Rust dependencies up in the database of known vulnerabilities (needs the network)
+	$(DENY) --locked check advisories
 
 fmt: $(VENV)/.installed ## Format Rust and Python
 	cargo fmt --all

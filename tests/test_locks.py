@@ -1,4 +1,4 @@
-"""The locks in requirements/: every tool and library that `make` installs, with its exact version and hashes."""
+"""What builds and tests the package, in exact versions: Python's in requirements/, those of CI in its workflows."""
 
 from __future__ import annotations
 
@@ -90,3 +90,27 @@ def test_what_builds_the_package_is_what_it_asks_for() -> None:
     """`pip install .` takes its maturin from the range of build-system, `make` from the lock; the ranges are one."""
     (maturin,) = [requirement for requirement in group("build") if requirement.name == "maturin"]
     assert [Requirement(line) for line in PROJECT["build-system"]["requires"]] == [maturin]
+
+
+WORKFLOWS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").iterdir())
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    """A tag can be moved to other code; each action has one commit in all workflows, and says which version it is."""
+    uses = re.findall(r"uses: *(.+)", WORKFLOWS)
+    assert uses
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # .+", each) for each in uses), uses
+    assert len(set(uses)) == len({each.partition("@")[0] for each in uses})
+
+
+def test_workflows_name_exact_versions_of_rust_and_targets_of_make() -> None:
+    manifest = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
+    oldest = f"{manifest['workspace']['package']['rust-version']}.0"
+    toolchains = re.findall(r"toolchain: *(.+)", WORKFLOWS)
+    assert len(toolchains) == WORKFLOWS.count("uses: dtolnay/rust-toolchain")
+    assert len(set(toolchains)) == 2
+    assert oldest in toolchains
+    assert all(re.fullmatch(r"1\.\d+\.\d+", each) for each in toolchains)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"run: *make ([a-z-]+)", WORKFLOWS):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
