@@ -50,7 +50,7 @@ fn unigram() -> Value {
 
 /// The files one after the other, as the target cuts them.
 fn files(parts: &[&Value]) -> Vec<u8> {
-    parts.iter().map(|part| part.to_string()).collect::<Vec<_>>().join("\0").into_bytes()
+    parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("\0").into_bytes()
 }
 
 pub(super) fn seeds() -> Vec<Seed> {

@@ -115,7 +115,7 @@ impl FamilyConfig for Config {
 
     fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
         let (temperature, window) = (self.temperature, self.windows.of(layer));
-        Attention { temperature, window, ..Attention::plain(base.heads(), layer) }
+        Attention { window, temperature, ..Attention::plain(base.heads(), layer) }
     }
 
     fn decoder<B: Backend>(
