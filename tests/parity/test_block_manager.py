@@ -123,6 +123,28 @@ def test_pools(reference: Any, subject: Any) -> None:
     run_state_machine_as_test(lambda: Pools(subject, reference), settings=counts.examples(0.5))
 
 
+@counts.examples(0.25)
+@given(blocks=st.integers(1, 4), more=st.integers(0, 2), changed=st.none() | st.integers(0, 9))
+def test_a_prompt_that_comes_again(reference: Any, subject: Any, blocks: int, more: int, changed: int | None) -> None:
+    """As many of its blocks are found as nano-vLLM finds: not the last one, so that there is something to compute."""
+    block_size = 3
+    first = [i % 5 for i in range(blocks * block_size + more)]
+    second = [token + (i == changed) for i, token in enumerate(first)]
+    found = []
+    for side in (subject, reference):
+        side.sequence.Sequence.block_size = block_size
+        side.sequence.Sequence.counter = itertools.count()
+        pool = side.block_manager.BlockManager(12, block_size)
+        seqs = [side.sequence.Sequence(token_ids) for token_ids in (first, second)]
+        for seq in seqs:
+            pool.allocate(seq, pool.can_allocate(seq))
+            seq.num_scheduled_tokens = seq.num_tokens - seq.num_cached_tokens
+            pool.hash_blocks(seq)
+        found.append([(seq.num_cached_tokens, list(seq.block_table)) for seq in seqs])
+    counts.add("block_manager", examples=1)
+    assert found[0] == found[1]
+
+
 @counts.examples()
 @given(token_ids=st.lists(st.integers(0, 2**31 - 1), max_size=40), prefix=st.just(-1) | st.integers(0, 2**64 - 1))
 def test_hashes(reference: Any, subject: Any, token_ids: list[int], prefix: int) -> None:
