@@ -153,6 +153,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Multiplies each row of `x` by its factor in `by`, in place.
     fn scale(&self, x: &mut Self::Tensor, by: Scale<'_>);
 
+    /// Bounds the values of `x`, in place: each becomes `cap * tanh(value / cap)`; `cap` is positive.
+    fn soft_cap(&self, x: &mut Self::Tensor, cap: f32);
+
     /// `out[i] = x[rows[i]]`, in any order and with repetitions.
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);
 

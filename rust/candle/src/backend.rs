@@ -203,6 +203,14 @@ impl Backend for CandleBackend {
         });
     }
 
+    fn soft_cap(&self, x: &mut Matrix, cap: f32) {
+        if x.rows() == 0 {
+            return;
+        }
+        let cap = f64::from(cap);
+        self.attempt(|| x.set(&((x.data() / cap)?.tanh()? * cap)?));
+    }
+
     fn gather_rows(&self, x: &Matrix, rows: &[u32], out: &mut Matrix) {
         self.compute(rows.len(), out, || x.data().index_select(&self.indices(rows)?, 0));
     }

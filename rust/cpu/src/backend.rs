@@ -209,6 +209,10 @@ impl Backend for CpuBackend {
         rows::scale(&self.team, x, by);
     }
 
+    fn soft_cap(&self, x: &mut Tensor, cap: f32) {
+        rows::soft_cap(&self.team, &self.kernels.rows, x, cap);
+    }
+
     fn gather_rows(&self, x: &Tensor, indices: &[u32], out: &mut Tensor) {
         rows::gather_rows(&self.team, x, indices, out);
     }

@@ -97,6 +97,16 @@ pub(crate) fn scale(team: &Team, x: &mut Tensor, by: Scale<'_>) {
     });
 }
 
+/// `x = cap * tanh(x / cap)`.
+pub(crate) fn soft_cap(team: &Team, kernels: &RowKernels, x: &mut Tensor, cap: f32) {
+    let (rows, cols) = (x.rows(), x.cols());
+    let to = x.shared();
+    for_each_row(team, rows, cols, |i| {
+        // SAFETY: row `i`, `cols` values, is visited once.
+        unsafe { (kernels.soft_cap)(to.row(i).as_mut_ptr(), cap, cols) };
+    });
+}
+
 /// `out[i] = x[rows[i]]`.
 pub(crate) fn gather_rows(team: &Team, x: &Tensor, rows: &[u32], out: &mut Tensor) {
     assert_eq!(out.cols(), x.cols(), "columns of gather_rows");

@@ -90,6 +90,17 @@ pub(super) fn rows_are_scaled<B: Backend>(backend: &B, _: &Promise) {
     });
 }
 
+/// [`Backend::soft_cap`], of values far below and far above the cap.
+pub(super) fn rows_are_capped<B: Backend>(backend: &B, _: &Promise) {
+    for_cases(16, &(shape(), 0.01f32..50.0), |((rows, cols, seed), cap)| {
+        let (mut x, data) = random_tensor(backend, &mut Random::new(seed), rows, cols);
+        backend.soft_cap(&mut x, cap);
+        let cap = f64::from(cap);
+        let expected: Vec<f64> = data.iter().map(|&value| cap * (f64::from(value) / cap).tanh()).collect();
+        assert_close(backend, "capped rows", &backend.download(&x), &expected, ELEMENTWISE);
+    });
+}
+
 /// [`Backend::gather_rows`]: in any order, repeated, exactly.
 pub(super) fn rows_are_gathered<B: Backend>(backend: &B, _: &Promise) {
     for_cases(16, &(shape(), 1usize..70), |((rows, cols, seed), count)| {
@@ -119,6 +130,7 @@ pub(super) fn buffers_are_reused<B: Backend>(backend: &B, _: &Promise) {
         backend.add_rms_norm(&source_rows(backend, &source, &chosen, cols), &mut x, &weight, 1e-6, &mut normed);
         backend.activate_and_mul(Activation::Silu, &x, &mut halved);
         backend.scale(&mut halved, Scale::All(0.5));
+        backend.soft_cap(&mut halved, 2.0);
         let sums: Vec<f64> = data[..rows * cols].iter().map(|&v| 2.0 * f64::from(v)).collect();
         let expected: Vec<f64> =
             sums.chunks(cols).flat_map(|row| reference::rms_norm(row, Some(&weights), 1e-6)).collect();

@@ -49,12 +49,10 @@ pub(crate) struct RowKernels {
     pub(crate) add_rms_norm: unsafe fn(*const f32, *mut f32, *const f32, f32, *mut f32, usize),
     pub(crate) silu_and_mul: unsafe fn(*const f32, *const f32, *mut f32, usize),
     pub(crate) gelu_and_mul: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub(crate) soft_cap: unsafe fn(*mut f32, f32, usize),
     pub(crate) norm_rope: NormRope,
     pub(crate) arg_max: unsafe fn(*const f32, usize) -> u32,
     pub(crate) draw: unsafe fn(*const f32, usize, f32, Stream) -> u32,
-    /// Hyperbolic tangents in place, for the tests of [`math`](super::generic::math).
-    #[cfg(test)]
-    pub(crate) tanh: unsafe fn(*mut f32, usize),
 }
 
 /// The attention of one instruction set.
@@ -118,14 +116,12 @@ macro_rules! row_kernels {
                 as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)),
             gelu_and_mul: compile!($features, $simd => rows::gelu_and_mul
                 as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)),
+            soft_cap: compile!($features, $simd => rows::soft_cap as fn(x: *mut f32, cap: f32, n: usize)),
             norm_rope: compile!($features, $simd => rows::norm_rope
                 as fn(heads: *mut f32, count: usize, dim: usize, norm: Option<Norm>, rotation: Option<Rotation>)),
             arg_max: compile!($features, $simd => sample::arg_max as fn(logits: *const f32, n: usize) -> u32),
             draw: compile!($features, $simd => sample::draw
                 as fn(logits: *const f32, n: usize, temperature: f32, stream: Stream) -> u32),
-            #[cfg(test)]
-            tanh: compile!($features, $simd => $crate::kernels::generic::math::tests::tanh_all
-                as fn(x: *mut f32, n: usize)),
         }
     }};
 }

@@ -1,6 +1,6 @@
 //! Norms, rotation and gating of one row, generic over vectors.
 
-use super::math::exp;
+use super::math::{exp, tanh};
 use super::simd::Simd;
 
 /// `x / sqrt(mean(x^2) + eps)`: the factor that normalises `n` values.
@@ -111,6 +111,27 @@ pub(crate) unsafe fn add_rms_norm<S: Simd>(
             s.store_first(residual.add(i), v, n - i);
         }
         rms_norm(s, residual, weight, eps, out, n);
+    }
+}
+
+/// `x = cap * tanh(x / cap)`.
+///
+/// # Safety
+/// `x` holds `n` values.
+#[inline(always)]
+pub(crate) unsafe fn soft_cap<S: Simd>(s: S, x: *mut f32, cap: f32, n: usize) {
+    let (factor, cap) = (s.splat(cap.recip()), s.splat(cap));
+    let capped = |x| s.mul(tanh(s, s.mul(x, factor)), cap);
+    // SAFETY: indices stay below `n`.
+    unsafe {
+        let mut i = 0;
+        while i + S::LANES <= n {
+            s.store(x.add(i), capped(s.load(x.add(i))));
+            i += S::LANES;
+        }
+        if i < n {
+            s.store_first(x.add(i), capped(s.load_first(x.add(i), n - i, 0.0)), n - i);
+        }
     }
 }
 
