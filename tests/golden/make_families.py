@@ -7,6 +7,7 @@ LLAMA_CPP is a checkout of llama.cpp, whose package `conversion` says how each t
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,13 +22,19 @@ from family_cases import FOLDER, LENGTHS, ROWS, prompt, weights, write
 from tiny import write_json
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    Gemma3Config,
+    Gemma3TextConfig,
     GraniteConfig,
     Ministral3Config,
+    Mistral3Config,
     MistralConfig,
+    Phi3Config,
     PretrainedConfig,
     Qwen2Config,
     SmolLM3Config,
 )
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 COMMON: dict[str, Any] = {
     "vocab_size": 320,
@@ -41,7 +48,50 @@ COMMON: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": None,
 }
+YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.4,
+}
+GEMMA3: dict[str, Any] = COMMON | {
+    "vocab_size": 303,  # what llama.cpp's converter counts in the tokenizer; it leaves out further rows
+    "num_hidden_layers": 7,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "sliding_window": 40,
+}
+TOWER: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 CONFIGS: dict[str, PretrainedConfig] = {
+    "gemma3": Gemma3TextConfig(
+        **GEMMA3,
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    ),
+    "gemma3_cap": Gemma3TextConfig(
+        **GEMMA3 | {"query_pre_attn_scalar": 20, "num_hidden_layers": 4},
+        layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        final_logit_softcapping=12.0,
+        attention_bias=True,
+        tie_word_embeddings=False,
+    ),
+    "gemma3_images": Gemma3Config(
+        text_config=GEMMA3, vision_config=TOWER | {"model_type": "siglip_vision_model"}, mm_tokens_per_image=4
+    ),
     "granite": GraniteConfig(
         **COMMON,
         attention_bias=True,
@@ -52,28 +102,48 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
     "ministral3": Ministral3Config(
         **COMMON | {"head_dim": 16},
-        rope_parameters={
-            "rope_type": "yarn",
-            "rope_theta": 10000.0,
-            "factor": 4.0,
-            "original_max_position_embeddings": 64,
-            "beta_fast": 32.0,
-            "beta_slow": 1.0,
-            "mscale": 1.0,
-            "mscale_all_dim": 1.0,
-            "llama_4_scaling_beta": 0.4,
-        },
+        rope_parameters=YARN,
+    ),
+    "ministral3_images": Mistral3Config(
+        text_config=COMMON | {"model_type": "ministral3", "head_dim": 16, "rope_parameters": YARN},
+        vision_config=TOWER | {"model_type": "pixtral", "head_dim": 8},
+        tie_word_embeddings=False,
     ),
     "mistral": MistralConfig(**COMMON, sliding_window=None),
     "mistral_window": MistralConfig(**COMMON, sliding_window=40, head_dim=32),
+    "phi3": Phi3Config(
+        **COMMON | {"head_dim": 16},
+        original_max_position_embeddings=64,
+        sliding_window=200,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.75,
+            "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+            "long_factor": [1.0, 1.5, 2.5, 4.0, 6.0, 9.0],
+        },
+    ),
+    "phi3_short": Phi3Config(
+        **COMMON,
+        original_max_position_embeddings=512,
+        tie_word_embeddings=True,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0 + i / 10 for i in range(8)],
+            "long_factor": [1.0 + i for i in range(8)],
+        },
+    ),
     "qwen2": Qwen2Config(**COMMON, tie_word_embeddings=True),
     "qwen2_windows": Qwen2Config(**COMMON, use_sliding_window=True, sliding_window=40, max_window_layers=1),
     "smollm3": SmolLM3Config(**COMMON),
 }
-NO_GGUF = {"mistral_window", "qwen2_windows"}
-"""What GGUF has no key for, and llama.cpp's converter leaves out."""
-ZERO_NORMS: tuple[str, ...] = ()
+NO_GGUF = {"gemma3_cap", "mistral_window", "qwen2_windows"}
+"""What GGUF has no key for, and llama.cpp's converter refuses or leaves out."""
+ZERO_NORMS = ("gemma3",)
 """Families whose norms add 1 to their weights."""
+HUB = {"gemma3_images": [(r"^model\.language_model", "language_model.model"), (r"^model\.", "")]}
+"""How tensors are called in files, where that is not as in the class: what to replace by what, the first that fits."""
 
 
 def main() -> None:
@@ -85,9 +155,11 @@ def main() -> None:
 
 def make(name: str, config: PretrainedConfig) -> None:
     """Write both files of one case."""
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
-    state = model.state_dict()
-    if config.get_text_config().tie_word_embeddings:
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    model = auto.from_config(config, attn_implementation="eager").float().eval()
+    fix_long_rope(model)
+    state = {stored_name(name, tensor): values for tensor, values in model.state_dict().items()}
+    if config.tie_word_embeddings:
         state.pop("lm_head.weight")
     config.architectures = [type(model).__name__]
     description = {
@@ -106,7 +178,8 @@ def make(name: str, config: PretrainedConfig) -> None:
 
 def run(name: str, model: Any, values: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """Compute the logits of every prompt, those of `ROWS` for the longest, and the likeliest token of every row."""
-    state = {tensor: torch.from_numpy(array) for tensor, array in values.items()}
+    inner = {stored_name(name, tensor): tensor for tensor in model.state_dict()}
+    state = {inner[tensor]: torch.from_numpy(array) for tensor, array in values.items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or [tensor for tensor in missing if tensor != "lm_head.weight"]:
         raise RuntimeError(f"{name}: {missing} are missing, {unexpected} are not known")
@@ -122,9 +195,30 @@ def run(name: str, model: Any, values: dict[str, np.ndarray], prefix: str) -> di
     return arrays
 
 
+def stored_name(name: str, tensor: str) -> str:
+    """Return what a tensor of the class is called in files."""
+    for pattern, replacement in HUB.get(name, []):
+        renamed, count = re.subn(pattern, replacement, tensor)
+        if count:
+            return renamed
+    return tensor
+
+
+def fix_long_rope(model: Any) -> None:
+    """Choose LongRoPE's factors once, by the longest sequence there may be, as vLLM does.
+
+    transformers chooses by the length of each call, so that keys in its cache may be rotated otherwise.
+    """
+    rotary = getattr(model.model, "rotary_emb", None)
+    if getattr(rotary, "rope_type", None) == "longrope":
+        length = model.config.max_position_embeddings
+        rotary.inv_freq, _ = ROPE_INIT_FUNCTIONS["longrope"](model.config, seq_len=length)
+        rotary.rope_type = "default"
+
+
 def at_q8_0(values: np.ndarray) -> np.ndarray:
-    """Return a matrix as it is after it was stored as Q8_0; vectors stay float32 in GGUF."""
-    if values.ndim != 2:
+    """Return a matrix as it is after it was stored as Q8_0; vectors, and what is not the decoder's, stay float32."""
+    if values.ndim != 2 or values.shape[1] % 32:
         return values
     kind = gguf.GGMLQuantizationType.Q8_0
     return gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)

@@ -79,7 +79,7 @@ impl ModelFiles {
             }
             Self::SafeTensors { checkpoint, .. } => {
                 let tensors = checkpoint.names().into_iter().filter_map(|name| {
-                    let t = checkpoint.tensor(&name)?;
+                    let t = checkpoint.stored(&name)?;
                     Some(ListedTensor { dtype: t.dtype, bytes: t.data.len() as u64, shape: t.shape, name })
                 });
                 tensors.collect()

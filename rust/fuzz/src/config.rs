@@ -22,8 +22,8 @@ pub fn run(data: &[u8]) -> Result<(), LoadError> {
     assert!(base.max_position_embeddings > 0 && base.vocab_size > 0);
     if base.head_dim <= HEAD_DIM {
         for rope in config.ropes() {
-            let (frequencies, scale) = rope.inverse_frequencies(base.head_dim)?;
-            assert_eq!(frequencies.len(), base.head_dim / 2);
+            let (frequencies, scale) = rope.inverse_frequencies(base.head_dim, base.max_position_embeddings)?;
+            assert_eq!(frequencies.len(), rope.width(base.head_dim) / 2);
             assert!(scale.is_finite() && frequencies.iter().all(|f| f.is_finite()));
         }
     }

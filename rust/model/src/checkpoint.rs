@@ -5,6 +5,7 @@ mod gguf;
 mod path;
 mod safetensors;
 mod safetensors_files;
+mod text_names;
 
 use std::path::Path;
 
@@ -55,6 +56,14 @@ impl Checkpoint {
         }
     }
 
+    /// What a user should know of how the checkpoint was read, a line each.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        match self {
+            Self::SafeTensors(c) => c.notes(),
+            Self::Gguf(c) => c.config().notes(),
+        }
+    }
+
     /// The GGUF file, if it is one: it holds a tokenizer too.
     pub fn gguf(&self) -> Option<&GgufFile> {
         match self {
@@ -72,17 +81,10 @@ impl TensorSource for Checkpoint {
         }
     }
 
-    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
+    fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
         match self {
             Self::SafeTensors(c) => c.tensor(name),
             Self::Gguf(c) => c.tensor(name),
-        }
-    }
-
-    fn check(&self, name: &str) -> Result<()> {
-        match self {
-            Self::SafeTensors(c) => c.check(name),
-            Self::Gguf(c) => c.check(name),
         }
     }
 

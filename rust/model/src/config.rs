@@ -6,6 +6,7 @@ pub(crate) mod json;
 mod rope;
 pub(crate) mod settings;
 mod windows;
+pub(crate) mod wrapper;
 
 pub use self::base::BaseConfig;
 pub use self::rope::{RopeConfig, RopeScaling};

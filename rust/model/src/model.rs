@@ -53,7 +53,7 @@ fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usi
     }
     let positions = max_model_len.min(config.base.max_position_embeddings);
     let decoder = config.family.decoder(&config.base, &mut weights, positions)?;
-    let notes = config.notes().into_iter().chain(weights.notes()).collect();
+    let notes = checkpoint.notes().into_iter().chain(weights.notes()).collect();
     let kv_dtype = weights.kv_cache_dtype();
     weights.finish()?;
     Ok(Box::new(Model {

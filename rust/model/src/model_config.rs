@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::gguf::Keys;
 use crate::config::json::{self, Object};
-use crate::config::{BaseConfig, RopeConfig};
+use crate::config::{BaseConfig, RopeConfig, wrapper};
 use crate::error::{LoadError, Result};
 use crate::models::registry::{self, Family};
 
@@ -22,6 +22,8 @@ pub struct ModelConfig {
     pub family: Family,
     /// config.json as it is, or its equivalent made from GGUF metadata.
     pub raw: Value,
+    /// Whether the model has parts for images or sound too, of which nothing is known here.
+    pub has_other_parts: bool,
     /// The settings in the model's files that nobody here knows, by name: they change nothing.
     pub unknown: Vec<String>,
 }
@@ -32,8 +34,10 @@ impl ModelConfig {
     /// # Errors
     /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], and [`LoadError::Config`] naming the key.
     pub fn from_json(raw: Value) -> Result<Self> {
-        let row = registry::by_hugging_face_name(json::architecture(Object(&raw))?)?;
-        let with_defaults = json::with_defaults(&raw, (row.json_defaults)());
+        let text = wrapper::text_config(Object(&raw))?;
+        let decoder = text.as_ref().unwrap_or(&raw);
+        let row = registry::by_hugging_face_name(json::architecture(Object(decoder))?)?;
+        let with_defaults = json::with_defaults(decoder, (row.json_defaults)());
         let json = Object(&with_defaults);
         if json.get("quantization_config").is_some() {
             let text = "quantization_config: only unquantised safetensors can be read";
@@ -42,8 +46,12 @@ impl ModelConfig {
         let mut base = BaseConfig::from_json(json)?;
         let family = (row.from_json)(json, &mut base)?;
         base.check()?;
-        let unknown = json::check_settings(json, (row.json_settings)())?;
-        Ok(Self { base, family, raw, unknown })
+        let mut unknown = json::check_settings(json, (row.json_settings)())?;
+        let has_other_parts = text.is_some();
+        if has_other_parts {
+            unknown.extend(wrapper::check_settings(Object(&raw))?);
+        }
+        Ok(Self { base, family, raw, has_other_parts, unknown })
     }
 
     /// Reads the metadata of a GGUF file; what it does not say (tied embeddings, biases) follows from its tensors.
@@ -59,7 +67,7 @@ impl ModelConfig {
         let family = (row.from_gguf)(&keys, &mut base)?;
         base.check()?;
         let unknown = keys.check_settings((row.gguf_settings)())?;
-        let mut config = Self { base, family, raw: Value::Null, unknown };
+        let mut config = Self { base, family, raw: Value::Null, has_other_parts: false, unknown };
         config.raw = config.to_json();
         Ok(config)
     }
@@ -101,7 +109,7 @@ impl ModelConfig {
         self.family.config().cache_layers(&self.base)
     }
 
-    /// The kinds of rotary embedding the layers have, the most frequent first.
+    /// The kinds of rotary embedding the layers have, [`BaseConfig::rope`] first.
     pub fn ropes(&self) -> Vec<&RopeConfig> {
         self.family.config().ropes(&self.base)
     }

@@ -3,10 +3,12 @@
 #[macro_use]
 mod families;
 pub(crate) mod family_config;
+pub mod gemma3;
 pub mod granite;
 pub mod llama;
 pub mod ministral3;
 pub mod mistral;
+pub mod phi3;
 pub mod qwen2;
 pub mod qwen3;
 pub(crate) mod registry;

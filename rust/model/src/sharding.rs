@@ -136,6 +136,20 @@ impl Sharding {
         Self { shards, rows: offset, cols }.checked()
     }
 
+    /// The same parameter where the tensors it is stacked of are stored stacked too, as one: every shard is then a part of
+    /// that tensor, which is loaded once for each.
+    #[must_use]
+    pub fn fused(mut self) -> Self {
+        let whole: usize = self.shards.iter().map(|shard| shard.stored_shape[0]).sum();
+        let mut before = 0;
+        for shard in &mut self.shards {
+            let part = std::mem::replace(&mut shard.stored_shape[0], whole);
+            shard.rows = before + shard.rows.start..before + shard.rows.end;
+            before += part;
+        }
+        self
+    }
+
     /// One tensor `[rows, cols]` split by columns (inputs).
     ///
     /// # Errors
@@ -235,6 +249,20 @@ mod tests {
         assert_eq!(sharding.shape(), [8, 3]);
         let places: Vec<_> = sharding.shards().iter().map(|s| (s.rows.clone(), s.offset)).collect();
         assert_eq!(places, [(4..8, 0), (2..4, 4), (2..4, 6)]);
+    }
+
+    #[test]
+    fn a_fused_tensor_is_cut_where_its_parts_lie() {
+        for rank in 0..2 {
+            let apart = Sharding::by_rows(&[8, 4, 4], Some(3), TpRank::new(rank, 2).unwrap()).unwrap();
+            let fused = apart.clone().fused();
+            assert_eq!(fused.shape(), apart.shape());
+            for ((shard, part), before) in fused.shards().iter().zip(apart.shards()).zip([0, 8, 12]) {
+                assert_eq!(shard.stored_shape, [16, 3]);
+                assert_eq!(shard.rows, before + part.rows.start..before + part.rows.end);
+                assert_eq!((&shard.cols, shard.offset), (&part.cols, part.offset));
+            }
+        }
     }
 
     #[test]

@@ -47,12 +47,12 @@ pub(crate) trait TensorSource {
     /// The names of all tensors.
     fn names(&self) -> Vec<String>;
 
-    /// The tensor called `name`; its data may be read.
-    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>>;
-
-    /// Checks that the file of the tensor called `name` is as long as when it was opened. To be called before
-    /// [`tensor`](Self::tensor): reading beyond the end of a mapped file would end the process.
-    fn check(&self, name: &str) -> Result<()>;
+    /// The tensor called `name` as layers use it; its data may be read.
+    ///
+    /// # Errors
+    /// What is wrong with the file, where it is shorter than when it was opened: reading beyond the end of a mapped file
+    /// would end the process.
+    fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>>;
 
     /// Tells the system that the pages of the tensor that its file calls `name` are not needed for now.
     fn release(&self, name: &str);

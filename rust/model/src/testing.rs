@@ -14,7 +14,7 @@ pub(crate) fn base_config() -> BaseConfig {
         vocab_size: 50,
         max_position_embeddings: 64,
         rms_norm_eps: 1e-6,
-        rope: RopeConfig { theta: 10000.0, scaling: RopeScaling::None },
+        rope: RopeConfig { theta: 10000.0, scaling: RopeScaling::None, dims: None },
         tie_word_embeddings: true,
         qkv_bias: false,
         o_bias: false,

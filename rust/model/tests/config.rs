@@ -25,6 +25,11 @@ fn both_generations_say_the_same() {
     }
 }
 
+/// The inverse frequencies of a model that is loaded for as many tokens as it can have, and the scale of attention.
+fn frequencies(config: &ModelConfig) -> Result<(Vec<f64>, f64), LoadError> {
+    config.base.rope.inverse_frequencies(config.base.head_dim, config.base.max_position_embeddings)
+}
+
 #[test]
 fn inverse_frequencies_are_transformers() {
     let mut compared = 0;
@@ -40,7 +45,7 @@ fn inverse_frequencies_are_transformers() {
             }
             other => other.expect("a good config"),
         };
-        let (inverse, scale) = config.base.rope.inverse_frequencies(config.base.head_dim).expect("good factors");
+        let (inverse, scale) = frequencies(&config).expect("good factors");
         let expected: Vec<f64> = serde_json::from_value(case["inv_freq"].clone()).expect("numbers");
         assert_eq!(inverse.len(), expected.len());
         for (got, expected) in inverse.iter().zip(expected) {
@@ -71,7 +76,8 @@ fn what_is_wrong_is_named() {
         ("head_dim", json!(15), "even"),
         ("hidden_act", json!("gelu"), "gelu"),
         ("rope_theta", json!(0.0), "rope_theta"),
-        ("rope_scaling", json!({"rope_type": "longrope"}), "longrope"),
+        ("rope_scaling", json!({"rope_type": "dynamic"}), "dynamic"),
+        ("rope_scaling", json!({"rope_type": "longrope"}), "rope_scaling.short_factor is missing"),
         ("rope_scaling", json!({"type": "linear"}), "rope_scaling.factor is missing"),
         ("quantization_config", json!({"quant_method": "awq"}), "quantization_config"),
         ("intermediate_size", Value::Null, "intermediate_size is missing"),
@@ -91,6 +97,7 @@ fn the_registry_knows_its_families() {
             [json!({"architectures": [row.hugging_face.class]}), json!({"model_type": row.hugging_face.model_type})]
         {
             let mut config = golden("configs/tiny_llama_transformers4.json");
+            config["query_pre_attn_scalar"] = config["head_dim"].clone(); // else GGUF cannot say it
             for key in ["architectures", "model_type"] {
                 config[key] = named.get(key).cloned().unwrap_or(Value::Null);
             }
@@ -117,6 +124,6 @@ fn bad_factors_are_refused() {
     ] {
         let mut config = without_raw(golden("configs/tiny_llama_transformers4.json"));
         config.base.rope.scaling = scaling;
-        assert!(config.base.rope.inverse_frequencies(config.base.head_dim).is_err(), "{:?}", config.base.rope);
+        assert!(frequencies(&config).is_err(), "{:?}", config.base.rope);
     }
 }

@@ -86,9 +86,8 @@ impl Source {
         let exported = checkpoint.gguf_tensors()?.into_iter();
         let split = |t: ExportedTensor| (SourceTensor { name: t.name, dtype: t.dtype, dims: t.dims }, t.stored_name);
         let (tensors, names) = exported.map(split).unzip();
-        let factors = config.rope_factors()?.map(|factors| {
-            let name = "rope_freqs.weight".to_owned();
-            let tensor = SourceTensor { name, dtype: GgmlType::F32, dims: vec![factors.len()] };
+        let extra = config.rope_tensors()?.into_iter().map(|(name, factors)| {
+            let tensor = SourceTensor { name: name.to_owned(), dtype: GgmlType::F32, dims: vec![factors.len()] };
             (tensor, factors.iter().flat_map(|factor| factor.to_le_bytes()).collect())
         });
         let Exported { pairs: metadata, lost } = metadata::from_directory(dir, config)?;
@@ -96,8 +95,8 @@ impl Source {
             metadata,
             tensors,
             lost,
-            notes: config.notes(),
-            extra: factors.into_iter().collect(),
+            notes: checkpoint.notes(),
+            extra: extra.collect(),
             num_layers: config.base.num_hidden_layers,
             heads_per_kv_head: config.base.num_attention_heads / config.base.num_key_value_heads,
             files: Files::HuggingFace { checkpoint, names },

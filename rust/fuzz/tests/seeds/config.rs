@@ -1,6 +1,6 @@
 //! Files `config.json`, and GGUF files whose metadata describe no model.
 
-use nanovllm_gguf::{GgmlType, Value};
+use nanovllm_gguf::{Array, GgmlType, Value};
 use serde_json::{Value as Json, json};
 
 use super::{Seed, seed, with_changes};
@@ -49,6 +49,11 @@ fn well_formed() -> Vec<Seed> {
     ]
 }
 
+/// The config.json of a model of images and text.
+fn with_images(text_config: &Json) -> Json {
+    json!({"architectures": ["SeeingForConditionalGeneration"], "text_config": text_config, "vision_config": {}})
+}
+
 fn sizes() -> Vec<Seed> {
     let case = |name: &str, says: &str, key: &str, value: Json| seed(name, says, changed(key, value));
     vec![
@@ -84,16 +89,28 @@ fn features() -> Vec<Seed> {
         case("UnsupportedArchitecture-mamba", "MambaForCausalLM", "architectures", json!(["MambaForCausalLM"])),
         case("Unsupported-activation", "gelu", "hidden_act", json!("gelu")),
         case("Unsupported-sliding_window", "sliding-window", "use_sliding_window", json!(true)),
+        seed("ok-text_of_a_larger_model", "", text(&with_images(&qwen3()))),
+        seed("Config-text_config_without_type", "text_config.model_type is missing", {
+            text(&with_images(&json!({"hidden_size": 64})))
+        }),
+        seed("UnsupportedArchitecture-text_config", "mamba", text(&with_images(&json!({"model_type": "mamba"})))),
+        case("Config-text_config_number", "text_config must be an object", "text_config", json!(3)),
         case("Unsupported-quantised", "quantization_config", "quantization_config", json!({"quant_method": "awq"})),
     ]
 }
 
 fn rope() -> Vec<Seed> {
     let scaled = |name: &str, says: &str, scaling: Json| seed(name, says, changed("rope_scaling", scaling));
+    let long_rope = |factors: Json| json!({"rope_type": "longrope", "factor": 4.0, "short_factor": factors, "long_factor": factors});
     vec![
         seed("Config-theta_0", "rope_theta must be positive", changed("rope_theta", json!(0.0))),
         seed("Config-theta_negative", "rope_theta must be positive", changed("rope_theta", json!(-1.0))),
-        scaled("Unsupported-rope_type", "longrope", json!({"rope_type": "longrope"})),
+        scaled("Unsupported-rope_type", "dynamic", json!({"rope_type": "dynamic", "factor": 2})),
+        scaled("ok-long_rope", "", long_rope(json!(vec![1.0; 8]))),
+        scaled("Config-long_rope_text", "short_factor must be a list of numbers", long_rope(json!(vec!["1"; 8]))),
+        scaled("Config-long_rope_of_another_size", "7 factors for 8 frequencies", long_rope(json!(vec![1.0; 7]))),
+        scaled("Config-long_rope_0", "a factor must be positive", long_rope(json!(vec![0.0; 8]))),
+        scaled("Config-long_rope_missing", "rope_scaling.short_factor is missing", json!({"rope_type": "longrope"})),
         scaled("Unsupported-part_of_a_head", "partial_rotary_factor", json!({"partial_rotary_factor": 0.5})),
         scaled("Config-factor_missing", "rope_scaling.factor is missing", json!({"type": "linear"})),
         scaled("Config-factor_0", "factor must be positive", json!({"type": "linear", "factor": 0})),
@@ -125,17 +142,30 @@ fn gguf() -> Vec<Seed> {
     let case = |name: &str, says: &str, key: &str, value: Option<Value>| {
         seed(name, says, with_changes(&pairs(), &[(key, value)]).build())
     };
-    let factors = |values: &[f32]| {
+    let with_factors = |name: &str, values: &[f32]| {
         let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let builder = with_changes(&pairs(), &[]);
-        builder.tensor("rope_freqs.weight", &[values.len() as u64], GgmlType::F32, &data).build()
+        builder.tensor(name, &[values.len() as u64], GgmlType::F32, &data).build()
     };
+    let factors = |values: &[f32]| with_factors("rope_freqs.weight", values);
+    let kv_heads = |values: &[u32]| Some(Value::Array(Array::U32(values.to_vec())));
     let heads = "llama.attention.head_count";
     vec![
         seed("ok-gguf", "", with_changes(&pairs(), &[]).build()),
         seed("ok-gguf_rope_factors", "", factors(&[1.0; 8])),
         seed("Config-gguf_rope_factors_of_another_size", "7 factors for 8 frequencies", factors(&[1.0; 7])),
         seed("Config-gguf_rope_factor_0", "a factor must be positive", factors(&[0.0; 8])),
+        seed("MissingTensors-gguf_short_factors", "rope_factors_short", {
+            with_factors("rope_factors_long.weight", &[1.0; 8])
+        }),
+        case("ok-gguf_heads_by_layer", "", "llama.attention.head_count_kv", kv_heads(&[2, 2])),
+        case(
+            "Unsupported-gguf_heads_differ",
+            "not the same in all",
+            "llama.attention.head_count_kv",
+            kv_heads(&[2, 1]),
+        ),
+        case("Config-gguf_heads_of_3_layers", "3 entries for 2", "llama.attention.head_count_kv", kv_heads(&[2; 3])),
         case("MissingKey-gguf_architecture", "general.architecture", "general.architecture", None),
         case("MissingKey-gguf_heads", heads, heads, None),
         case("WrongType-gguf_heads", heads, heads, Some(Value::String("4".into()))),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use nanovllm_backend::DType;
 
 use crate::checkpoint::safetensors::SafeTensorsCheckpoint;
+use crate::config::gguf::ROPE_TENSORS;
 use crate::config::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
 use crate::model_config::ModelConfig;
@@ -37,11 +38,11 @@ impl SafeTensorsCheckpoint {
             if (tied && stored_name == "lm_head.weight") || stored_name.ends_with("rotary_emb.inv_freq") {
                 continue;
             }
-            let (Some(name), Some(stored)) = (table.to_gguf(&stored_name), self.tensor(&stored_name)) else {
+            let (Some(name), Some(stored)) = (table.to_gguf(&stored_name), self.stored(&stored_name)) else {
                 return Err(LoadError::Unsupported(format!("tensor {stored_name:?} has no place in a GGUF file")));
             };
             let dims = stored.shape.iter().rev().copied().collect();
-            let dtype = stored.dtype;
+            let dtype = table.used_dtype(&stored_name, stored.dtype);
             tensors.push(ExportedTensor { name, stored_name, dtype, dims });
         }
         tensors.sort_by_cached_key(|tensor| place(&tensor.name));
@@ -51,30 +52,37 @@ impl SafeTensorsCheckpoint {
     /// The bytes of the tensor stored under this name, in GGUF's order; `None` if there is none.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check).
+    /// [`LoadError::SafeTensors`] or [`LoadError::Io`] naming the file, where it is shorter than when it was opened.
     pub fn gguf_data(&self, stored_name: &str) -> Result<Option<Cow<'_, [u8]>>> {
-        self.check(stored_name)?;
         let row_order = self.config().family.config().tensor_table().row_order(stored_name);
-        let tensor = self.tensor(stored_name);
+        let tensor = self.tensor(stored_name)?;
         Ok(tensor.map(|tensor| row_order.to_gguf(tensor, &self.config().base).data))
     }
 }
 
 impl ModelConfig {
-    /// Llama 3's rotary scaling, which GGUF stores as a tensor `rope_freqs.weight`: a divisor for each frequency.
-    /// `None` where GGUF's metadata say all there is.
+    /// The tensors in which GGUF stores a rotary scaling that its metadata cannot say, by name: divisors of frequencies.
     ///
     /// # Errors
     /// Those of [`RopeConfig::inverse_frequencies`].
-    pub fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
-        let RopeConfig { theta, ref scaling } = self.base.rope;
-        if !matches!(scaling, RopeScaling::Llama3 { .. } | RopeScaling::Factors(_)) {
-            return Ok(None);
+    pub fn rope_tensors(&self) -> Result<Vec<(&'static str, Vec<f32>)>> {
+        let [freqs, long, short] = ROPE_TENSORS;
+        let rope = &self.base.rope;
+        match &rope.scaling {
+            RopeScaling::Factors(factors) => Ok(vec![(freqs, factors.clone())]),
+            RopeScaling::LongRope { short: at_short, long: at_long, .. } => {
+                Ok(vec![(long, at_long.clone()), (short, at_short.clone())])
+            }
+            RopeScaling::Llama3 { .. } => {
+                let frequencies =
+                    |rope: &RopeConfig| rope.inverse_frequencies(self.base.head_dim, self.base.max_position_embeddings);
+                let (scaled, _) = frequencies(rope)?;
+                let (plain, _) = frequencies(&RopeConfig { scaling: RopeScaling::None, ..rope.clone() })?;
+                let factors = plain.iter().zip(&scaled).map(|(plain, scaled)| (plain / scaled) as f32);
+                Ok(vec![(freqs, factors.collect())])
+            }
+            RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Yarn { .. } => Ok(Vec::new()),
         }
-        let head_dim = self.base.head_dim;
-        let (scaled, _) = self.base.rope.inverse_frequencies(head_dim)?;
-        let (plain, _) = RopeConfig { theta, scaling: RopeScaling::None }.inverse_frequencies(head_dim)?;
-        Ok(Some(plain.iter().zip(&scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nanovllm_gguf::GgufFile;
 
+use crate::config::gguf::ROPE_TENSORS;
 use crate::error::Result;
 use crate::model_config::ModelConfig;
 use crate::models::tensor_table::TensorTable;
@@ -43,24 +44,22 @@ impl GgufCheckpoint {
 
     pub(super) fn names(&self) -> Vec<String> {
         // The configuration has the rotary factors already.
-        let weights = self.file.tensors().iter().filter(|t| t.name != "rope_freqs.weight");
+        let weights = self.file.tensors().iter().filter(|t| !ROPE_TENSORS.contains(&t.name.as_str()));
         let table = self.table();
         weights.map(|t| table.to_hugging_face(&t.name).unwrap_or_else(|| t.name.clone())).collect()
     }
 
-    pub(super) fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
-        let view = self.file.tensor(&self.table().to_gguf(name)?)?;
+    pub(super) fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
+        let Some(stored) = self.table().to_gguf(name) else { return Ok(None) };
+        let Some(view) = self.file.tensor(&stored) else { return Ok(None) };
+        self.file.check(&stored)?;
         let mut shape: Vec<usize> = view.dims.iter().rev().copied().collect();
         // A vector may be stored with trailing dimensions of one.
         while shape.len() > 1 && shape[0] == 1 {
             shape.remove(0);
         }
         let tensor = StoredTensor { name: view.name, dtype: view.dtype, shape, data: Cow::Borrowed(view.data) };
-        Some(self.table().row_order(name).to_hugging_face(tensor, &self.config.base))
-    }
-
-    pub(super) fn check(&self, name: &str) -> Result<()> {
-        self.table().to_gguf(name).map_or(Ok(()), |name| Ok(self.file.check(&name)?))
+        Ok(Some(self.table().row_order(name).to_hugging_face(tensor, &self.config.base)))
     }
 
     pub(super) fn release(&self, name: &str) {

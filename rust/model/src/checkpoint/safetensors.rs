@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use nanovllm_backend::DType;
 use safetensors::Dtype;
 
-use crate::checkpoint::safetensors_files::SafeTensorsFiles;
+use crate::checkpoint::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
+use crate::checkpoint::text_names::TextNames;
 use crate::error::{LoadError, Result};
 use crate::model_config::ModelConfig;
 use crate::stored_tensor::StoredTensor;
@@ -16,6 +17,8 @@ pub struct SafeTensorsCheckpoint {
     path: PathBuf,
     config: ModelConfig,
     files: SafeTensorsFiles,
+    /// The decoder's tensors, in a model that has other parts too.
+    text: Option<TextNames>,
 }
 
 impl SafeTensorsCheckpoint {
@@ -24,7 +27,7 @@ impl SafeTensorsCheckpoint {
     /// # Errors
     /// What is missing from the directory or wrong with its files.
     pub fn open(dir: &Path) -> Result<Self> {
-        let config = read_config(&dir.join("config.json"))?;
+        let mut config = read_config(&dir.join("config.json"))?;
         let files = SafeTensorsFiles::open(dir)?;
         for info in files.tensors() {
             if dtype(info.dtype).is_none() {
@@ -32,7 +35,13 @@ impl SafeTensorsCheckpoint {
                 return Err(LoadError::UnsupportedDType { name, dtype });
             }
         }
-        Ok(Self { path: dir.to_owned(), config, files })
+        let text =
+            config.has_other_parts.then(|| TextNames::new(files.tensors().iter().map(|info| info.name.as_str())));
+        if let Some(text) = &text {
+            // What such a config.json says of ties is said of the whole model, and often left out.
+            config.base.tie_word_embeddings &= text.stored("lm_head.weight").is_none();
+        }
+        Ok(Self { path: dir.to_owned(), config, files, text })
     }
 
     /// The model's configuration.
@@ -44,30 +53,51 @@ impl SafeTensorsCheckpoint {
         &self.path
     }
 
-    /// The names of all tensors, in the order of the files.
-    pub fn names(&self) -> Vec<String> {
-        self.files.tensors().iter().map(|info| info.name.clone()).collect()
+    /// What a user should know of how the checkpoint was read, a line each.
+    pub fn notes(&self) -> Vec<String> {
+        let skipped = self.text.as_ref().map_or(0, |text| text.skipped);
+        let note = format!("{skipped} tensors of the model's other parts, for images and sound, are not loaded");
+        self.config.notes().into_iter().chain((skipped > 0).then_some(note)).collect()
     }
 
-    /// The tensor with this name.
-    pub fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
-        let info = self.files.info(name)?;
+    /// The names of all tensors of the decoder, in the order of the files.
+    pub fn names(&self) -> Vec<String> {
+        match &self.text {
+            Some(text) => text.names().to_vec(),
+            None => self.files.tensors().iter().map(|info| info.name.clone()).collect(),
+        }
+    }
+
+    /// The tensor with this name as it is stored. Its data must not be read: the file may have become shorter.
+    pub fn stored(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let info = self.info(name)?;
         let data = Cow::Borrowed(self.files.data(info));
         Some(StoredTensor { name: &info.name, dtype: dtype(info.dtype)?, shape: info.shape.clone(), data })
     }
 
-    /// Checks that the file of the tensor `name` is as long as when it was opened.
+    /// The tensor with this name as layers use it.
     ///
     /// # Errors
-    /// [`LoadError::SafeTensors`] or [`LoadError::Io`] naming the file.
-    pub fn check(&self, name: &str) -> Result<()> {
-        self.files.info(name).map_or(Ok(()), |info| self.files.check(info))
+    /// [`LoadError::SafeTensors`] or [`LoadError::Io`] naming the file, where it is shorter than when it was opened.
+    pub(super) fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
+        if let Some(info) = self.info(name) {
+            self.files.check(info)?;
+        }
+        let table = self.config.family.config().tensor_table();
+        self.stored(name).map(|tensor| table.as_used(name, tensor)).transpose()
     }
 
-    /// Tells the system that the pages of the tensor `name` are not needed for now.
+    /// Tells the system that the pages of the tensor with this name, or with this one in its file, are not needed for now.
     pub fn release(&self, name: &str) {
-        if let Some(info) = self.files.info(name) {
+        if let Some(info) = self.info(name).or_else(|| self.files.info(name)) {
             self.files.release(info);
+        }
+    }
+
+    fn info(&self, name: &str) -> Option<&SafeTensorInfo> {
+        match &self.text {
+            Some(text) => self.files.info(text.stored(name)?),
+            None => self.files.info(name),
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct BaseConfig {
     pub max_position_embeddings: usize,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f32,
-    /// The rotary embedding; where layers differ in it, that of most.
+    /// The rotary embedding; where layers differ in it, that of the layers that see every position.
     pub rope: RopeConfig,
     /// Whether the output projection is the embedding's matrix.
     pub tie_word_embeddings: bool,

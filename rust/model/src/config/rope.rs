@@ -12,6 +12,8 @@ pub struct RopeConfig {
     pub theta: f64,
     /// How the series is changed for contexts longer than the model was first trained on.
     pub scaling: RopeScaling,
+    /// How many of a head's dimensions are rotated, the first ones; `None` for all of them. Even.
+    pub dims: Option<usize>,
 }
 
 /// A way to scale rotary frequencies, each as transformers defines it (`modeling_rope_utils`).
@@ -52,23 +54,42 @@ pub enum RopeScaling {
     },
     /// A divisor for each frequency, which GGUF stores instead of Llama 3's parameters.
     Factors(Vec<f32>),
+    /// LongRoPE: a divisor for each frequency, of which there are two sets, and attention is scaled (Ding et al. 2024).
+    /// The longest sequence that a model is loaded for decides which set is used, whatever the length of a sequence: keys
+    /// in the cache were rotated by one of them.
+    LongRope {
+        /// The divisors of models that are loaded for no more than `original_max_position` tokens.
+        short: Vec<f32>,
+        /// The divisors of models that are loaded for more.
+        long: Vec<f32>,
+        /// The context the model was first trained on, in tokens.
+        original_max_position: usize,
+        /// What cosines and sines are multiplied by.
+        attention_factor: f64,
+    },
 }
 
 impl RopeConfig {
-    /// The angle by which each pair of a head's dimensions turns from one position to the next, `[head_dim / 2]` (what
-    /// transformers calls inverse frequencies), and what cosines and sines are multiplied by.
+    /// How many dimensions of heads of `head_dim` are rotated.
+    pub fn width(&self, head_dim: usize) -> usize {
+        self.dims.unwrap_or(head_dim)
+    }
+
+    /// The angle by which each pair of rotated dimensions turns from one position to the next, `[width / 2]` (what
+    /// transformers calls inverse frequencies), and what cosines and sines are multiplied by. `positions` is the longest
+    /// sequence that the model is loaded for.
     ///
     /// # Errors
-    /// [`LoadError::Config`] for factors that are not positive or not as many as frequencies, and for infinite angles.
-    pub fn inverse_frequencies(&self, head_dim: usize) -> Result<(Vec<f64>, f64)> {
-        let plain = (0..head_dim / 2).map(|i| self.theta.powf(-2.0 * i as f64 / head_dim as f64));
-        let positive = |name: &str, value: f64| {
-            if value.is_finite() && value > 0.0 {
-                Ok(value)
-            } else {
-                Err(LoadError::Config(format!("rope scaling: {name} must be positive, got {value}")))
-            }
-        };
+    /// [`LoadError::Config`] for factors that are not positive or not as many as frequencies, for more dimensions than a
+    /// head has, and for infinite angles.
+    pub fn inverse_frequencies(&self, head_dim: usize, positions: usize) -> Result<(Vec<f64>, f64)> {
+        let width = self.width(head_dim);
+        if width < 2 || !width.is_multiple_of(2) || width > head_dim {
+            return Err(LoadError::Config(format!(
+                "the rotated dimensions of a head must be even and between 2 and {head_dim}, got {width}"
+            )));
+        }
+        let plain = (0..width / 2).map(|i| self.theta.powf(-2.0 * i as f64 / width as f64));
         let (inverse, scale): (Vec<f64>, f64) = match &self.scaling {
             RopeScaling::None => (plain.collect(), 1.0),
             RopeScaling::Linear { factor } => {
@@ -88,35 +109,46 @@ impl RopeConfig {
                 let original = positive("original_max_position_embeddings", *original_max_position as f64)?;
                 let (fast, slow) = (positive("beta_fast", *beta_fast)?, positive("beta_slow", *beta_slow)?);
                 // The index of the frequency that turns `rotations` times over the original context.
-                let index = |rotations: f64| {
-                    head_dim as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
-                };
+                let index =
+                    |rotations: f64| width as f64 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln());
                 let (mut low, mut high) = (index(fast), index(slow));
                 if *truncate {
                     (low, high) = (low.floor(), high.ceil());
                 }
-                let (low, high) = (low.max(0.0), high.min(head_dim as f64 - 1.0));
+                let (low, high) = (low.max(0.0), high.min(width as f64 - 1.0));
                 let span = if high == low { 0.001 } else { high - low };
                 let keep = |i: usize| 1.0 - ((i as f64 - low) / span).clamp(0.0, 1.0);
                 let scaled = plain.enumerate().map(|(i, f)| f / factor * (1.0 - keep(i)) + f * keep(i)).collect();
                 let default = if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 };
                 (scaled, attention_factor.unwrap_or(default))
             }
-            RopeScaling::Factors(factors) => {
-                if factors.len() != head_dim / 2 {
-                    return Err(LoadError::Config(format!(
-                        "rope_freqs.weight has {} factors for {} frequencies",
-                        factors.len(),
-                        head_dim / 2
-                    )));
-                }
-                let divided = plain.zip(factors).map(|(f, &by)| Ok(f / positive("a factor", f64::from(by))?));
-                (divided.collect::<Result<_>>()?, 1.0)
+            RopeScaling::Factors(factors) => (divided(plain, factors, "rope_freqs.weight")?, 1.0),
+            RopeScaling::LongRope { short, long, original_max_position, attention_factor } => {
+                let (factors, name) =
+                    if positions > *original_max_position { (long, "long_factor") } else { (short, "short_factor") };
+                (divided(plain, factors, name)?, positive("attention_factor", *attention_factor)?)
             }
         };
         if !scale.is_finite() || inverse.iter().any(|f| !f.is_finite()) {
             return Err(LoadError::Config(format!("rope: theta {} and its scaling give infinite angles", self.theta)));
         }
         Ok((inverse, scale))
+    }
+}
+
+/// Frequencies, each divided by its factor in the list that files call `name`.
+fn divided(plain: impl ExactSizeIterator<Item = f64>, factors: &[f32], name: &str) -> Result<Vec<f64>> {
+    let (got, expected) = (factors.len(), plain.len());
+    if got != expected {
+        return Err(LoadError::Config(format!("{name} has {got} factors for {expected} frequencies")));
+    }
+    plain.zip(factors).map(|(f, &by)| Ok(f / positive("a factor", f64::from(by))?)).collect()
+}
+
+fn positive(name: &str, value: f64) -> Result<f64> {
+    if value.is_finite() && value > 0.0 {
+        Ok(value)
+    } else {
+        Err(LoadError::Config(format!("rope scaling: {name} must be positive, got {value}")))
     }
 }

@@ -168,3 +168,15 @@ impl Setting for GgufValue {
         }
     }
 }
+
+/// A bound of scores or of logits, which the setting `name` gives.
+///
+/// # Errors
+/// [`LoadError::Config`] for one that is not positive.
+pub(crate) fn check_cap(name: &str, cap: f64) -> Result<f32> {
+    if cap.is_finite() && cap > 0.0 {
+        Ok(cap as f32)
+    } else {
+        Err(LoadError::Config(format!("{name} must be positive, got {cap}")))
+    }
+}

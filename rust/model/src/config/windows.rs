@@ -1,10 +1,15 @@
 //! Sliding windows: how many of the newest positions each layer of a model sees.
 
+use nanovllm_gguf::{Array, Value as GgufValue};
 use serde_json::Value;
 
 use crate::config::base::BaseConfig;
 use crate::config::json::Object;
 use crate::error::{LoadError, Result};
+
+/// What config.json calls a layer with a window, and one without.
+const SLIDING: &str = "sliding_attention";
+const FULL: &str = "full_attention";
 
 /// For each layer the number of positions that a row sees at most, its own included; `None` for all up to its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +58,28 @@ impl Windows {
         self.0[layer]
     }
 
+    /// Which layers slide: those whose number, counted from 1, is no multiple of `pattern`. A pattern of 1 makes none
+    /// slide, and one of 0 all.
+    pub(crate) fn by_pattern(pattern: usize) -> impl Fn(usize) -> bool {
+        move |layer| !(layer + 1).is_multiple_of(pattern)
+    }
+
+    /// The window, where all that slide have the same.
+    pub(crate) fn size(&self) -> Option<usize> {
+        self.0.iter().flatten().next().copied()
+    }
+
+    /// The `layer_types` of config.json.
+    pub(crate) fn to_json(&self) -> Value {
+        let kind = |window: &Option<usize>| if window.is_some() { SLIDING } else { FULL };
+        self.0.iter().map(kind).collect()
+    }
+
+    /// Which layers slide, as GGUF lists them.
+    pub(crate) fn to_gguf(&self) -> GgufValue {
+        GgufValue::Array(Array::Bool(self.0.iter().map(Option::is_some).collect()))
+    }
+
     /// Refuses windows that hide anything from a sequence as long as the model allows, for a file that cannot say them.
     ///
     /// # Errors
@@ -70,8 +97,8 @@ impl Windows {
 /// Whether a layer of this type slides.
 fn kind(value: &Value) -> Result<bool> {
     match value.as_str() {
-        Some("sliding_attention") => Ok(true),
-        Some("full_attention") => Ok(false),
+        Some(SLIDING) => Ok(true),
+        Some(FULL) => Ok(false),
         _ => Err(LoadError::Unsupported(format!(
             "layer_types has {value}; supported: \"full_attention\", \"sliding_attention\""
         ))),

@@ -54,6 +54,8 @@ pub(crate) struct Stack<B: Backend, L> {
     ropes: Vec<RotaryEmbedding<B>>,
     /// What logits are multiplied by; 1 in most families.
     logits_multiplier: f32,
+    /// The bound of logits, if they have one.
+    logits_cap: Option<f32>,
     buffers: Buffers<B>,
     head: HeadBuffers<B>,
 }
@@ -88,6 +90,7 @@ impl<B: Backend, L: DecoderLayer<B>> Stack<B, L> {
             lm_head,
             ropes: ropes.iter().map(table).collect::<Result<_>>()?,
             logits_multiplier: 1.0,
+            logits_cap: None,
             buffers: Buffers::new(backend, hidden, base.intermediate_size, &base.heads(), SLICE_ROWS)?,
             head: HeadBuffers::new(backend, hidden, vocab, HEAD_ROWS)?,
         })
@@ -97,6 +100,12 @@ impl<B: Backend, L: DecoderLayer<B>> Stack<B, L> {
     pub(crate) fn multiplied(mut self, embedding: f32, logits: f32) -> Self {
         self.model.embedding_multiplier = embedding;
         self.logits_multiplier = logits;
+        self
+    }
+
+    /// The same decoder, whose logits are bounded by `cap`.
+    pub(crate) fn capped(mut self, cap: Option<f32>) -> Self {
+        self.logits_cap = cap;
         self
     }
 }
@@ -113,6 +122,9 @@ impl<B: Backend, L: DecoderLayer<B>> Decoder<B> for Stack<B, L> {
         self.model.norm.add_forward(backend, hidden, residual, normed);
         self.lm_head.forward(backend, normed, logits);
         multiply(backend, logits, self.logits_multiplier);
+        if let Some(cap) = self.logits_cap {
+            backend.soft_cap(logits, cap);
+        }
         logits
     }
 }

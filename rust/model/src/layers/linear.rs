@@ -24,10 +24,22 @@ impl<B: Backend> Linear<B> {
         Self { weight, bias }
     }
 
-    /// Loads the layer whose tensors' names begin with `prefix`.
+    /// Loads the layer whose tensors' names begin with `prefix`. Projections that run as one may be stored as one too.
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, sharding: LinearSharding) -> Result<Self> {
-        let weight = weights.matrix(&stored_names(prefix, "weight"), sharding.weight)?;
-        let bias = sharding.bias.map(|bias| weights.vector(&stored_names(prefix, "bias"), bias)).transpose()?;
+        let fused = weights.has(&format!("{prefix}.weight"));
+        let stored = |kind: &str, sharding: Sharding| {
+            if fused {
+                (vec![format!("{prefix}.{kind}"); sharding.shards().len()], sharding.fused())
+            } else {
+                (stored_names(prefix, kind), sharding)
+            }
+        };
+        let (names, weight) = stored("weight", sharding.weight);
+        let weight = weights.matrix(&names, weight)?;
+        let bias = match sharding.bias.map(|bias| stored("bias", bias)) {
+            Some((names, bias)) => Some(weights.vector(&names, bias)?),
+            None => None,
+        };
         Ok(Self { weight, bias })
     }
 

@@ -12,13 +12,14 @@ pub struct RotaryEmbedding<B: Backend> {
 }
 
 impl<B: Backend> RotaryEmbedding<B> {
-    /// The table for positions below `max_position` that turns the first `width` dimensions of a head. Angles are
-    /// worked out in f64: in f32 those of far positions lose digits.
+    /// The table for positions below `max_position` and heads of `head_dim`. Angles are worked out in f64: in f32 those
+    /// of far positions lose digits.
     ///
     /// # Errors
     /// [`crate::LoadError::Config`] for a scaling that gives no angles; [`crate::LoadError::Backend`] when memory is short.
-    pub fn new(backend: &B, config: &RopeConfig, width: usize, max_position: usize) -> Result<Self> {
-        let (inverse, scale) = config.inverse_frequencies(width)?;
+    pub fn new(backend: &B, config: &RopeConfig, head_dim: usize, max_position: usize) -> Result<Self> {
+        let (inverse, scale) = config.inverse_frequencies(head_dim, max_position)?;
+        let width = 2 * inverse.len();
         let (what, len) = ("the rotary table", max_position.saturating_mul(width));
         let mut table = Vec::new();
         table.try_reserve_exact(len).map_err(|e| Error::OutOfMemory {

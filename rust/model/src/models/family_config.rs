@@ -72,7 +72,7 @@ pub(crate) trait FamilyConfig {
     /// How GGUF names the family's tensors and orders their rows.
     fn tensor_table(&self) -> TensorTable;
 
-    /// The kinds of rotary embedding that layers have, the most frequent first; each becomes a table, which layers
+    /// The kinds of rotary embedding that layers have, [`BaseConfig::rope`] first; each becomes a table, which layers
     /// refer to by number.
     fn ropes<'a>(&'a self, base: &'a BaseConfig) -> Vec<&'a RopeConfig> {
         vec![&base.rope]

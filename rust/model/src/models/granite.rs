@@ -100,13 +100,12 @@ impl FamilyConfig for Config {
     }
 
     fn to_gguf(&self, base: &BaseConfig, name: &str) -> Result<Vec<(String, GgufValue)>> {
-        let pair = |key: &str, value: f64| (format!("{name}.{key}"), GgufValue::F32(value as f32));
         let mut pairs = base.to_gguf(name)?;
         pairs.extend([
-            pair("attention.scale", self.attention_multiplier),
-            pair("embedding_scale", self.embedding_multiplier),
-            pair("residual_scale", self.residual_multiplier),
-            pair("logit_scale", self.logits_scaling),
+            gguf::float(name, "attention.scale", self.attention_multiplier),
+            gguf::float(name, "embedding_scale", self.embedding_multiplier),
+            gguf::float(name, "residual_scale", self.residual_multiplier),
+            gguf::float(name, "logit_scale", self.logits_scaling),
         ]);
         Ok(pairs)
     }

@@ -105,7 +105,7 @@ impl FamilyConfig for Config {
         }
         own.extend(self.temperature.map(|temperature| (TEMPERATURE, temperature.beta)));
         let mut pairs = base.to_gguf(name)?;
-        pairs.extend(own.into_iter().map(|(key, value)| (format!("{name}.{key}"), GgufValue::F32(value as f32))));
+        pairs.extend(own.into_iter().map(|(key, value)| gguf::float(name, key, value)));
         Ok(pairs)
     }
 

@@ -14,16 +14,18 @@ use crate::config::settings::Settings;
 use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
-use crate::models::{granite, llama, ministral3, mistral, qwen2, qwen3, smollm3};
+use crate::models::{gemma3, granite, llama, ministral3, mistral, phi3, qwen2, qwen3, smollm3};
 use crate::weights::Weights;
 
 // A row says: the family's name for logs, the type of its configuration, its class and type in config.json, and its
 // `general.architecture` in GGUF. Where two have that in common, a GGUF file is of the first.
 families! {
+    Gemma3(gemma3::Config), "Gemma3ForCausalLM", "gemma3_text", "gemma3";
     Granite(granite::Config), "GraniteForCausalLM", "granite", "granite";
     Llama(llama::Config), "LlamaForCausalLM", "llama", "llama";
     Ministral3(ministral3::Config), "Ministral3ForCausalLM", "ministral3", "mistral3";
     Mistral(mistral::Config), "MistralForCausalLM", "mistral", "llama";
+    Phi3(phi3::Config), "Phi3ForCausalLM", "phi3", "phi3";
     Qwen2(qwen2::Config), "Qwen2ForCausalLM", "qwen2", "qwen2";
     Qwen3(qwen3::Config), "Qwen3ForCausalLM", "qwen3", "qwen3";
     SmolLm3(smollm3::Config), "SmolLM3ForCausalLM", "smollm3", "smollm3";

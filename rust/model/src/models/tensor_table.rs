@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
+use nanovllm_backend::DType;
+
 use crate::config::BaseConfig;
+use crate::error::Result;
 use crate::stored_tensor::StoredTensor;
 
 /// The order of a tensor's rows in GGUF, compared with Hugging Face.
@@ -23,22 +26,29 @@ pub(crate) struct TensorRule {
     gguf: &'static str,
     hugging_face: &'static str,
     row_order: RowOrder,
+    /// Whether Hugging Face stores the weight of a norm less 1, which GGUF does not.
+    less_one: bool,
 }
 
 impl TensorRule {
     /// A module outside the layers, with its rows in the same order in both.
     pub(crate) const fn top(gguf: &'static str, hugging_face: &'static str) -> Self {
-        Self { in_layer: false, gguf, hugging_face, row_order: RowOrder::Same }
+        Self { in_layer: false, gguf, hugging_face, row_order: RowOrder::Same, less_one: false }
     }
 
     /// A module of each layer, with its rows in the same order in both.
     pub(crate) const fn layer(gguf: &'static str, hugging_face: &'static str) -> Self {
-        Self { in_layer: true, gguf, hugging_face, row_order: RowOrder::Same }
+        Self { in_layer: true, ..Self::top(gguf, hugging_face) }
     }
 
     /// The same, with the rows of each head in rotary pairs.
     pub(crate) const fn in_rotary_pairs(self) -> Self {
         Self { row_order: RowOrder::RotaryPairs, ..self }
+    }
+
+    /// The same, of a norm whose weight Hugging Face stores less 1.
+    pub(crate) const fn less_one(self) -> Self {
+        Self { less_one: true, ..self }
     }
 }
 
@@ -87,6 +97,24 @@ impl TensorTable {
     /// The order that the rows of the tensor with this Hugging Face name have in GGUF.
     pub(crate) fn row_order(self, name: &str) -> RowOrder {
         self.rule(name).map_or(RowOrder::Same, |rule| rule.row_order)
+    }
+
+    /// The element type that the tensor with this Hugging Face name has after [`as_used`](Self::as_used).
+    pub(crate) fn used_dtype(self, name: &str, stored: DType) -> DType {
+        if self.rule(name).is_some_and(|rule| rule.less_one) { DType::F32 } else { stored }
+    }
+
+    /// The tensor with this Hugging Face name as layers use it, and as GGUF has it but for the order of its rows.
+    ///
+    /// # Errors
+    /// Those of [`StoredTensor::to_f32`].
+    pub(crate) fn as_used<'a>(self, name: &str, tensor: StoredTensor<'a>) -> Result<StoredTensor<'a>> {
+        if !self.rule(name).is_some_and(|rule| rule.less_one) {
+            return Ok(tensor);
+        }
+        let values = tensor.to_f32()?;
+        let data = values.iter().flat_map(|value| (value + 1.0).to_le_bytes()).collect();
+        Ok(StoredTensor { dtype: DType::F32, data: Cow::Owned(data), ..tensor })
     }
 
     fn rule(self, name: &str) -> Option<&'static TensorRule> {
@@ -153,8 +181,6 @@ impl RowOrder {
 
 #[cfg(test)]
 mod tests {
-    use nanovllm_backend::DType;
-
     use super::*;
 
     const TABLE: TensorTable = TensorTable(&[TensorTable::PRE_NORM]);

@@ -1,0 +1,75 @@
+//! The layer of the Gemma family since its second generation.
+
+use nanovllm_backend::{Activation, Backend};
+
+use crate::config::BaseConfig;
+use crate::decoder::buffers::Buffers;
+use crate::decoder::contract::DecoderLayer;
+use crate::decoder::mlp::GatedMlp;
+use crate::decoder::self_attention::SelfAttention;
+use crate::error::Result;
+use crate::layers::attention::Attention;
+use crate::layers::layernorm::RmsNorm;
+use crate::layers::rotary_embedding::RotaryEmbedding;
+use crate::slices::Slice;
+use crate::weights::Weights;
+
+/// Self-attention and a gated MLP, each normed before, and once more after, ere it is added to the residual stream.
+pub(crate) struct SandwichLayer<B: Backend> {
+    self_attn: SelfAttention<B>,
+    mlp: GatedMlp<B>,
+    input_layernorm: RmsNorm<B>,
+    /// Norms what attention gave.
+    post_attention_layernorm: RmsNorm<B>,
+    /// Norms the input of the MLP.
+    pre_feedforward_layernorm: RmsNorm<B>,
+    /// Norms what the MLP gave.
+    post_feedforward_layernorm: RmsNorm<B>,
+}
+
+impl<B: Backend> SandwichLayer<B> {
+    pub(crate) fn load(
+        weights: &mut Weights<'_, B>,
+        prefix: &str,
+        base: &BaseConfig,
+        attn: Attention,
+        activation: Activation,
+    ) -> Result<Self> {
+        let (hidden, eps) = (base.hidden_size, base.rms_norm_eps);
+        let mut norm = |name: &str| RmsNorm::load(weights, &format!("{prefix}.{name}"), hidden, eps);
+        let (input, post_attention) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
+        let (pre, post) = (norm("pre_feedforward_layernorm")?, norm("post_feedforward_layernorm")?);
+        Ok(Self {
+            self_attn: SelfAttention::load(weights, &format!("{prefix}.self_attn"), base, attn, true)?,
+            mlp: GatedMlp { activation, ..GatedMlp::load(weights, &format!("{prefix}.mlp"), base)? },
+            input_layernorm: input,
+            post_attention_layernorm: post_attention,
+            pre_feedforward_layernorm: pre,
+            post_feedforward_layernorm: post,
+        })
+    }
+}
+
+impl<B: Backend> DecoderLayer<B> for SandwichLayer<B> {
+    fn forward(
+        &self,
+        backend: &B,
+        is_first: bool,
+        ropes: &[RotaryEmbedding<B>],
+        slice: &Slice<'_>,
+        cache: &mut B::KvCache,
+        buffers: &mut Buffers<B>,
+    ) {
+        let Buffers { normed, hidden, residual, attention, mlp } = buffers;
+        if is_first {
+            self.input_layernorm.forward(backend, residual, normed);
+        } else {
+            self.input_layernorm.add_forward(backend, hidden, residual, normed);
+        }
+        self.self_attn.forward(backend, normed, ropes, slice, cache, attention, hidden);
+        self.post_attention_layernorm.forward(backend, hidden, normed);
+        self.pre_feedforward_layernorm.add_forward(backend, normed, residual, hidden);
+        self.mlp.forward(backend, hidden, mlp, normed);
+        self.post_feedforward_layernorm.forward(backend, normed, hidden);
+    }
+}
