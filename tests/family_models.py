@@ -55,7 +55,7 @@ def make(name: str, directory: Path) -> dict[str, Path]:
     """Write the model `name` into `directory` in every format that it has; return its paths."""
     paths = {"hugging_face": directory / name}
     family_cases.write(name, paths["hugging_face"])
-    if family_cases.case(name)["gguf"] is not None:
+    if not family_cases.case(name)["refused_by_gguf"]:
         for kind in FORMATS[1:]:
             paths[kind] = directory / f"{name}.{kind}.gguf"
             mix = kind.removeprefix("gguf_").upper()

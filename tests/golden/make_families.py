@@ -26,6 +26,7 @@ from transformers import (
     Gemma3Config,
     Gemma3TextConfig,
     GraniteConfig,
+    GraniteMoeHybridConfig,
     Ministral3Config,
     Mistral3Config,
     MistralConfig,
@@ -74,6 +75,8 @@ TOWER: dict[str, Any] = {
     "image_size": 28,
     "patch_size": 14,
 }
+STATE: dict[str, Any] = {"mamba_n_heads": 4, "mamba_expand": 2, "mamba_d_head": 32}
+"""Of layers that the dense models lack, but the converter asks for."""
 CONFIGS: dict[str, PretrainedConfig] = {
     "gemma3": Gemma3TextConfig(
         **GEMMA3,
@@ -99,6 +102,33 @@ CONFIGS: dict[str, PretrainedConfig] = {
         embedding_multiplier=6.0,
         residual_multiplier=0.3,
         logits_scaling=5.0,
+    ),
+    "granite4": GraniteMoeHybridConfig(
+        **COMMON,
+        shared_intermediate_size=96,
+        num_local_experts=0,
+        num_experts_per_tok=0,
+        layer_types=["attention"] * 4,
+        position_embedding_type="rope",
+        attention_multiplier=0.4,
+        embedding_multiplier=6.0,
+        residual_multiplier=0.3,
+        logits_scaling=5.0,
+        tie_word_embeddings=True,
+        **STATE,
+    ),
+    "granite4_still": GraniteMoeHybridConfig(
+        **COMMON | {"intermediate_size": 24},  # which says nothing
+        shared_intermediate_size=96,
+        num_local_experts=0,
+        num_experts_per_tok=0,
+        layer_types=["attention"] * 4,
+        position_embedding_type=None,
+        attention_multiplier=0.4,
+        embedding_multiplier=6.0,
+        residual_multiplier=0.3,
+        logits_scaling=5.0,
+        **STATE,
     ),
     "ministral3": Ministral3Config(
         **COMMON | {"head_dim": 16},
@@ -138,8 +168,14 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen2_windows": Qwen2Config(**COMMON, use_sliding_window=True, sliding_window=40, max_window_layers=1),
     "smollm3": SmolLM3Config(**COMMON),
 }
-NO_GGUF = {"gemma3_cap", "mistral_window", "qwen2_windows"}
+REFUSED = {"gemma3_cap", "mistral_window", "qwen2_windows"}
 """What GGUF has no key for, and llama.cpp's converter refuses or leaves out."""
+NOT_CONVERTED = REFUSED | {"granite4_still"}
+"""What llama.cpp's converter leaves out though there is a key."""
+AS_ON_THE_HUB: dict[str, dict[str, Any]] = {
+    "granitemoehybrid": {"layer_types": ["attention"] * 4, "time_step_limit": None}
+}
+"""What published files of a model's type have in config.json where transformers 5 writes something else."""
 ZERO_NORMS = ("gemma3",)
 """Families whose norms add 1 to their weights."""
 HUB = {"gemma3_images": [(r"^model\.language_model", "language_model.model"), (r"^model\.", "")]}
@@ -163,9 +199,10 @@ def make(name: str, config: PretrainedConfig) -> None:
         state.pop("lm_head.weight")
     config.architectures = [type(model).__name__]
     description = {
-        "config": config.to_diff_dict() | {"dtype": "float32"},
+        "config": config.to_diff_dict() | {"dtype": "float32"} | AS_ON_THE_HUB.get(config.model_type, {}),
         "tensors": {tensor: list(values.shape) for tensor, values in state.items()},
         "vocab_size": config.get_text_config().vocab_size,
+        "refused_by_gguf": name in REFUSED,
         "zero_norms": config.model_type.startswith(ZERO_NORMS) if ZERO_NORMS else False,
     }
     write_json(FOLDER / f"{name}.json", description)
@@ -227,9 +264,9 @@ def at_q8_0(values: np.ndarray) -> np.ndarray:
 def converted(name: str) -> dict[str, Any] | None:
     """Return metadata and tensors (shape, type, CRC-32) of llama.cpp's own conversion, without a tokenizer.
 
-    Returns None for a model that GGUF cannot describe.
+    Returns None for a model that it does not describe.
     """
-    if name in NO_GGUF:
+    if name in NOT_CONVERTED:
         return None
     with tempfile.TemporaryDirectory() as folder:
         directory, file = Path(folder) / "model", Path(folder) / "model.gguf"
@@ -245,6 +282,12 @@ def converted(name: str) -> dict[str, Any] | None:
             tensor.name: [list(map(int, tensor.shape)), tensor.tensor_type.name, crc32(tensor.data.tobytes())]
             for tensor in reader.tensors
         }
+    # What every model of the hybrid class gets, which a model without a state and without experts has no use for.
+    left_over = (".ssm.", ".expert_")
+    metadata = {key: value for key, value in metadata.items() if not any(word in key for word in left_over)}
+    heads = f"{metadata['general.architecture']}.attention.head_count_kv"
+    if isinstance(metadata[heads], list) and len(set(metadata[heads])) == 1:
+        metadata[heads] = metadata[heads][0]
     general = ("general.name", "general.size_label", "general.type", "general.quantization_version", "general.basename")
     return {"metadata": {k: v for k, v in metadata.items() if k not in general}, "tensors": tensors}
 

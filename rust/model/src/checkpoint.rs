@@ -2,10 +2,10 @@
 
 mod export;
 mod gguf;
+mod names;
 mod path;
 mod safetensors;
 mod safetensors_files;
-mod text_names;
 
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use nanovllm_gguf::GgufFile;
 
 pub use self::export::ExportedTensor;
 pub use self::gguf::GgufCheckpoint;
+pub(crate) use self::names::FusedModule;
 pub use self::path::ModelPath;
 pub use self::safetensors::SafeTensorsCheckpoint;
 pub use self::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};

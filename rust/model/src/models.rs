@@ -5,6 +5,7 @@ mod families;
 pub(crate) mod family_config;
 pub mod gemma3;
 pub mod granite;
+pub mod granite4;
 pub mod llama;
 pub mod ministral3;
 pub mod mistral;

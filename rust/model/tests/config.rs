@@ -97,7 +97,11 @@ fn the_registry_knows_its_families() {
             [json!({"architectures": [row.hugging_face.class]}), json!({"model_type": row.hugging_face.model_type})]
         {
             let mut config = golden("configs/tiny_llama_transformers4.json");
-            config["query_pre_attn_scalar"] = config["head_dim"].clone(); // else GGUF cannot say it
+            // What is not refused of a Gemma in GGUF, and what makes a hybrid Granite a dense one.
+            config["query_pre_attn_scalar"] = config["head_dim"].clone();
+            config["layer_types"] =
+                vec!["full_attention"; config["num_hidden_layers"].as_u64().expect("a number") as usize].into();
+            config["num_local_experts"] = json!(0);
             for key in ["architectures", "model_type"] {
                 config[key] = named.get(key).cloned().unwrap_or(Value::Null);
             }

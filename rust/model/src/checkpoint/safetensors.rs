@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use nanovllm_backend::DType;
 use safetensors::Dtype;
 
+use crate::checkpoint::names::TensorNames;
 use crate::checkpoint::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
-use crate::checkpoint::text_names::TextNames;
 use crate::error::{LoadError, Result};
 use crate::model_config::ModelConfig;
 use crate::stored_tensor::StoredTensor;
@@ -17,8 +17,7 @@ pub struct SafeTensorsCheckpoint {
     path: PathBuf,
     config: ModelConfig,
     files: SafeTensorsFiles,
-    /// The decoder's tensors, in a model that has other parts too.
-    text: Option<TextNames>,
+    names: TensorNames,
 }
 
 impl SafeTensorsCheckpoint {
@@ -35,13 +34,13 @@ impl SafeTensorsCheckpoint {
                 return Err(LoadError::UnsupportedDType { name, dtype });
             }
         }
-        let text =
-            config.has_other_parts.then(|| TextNames::new(files.tensors().iter().map(|info| info.name.as_str())));
-        if let Some(text) = &text {
+        let stored = files.tensors().iter().map(|info| info.name.as_str());
+        let names = TensorNames::new(stored, config.has_other_parts, config.family.config().fused_modules());
+        if config.has_other_parts {
             // What such a config.json says of ties is said of the whole model, and often left out.
-            config.base.tie_word_embeddings &= text.stored("lm_head.weight").is_none();
+            config.base.tie_word_embeddings &= names.place("lm_head.weight").is_none();
         }
-        Ok(Self { path: dir.to_owned(), config, files, text })
+        Ok(Self { path: dir.to_owned(), config, files, names })
     }
 
     /// The model's configuration.
@@ -55,24 +54,28 @@ impl SafeTensorsCheckpoint {
 
     /// What a user should know of how the checkpoint was read, a line each.
     pub fn notes(&self) -> Vec<String> {
-        let skipped = self.text.as_ref().map_or(0, |text| text.skipped);
+        let skipped = self.names.skipped;
         let note = format!("{skipped} tensors of the model's other parts, for images and sound, are not loaded");
         self.config.notes().into_iter().chain((skipped > 0).then_some(note)).collect()
     }
 
     /// The names of all tensors of the decoder, in the order of the files.
     pub fn names(&self) -> Vec<String> {
-        match &self.text {
-            Some(text) => text.names().to_vec(),
-            None => self.files.tensors().iter().map(|info| info.name.clone()).collect(),
-        }
+        self.names.names().to_vec()
     }
 
     /// The tensor with this name as it is stored. Its data must not be read: the file may have become shorter.
     pub fn stored(&self, name: &str) -> Option<StoredTensor<'_>> {
-        let info = self.info(name)?;
-        let data = Cow::Borrowed(self.files.data(info));
-        Some(StoredTensor { name: &info.name, dtype: dtype(info.dtype)?, shape: info.shape.clone(), data })
+        let place = self.names.place(name)?;
+        let info = self.files.info(&place.stored)?;
+        let (mut data, mut shape) = (self.files.data(info), info.shape.clone());
+        // One that is not made of so many parts is left as it is, for the shape check to report.
+        if let Some(rows) = shape.first_mut().filter(|rows| rows.is_multiple_of(place.parts)) {
+            *rows /= place.parts;
+            let bytes = data.len() / place.parts;
+            data = &data[place.part * bytes..(place.part + 1) * bytes];
+        }
+        Some(StoredTensor { name: &info.name, dtype: dtype(info.dtype)?, shape, data: Cow::Borrowed(data) })
     }
 
     /// The tensor with this name as layers use it.
@@ -95,10 +98,7 @@ impl SafeTensorsCheckpoint {
     }
 
     fn info(&self, name: &str) -> Option<&SafeTensorInfo> {
-        match &self.text {
-            Some(text) => self.files.info(text.stored(name)?),
-            None => self.files.info(name),
-        }
+        self.files.info(&self.names.place(name)?.stored)
     }
 }
 

@@ -4,6 +4,7 @@ use nanovllm_backend::{Backend, KvHeads, LayerCache};
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
+use crate::checkpoint::FusedModule;
 use crate::config::gguf::Keys;
 use crate::config::json::Object;
 use crate::config::settings::Settings;
@@ -71,6 +72,12 @@ pub(crate) trait FamilyConfig {
 
     /// How GGUF names the family's tensors and orders their rows.
     fn tensor_table(&self) -> TensorTable;
+
+    /// The modules of a layer that Hugging Face stores as one, where decoders know several. Projections that run as one
+    /// need not be among them.
+    fn fused_modules(&self) -> &'static [FusedModule] {
+        &[]
+    }
 
     /// The kinds of rotary embedding that layers have, [`BaseConfig::rope`] first; each becomes a table, which layers
     /// refer to by number.

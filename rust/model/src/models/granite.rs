@@ -1,4 +1,4 @@
-//! Granite 3, dense: a Llama that multiplies embeddings, scores of attention, what layers add, and logits.
+//! Granite 3 and, from GGUF, Granite 4, dense: a Llama that multiplies embeddings, scores of attention, what layers add, and logits.
 
 use nanovllm_backend::{Backend, default_scale};
 use nanovllm_gguf::Value as GgufValue;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
-use crate::config::settings::{Group, Literal, Settings, Treatment};
+use crate::config::settings::{Group, Settings, Treatment};
 use crate::decoder::{Decoder, PreNormLayer, Stack};
 use crate::error::{LoadError, Result};
 use crate::layers::attention::Attention;
@@ -27,21 +27,50 @@ pub struct Config {
     residual_multiplier: f64,
     /// What logits are divided by.
     logits_scaling: f64,
+    /// Whether queries and keys are rotated.
+    rotates: bool,
 }
 
-const MULTIPLIERS: &[Group] =
+/// The settings of config.json that say so.
+pub(crate) const MULTIPLIERS: &[Group] =
     &[(Treatment::Read, &["attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling"])];
 
 const SCALES: &[Group] = &[
-    (Treatment::Read, &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"]),
-    // llama.cpp leaves out the rotation where this is false.
-    (Treatment::Only(&[Literal::Bool(true)]), &["rope.scaling.finetuned"]),
+    (Treatment::Read, &["attention.scale", "embedding_scale", "residual_scale", "logit_scale", ROTATES]),
+    // Of hybrid models, which a dense Granite 4 is a special case of: it has neither states nor experts.
+    (
+        Treatment::Harmless,
+        &[
+            "expert_shared_feed_forward_length",
+            "ssm.conv_kernel",
+            "ssm.state_size",
+            "ssm.group_count",
+            "ssm.inner_size",
+            "ssm.time_step_rank",
+        ],
+    ),
 ];
 
+/// llama.cpp leaves out the rotation where this is false.
+const ROTATES: &str = "rope.scaling.finetuned";
+
 impl Config {
+    /// Reads the multipliers of config.json; whether queries and keys are rotated is for the caller to say.
+    pub(crate) fn multiplied(json: Object<'_>, rotates: bool) -> Result<Self> {
+        let number = |key: &str| Ok::<_, LoadError>(json.f64(key)?.unwrap_or(1.0));
+        let config = Self {
+            attention_multiplier: number("attention_multiplier")?,
+            embedding_multiplier: number("embedding_multiplier")?,
+            residual_multiplier: number("residual_multiplier")?,
+            logits_scaling: number("logits_scaling")?,
+            rotates,
+        };
+        config.checked()
+    }
+
     /// Refuses what would make every logit the same or none a number.
     fn checked(self) -> Result<Self> {
-        let Self { attention_multiplier, embedding_multiplier, residual_multiplier, logits_scaling } = self;
+        let Self { attention_multiplier, embedding_multiplier, residual_multiplier, logits_scaling, .. } = self;
         for (name, value) in [
             ("attention_multiplier", attention_multiplier),
             ("embedding_multiplier", embedding_multiplier),
@@ -59,14 +88,7 @@ impl Config {
 impl FamilyConfig for Config {
     fn from_json(json: Object<'_>, _: &mut BaseConfig) -> Result<Self> {
         json::check_plain(json)?;
-        let number = |key: &str| Ok::<_, LoadError>(json.f64(key)?.unwrap_or(1.0));
-        let config = Self {
-            attention_multiplier: number("attention_multiplier")?,
-            embedding_multiplier: number("embedding_multiplier")?,
-            residual_multiplier: number("residual_multiplier")?,
-            logits_scaling: number("logits_scaling")?,
-        };
-        config.checked()
+        Self::multiplied(json, true)
     }
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
@@ -78,6 +100,7 @@ impl FamilyConfig for Config {
             embedding_multiplier: scale("embedding_scale", 1.0)?,
             residual_multiplier: scale("residual_scale", 1.0)?,
             logits_scaling: scale("logit_scale", 1.0)?,
+            rotates: keys.bool(ROTATES)?.unwrap_or(true),
         };
         config.checked()
     }
@@ -106,6 +129,7 @@ impl FamilyConfig for Config {
             gguf::float(name, "embedding_scale", self.embedding_multiplier),
             gguf::float(name, "residual_scale", self.residual_multiplier),
             gguf::float(name, "logit_scale", self.logits_scaling),
+            (format!("{name}.{ROTATES}"), GgufValue::Bool(self.rotates)),
         ]);
         Ok(pairs)
     }
@@ -115,7 +139,8 @@ impl FamilyConfig for Config {
     }
 
     fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
-        Attention { scale: self.attention_multiplier, ..Attention::plain(base.heads(), layer) }
+        let rope = self.rotates.then_some(0);
+        Attention { rope, scale: self.attention_multiplier, ..Attention::plain(base.heads(), layer) }
     }
 
     fn decoder<B: Backend>(

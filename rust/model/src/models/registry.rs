@@ -14,7 +14,7 @@ use crate::config::settings::Settings;
 use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
-use crate::models::{gemma3, granite, llama, ministral3, mistral, phi3, qwen2, qwen3, smollm3};
+use crate::models::{gemma3, granite, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, smollm3};
 use crate::weights::Weights;
 
 // A row says: the family's name for logs, the type of its configuration, its class and type in config.json, and its
@@ -22,6 +22,7 @@ use crate::weights::Weights;
 families! {
     Gemma3(gemma3::Config), "Gemma3ForCausalLM", "gemma3_text", "gemma3";
     Granite(granite::Config), "GraniteForCausalLM", "granite", "granite";
+    Granite4(granite4::Config), "GraniteMoeHybridForCausalLM", "granitemoehybrid", "granite";
     Llama(llama::Config), "LlamaForCausalLM", "llama", "llama";
     Ministral3(ministral3::Config), "Ministral3ForCausalLM", "ministral3", "mistral3";
     Mistral(mistral::Config), "MistralForCausalLM", "mistral", "llama";

@@ -76,6 +76,10 @@ impl<'a> Keys<'a> {
         Ok(Some(list))
     }
 
+    pub(crate) fn bool(&self, key: &str) -> Result<Option<bool>> {
+        Ok(self.metadata.opt_bool(&self.name(key))?)
+    }
+
     /// The list of booleans under `key`; `None` where there is none, or another value.
     pub(crate) fn bools(&self, key: &str) -> Option<&'a [bool]> {
         match self.metadata.get(&self.name(key)) {

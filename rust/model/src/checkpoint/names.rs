@@ -1,0 +1,124 @@
+//! How a checkpoint's tensors are called here, and which stored tensor each is, or is a part of.
+
+use std::collections::HashMap;
+
+/// A module of each layer that a family stores as one, and the modules that decoders know, of equal rows, in its order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FusedModule {
+    pub(crate) stored: &'static str,
+    pub(crate) parts: &'static [&'static str],
+}
+
+/// What the names of other parts than the decoder begin with, after an optional `model.`: towers for images and sound,
+/// and what brings their outputs to the width of the decoder.
+const OTHER_PARTS: [&str; 6] =
+    ["vision_tower.", "vision_model.", "audio_tower.", "multi_modal_projector.", "embed_vision.", "embed_audio."];
+
+/// Where a tensor lies: in the one that is stored under this name, as part `part` of `parts` equal ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) stored: String,
+    pub(super) part: usize,
+    pub(super) parts: usize,
+}
+
+/// The tensors of a decoder by name.
+#[derive(Debug, Default)]
+pub(super) struct TensorNames {
+    /// In the order of the files.
+    names: Vec<String>,
+    places: HashMap<String, Place>,
+    /// How many tensors belong to other parts of the model.
+    pub(super) skipped: usize,
+}
+
+impl TensorNames {
+    /// Sorts the names that files have. `has_other_parts` says whether they are those of a model of text, images and
+    /// sound; one that is neither the decoder's nor known as another part's keeps its name.
+    pub(super) fn new<'a>(stored: impl Iterator<Item = &'a str>, has_other_parts: bool, fused: &[FusedModule]) -> Self {
+        let mut found = Self::default();
+        for stored in stored {
+            let name = if has_other_parts { decoder_name(stored) } else { Some(stored.to_owned()) };
+            let Some(name) = name else {
+                found.skipped += 1;
+                continue;
+            };
+            let parts = parts(&name, fused).unwrap_or_else(|| vec![name]);
+            for (part, name) in parts.iter().enumerate() {
+                let place = Place { stored: stored.to_owned(), part, parts: parts.len() };
+                found.places.insert(name.clone(), place);
+            }
+            found.names.extend(parts);
+        }
+        found
+    }
+
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    pub(super) fn place(&self, name: &str) -> Option<&Place> {
+        self.places.get(name)
+    }
+}
+
+/// The name that a stored tensor has in a model of text alone; `None` for one of another part.
+fn decoder_name(stored: &str) -> Option<String> {
+    let inner = stored.strip_prefix("model.").unwrap_or(stored);
+    match inner.strip_prefix("language_model.") {
+        // Transformers writes `language_model.model.layers`, and inside of the class it is `model.language_model.layers`.
+        Some(name) if name.starts_with("model.") || name.starts_with("lm_head.") => Some(name.to_owned()),
+        Some(name) => Some(format!("model.{name}")),
+        None if OTHER_PARTS.iter().any(|part| inner.starts_with(part)) => None,
+        None => Some(stored.to_owned()),
+    }
+}
+
+/// The names of the tensors that `name` is made of, if it is a fused module's.
+fn parts(name: &str, fused: &[FusedModule]) -> Option<Vec<String>> {
+    let (path, kind) = name.rsplit_once('.')?;
+    let found = fused.iter().find_map(|module| Some((path.strip_suffix(module.stored)?, module.parts)));
+    let (layer, parts) = found.filter(|(layer, _)| layer.ends_with('.'))?;
+    Some(parts.iter().map(|part| format!("{layer}{part}.{kind}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoders_have_the_names_of_models_of_text_alone() {
+        let stored = [
+            "language_model.model.embed_tokens.weight",
+            "model.language_model.layers.3.mlp.up_proj.weight",
+            "language_model.lm_head.weight",
+            "vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias",
+            "model.multi_modal_projector.mm_soft_emb_norm.weight",
+            "model.layers.0.unheard_of",
+        ];
+        let names = TensorNames::new(stored.into_iter(), true, &[]);
+        assert_eq!(names.skipped, 2);
+        let expected = [
+            "model.embed_tokens.weight",
+            "model.layers.3.mlp.up_proj.weight",
+            "lm_head.weight",
+            "model.layers.0.unheard_of",
+        ];
+        assert_eq!(names.names(), expected);
+        let place = Place { stored: stored[1].to_owned(), part: 0, parts: 1 };
+        assert_eq!(names.place("model.layers.3.mlp.up_proj.weight"), Some(&place));
+        assert_eq!(names.place(stored[3]), None);
+        assert_eq!(TensorNames::new(stored.into_iter(), false, &[]).names(), stored);
+    }
+
+    #[test]
+    fn fused_modules_are_several() {
+        let fused = [FusedModule { stored: "shared_mlp.input_linear", parts: &["mlp.gate_proj", "mlp.up_proj"] }];
+        let stored =
+            ["model.layers.7.shared_mlp.input_linear.weight", "model.layers.7.unshared_mlp.input_linear.weight"];
+        let names = TensorNames::new(stored.into_iter(), false, &fused);
+        let expected = ["model.layers.7.mlp.gate_proj.weight", "model.layers.7.mlp.up_proj.weight", stored[1]];
+        assert_eq!(names.names(), expected);
+        assert_eq!(names.place(expected[1]), Some(&Place { stored: stored[0].to_owned(), part: 1, parts: 2 }));
+    }
+}
