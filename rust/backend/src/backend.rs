@@ -53,6 +53,9 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     fn upload(&self, data: &[f32], rows: usize, cols: usize) -> Result<Self::Tensor>;
 
+    /// Copies rows from the host into `out`, as many as `data` has, row by row.
+    fn write(&self, data: &[f32], out: &mut Self::Tensor);
+
     /// Copies the current rows of `x` out, row by row.
     fn download(&self, x: &Self::Tensor) -> Vec<f32>;
 
@@ -89,7 +92,8 @@ pub trait Backend: Send + Sync + 'static {
     fn embedding(&self, weight: &Self::Weight, ids: &[u32], out: &mut Self::Tensor);
 
     /// Root-mean-square norm of each row (Zhang and Sennrich 2019): `out = x / sqrt(mean(x^2) + eps) * weight`. `x` and
-    /// `out` are `[rows, cols]`, `weight` is `[1, cols]`.
+    /// `out` are `[rows, cols]`, `weight` is `[1, cols]`; or it is narrower, `[1, width]`, and each `width` values of a row
+    /// are normed by themselves, of which `cols` is a multiple.
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f32, out: &mut Self::Tensor);
 
     /// Adds to the residual stream and norms the sum: `residual += x`, then `out` is the [`rms_norm`](Self::rms_norm) of
@@ -149,6 +153,20 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The gated activation of an MLP: `out = activation(x[:, :n]) * x[:, n:]`; `x` is `[rows, 2 n]`, `out` `[rows, n]`.
     fn activate_and_mul(&self, activation: Activation, x: &Self::Tensor, out: &mut Self::Tensor);
+
+    /// The same where gates and values are in matrices of their own: `out = activation(gate) * values[:, column..column + n]`;
+    /// `gate` and `out` are `[rows, n]`, `values` has as many rows and at least `column + n` columns.
+    fn activate_and_mul_columns(
+        &self,
+        activation: Activation,
+        gate: &Self::Tensor,
+        values: &Self::Tensor,
+        column: usize,
+        out: &mut Self::Tensor,
+    );
+
+    /// `sum += x`; both are `[rows, cols]`.
+    fn add(&self, x: &Self::Tensor, sum: &mut Self::Tensor);
 
     /// Multiplies each row of `x` by its factor in `by`, in place.
     fn scale(&self, x: &mut Self::Tensor, by: Scale<'_>);

@@ -64,7 +64,7 @@ fn tests<B: Inspect>() -> Vec<(&'static str, Test<B>)> {
         weights_unpack_as_stored stacked_weights_keep_their_order impossible_weights_are_refused
         other_types_are_refused_or_right
         embedding_gathers_rows embedding_of_stacked_weights
-        rms_norm_of_rows add_rms_norm_of_rows activations_of_rows rows_are_scaled rows_are_capped rows_are_gathered
+        rms_norm_of_rows add_rms_norm_of_rows activations_of_rows norms_of_groups activations_of_columns rows_are_added rows_are_written rows_are_scaled rows_are_capped rows_are_gathered
         buffers_are_reused
         linear_of_every_type linear_of_odd_shapes linear_of_stacked_parts linear_adds_the_bias
         kv_caches_come_back layers_are_apart wrong_caches_are_refused

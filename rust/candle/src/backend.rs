@@ -109,6 +109,11 @@ impl Backend for CandleBackend {
         Matrix::new(tensor(&self.device, values, (rows, cols))?).map_err(|e| device_error(&e))
     }
 
+    fn write(&self, data: &[f32], out: &mut Matrix) {
+        let (cols, rows) = (out.cols(), data.len() / out.cols().max(1));
+        self.compute(rows, out, || Tensor::from_slice(data, (rows, cols), &self.device));
+    }
+
     fn download(&self, x: &Matrix) -> Vec<f32> {
         let values = self.attempt(|| x.data().flatten_all()?.to_vec1());
         values.unwrap_or_else(|| vec![0.0; x.rows() * x.cols()])
@@ -135,7 +140,11 @@ impl Backend for CandleBackend {
     }
 
     fn rms_norm(&self, x: &Matrix, weight: &Matrix, eps: f32, out: &mut Matrix) {
-        self.compute(x.rows(), out, || rows::rms_norm(x.data(), Some(weight.data()), eps));
+        let (rows, cols, width) = (x.rows(), x.cols(), weight.cols());
+        self.compute(rows, out, || {
+            let groups = x.data().reshape((rows * (cols / width), width))?;
+            rows::rms_norm(&groups, Some(weight.data()), eps)?.reshape((rows, cols))
+        });
     }
 
     fn add_rms_norm(&self, x: &Matrix, residual: &mut Matrix, weight: &Matrix, eps: f32, out: &mut Matrix) {
@@ -188,6 +197,26 @@ impl Backend for CandleBackend {
 
     fn activate_and_mul(&self, activation: Activation, x: &Matrix, out: &mut Matrix) {
         self.compute(x.rows(), out, || rows::activate_and_mul(activation, x.data()));
+    }
+
+    fn activate_and_mul_columns(
+        &self,
+        activation: Activation,
+        gate: &Matrix,
+        values: &Matrix,
+        column: usize,
+        out: &mut Matrix,
+    ) {
+        self.compute(gate.rows(), out, || {
+            let values = values.data().narrow(1, column, gate.cols())?.contiguous()?;
+            rows::activate(activation, gate.data())?.mul(&values)
+        });
+    }
+
+    fn add(&self, x: &Matrix, sum: &mut Matrix) {
+        if x.rows() > 0 {
+            self.attempt(|| sum.set(&(sum.data() + x.data())?));
+        }
     }
 
     fn scale(&self, x: &mut Matrix, by: Scale<'_>) {

@@ -15,11 +15,15 @@ pub(crate) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<
 pub(crate) fn activate_and_mul(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let n = x.dim(1)? / 2;
     let gate = x.narrow(1, 0, n)?.contiguous()?;
-    let active = match activation {
-        Activation::Silu => gate.silu()?,
-        Activation::GeluTanh => gate.gelu()?,
-    };
-    active.mul(&x.narrow(1, n, n)?.contiguous()?)
+    activate(activation, &gate)?.mul(&x.narrow(1, n, n)?.contiguous()?)
+}
+
+/// `activation(x)`.
+pub(crate) fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Silu => x.silu(),
+        Activation::GeluTanh => x.gelu(),
+    }
 }
 
 /// Rotates the halves of the first `width` dimensions of each head: `x` is `[rows, heads, head_dim]`, `rope` (`[rows,

@@ -114,6 +114,11 @@ impl Backend for CpuBackend {
         Ok(tensor)
     }
 
+    fn write(&self, data: &[f32], out: &mut Tensor) {
+        out.set_rows(data.len() / out.cols().max(1));
+        out.as_mut_slice().copy_from_slice(data);
+    }
+
     fn download(&self, x: &Tensor) -> Vec<f32> {
         x.as_slice().to_vec()
     }
@@ -203,6 +208,21 @@ impl Backend for CpuBackend {
 
     fn activate_and_mul(&self, activation: Activation, x: &Tensor, out: &mut Tensor) {
         rows::activate_and_mul(&self.team, &self.kernels.rows, activation, x, out);
+    }
+
+    fn activate_and_mul_columns(
+        &self,
+        activation: Activation,
+        gate: &Tensor,
+        values: &Tensor,
+        column: usize,
+        out: &mut Tensor,
+    ) {
+        rows::activate_and_mul_columns(&self.team, &self.kernels.rows, activation, gate, values, column, out);
+    }
+
+    fn add(&self, x: &Tensor, sum: &mut Tensor) {
+        rows::add(&self.team, x, sum);
     }
 
     fn scale(&self, x: &mut Tensor, by: Scale<'_>) {

@@ -26,15 +26,20 @@ fn for_each_row(team: &Team, rows: usize, width: usize, f: impl Fn(usize) + Sync
     });
 }
 
-/// `out = x / sqrt(mean(x^2) + eps) * weight` by rows.
+/// `out = x / sqrt(mean(x^2) + eps) * weight` by as many values as `weight` has.
 pub(crate) fn rms_norm(team: &Team, kernels: &RowKernels, x: &Tensor, weight: &Tensor, eps: f32, out: &mut Tensor) {
-    let cols = x.cols();
-    assert_eq!((weight.as_slice().len(), out.cols()), (cols, cols), "widths of rms_norm");
+    let (cols, weight) = (x.cols(), weight.as_slice());
+    let width = weight.len();
+    assert!(out.cols() == cols && cols.is_multiple_of(width), "widths of rms_norm: {cols}, {} and {width}", out.cols());
     out.set_rows(x.rows());
     let to = out.shared();
     for_each_row(team, x.rows(), cols, |i| {
-        // SAFETY: row `i` of each tensor, `cols` values, is visited once.
-        unsafe { (kernels.rms_norm)(x.row(i).as_ptr(), weight.as_slice().as_ptr(), eps, to.row(i).as_mut_ptr(), cols) };
+        // SAFETY: row `i` of the output is visited once.
+        let to = unsafe { to.row(i) };
+        for (x, to) in x.row(i).chunks_exact(width).zip(to.chunks_exact_mut(width)) {
+            // SAFETY: each slice has `width` values.
+            unsafe { (kernels.rms_norm)(x.as_ptr(), weight.as_ptr(), eps, to.as_mut_ptr(), width) };
+        }
     });
 }
 
@@ -73,16 +78,46 @@ pub(crate) fn activate_and_mul(
 ) {
     let n = out.cols();
     assert_eq!(x.cols(), 2 * n, "columns of activate_and_mul");
-    let kernel = match activation {
-        Activation::Silu => kernels.silu_and_mul,
-        Activation::GeluTanh => kernels.gelu_and_mul,
-    };
+    let kernel = kernels.activate_and_mul(activation);
     out.set_rows(x.rows());
     let to = out.shared();
     for_each_row(team, x.rows(), x.cols(), |i| {
         let (gate, up) = x.row(i).split_at(n);
         // SAFETY: row `i` of each tensor, `n` values, is visited once.
         unsafe { kernel(gate.as_ptr(), up.as_ptr(), to.row(i).as_mut_ptr(), n) };
+    });
+}
+
+/// `out = activation(gate) * values[:, column..column + n]` with `gate` of width `n`.
+pub(crate) fn activate_and_mul_columns(
+    team: &Team,
+    kernels: &RowKernels,
+    activation: Activation,
+    gate: &Tensor,
+    values: &Tensor,
+    column: usize,
+    out: &mut Tensor,
+) {
+    let n = gate.cols();
+    assert_eq!((out.cols(), values.rows()), (n, gate.rows()), "shapes of activate_and_mul_columns");
+    let kernel = kernels.activate_and_mul(activation);
+    out.set_rows(gate.rows());
+    let to = out.shared();
+    for_each_row(team, gate.rows(), n, |i| {
+        let (gate, up) = (gate.row(i), &values.row(i)[column..column + n]);
+        // SAFETY: row `i` of the output, `n` values, is visited once.
+        unsafe { kernel(gate.as_ptr(), up.as_ptr(), to.row(i).as_mut_ptr(), n) };
+    });
+}
+
+/// `sum += x`. An addition is rounded alike everywhere, so there are no kernels for it.
+pub(crate) fn add(team: &Team, x: &Tensor, sum: &mut Tensor) {
+    let (rows, cols) = (x.rows(), x.cols());
+    assert_eq!((sum.rows(), sum.cols()), (rows, cols), "shape of the sum");
+    let to = sum.shared();
+    for_each_row(team, rows, cols, |i| {
+        // SAFETY: row `i` is visited once.
+        unsafe { to.row(i) }.iter_mut().zip(x.row(i)).for_each(|(sum, x)| *sum += x);
     });
 }
 

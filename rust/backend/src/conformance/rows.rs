@@ -35,6 +35,20 @@ pub(super) fn rms_norm_of_rows<B: Backend>(backend: &B, _: &Promise) {
     assert_eq!(backend.download(&out), [0.0; 8], "on {}", backend.describe());
 }
 
+/// [`Backend::rms_norm`] of groups of a row, with one weight for all.
+pub(super) fn norms_of_groups<B: Backend>(backend: &B, _: &Promise) {
+    for_cases(16, &(shape(), 1usize..5), |((rows, width, seed), groups)| {
+        let mut random = Random::new(seed);
+        let (x, data) = random_tensor(backend, &mut random, rows, groups * width);
+        let (weight, weights) = random_tensor(backend, &mut random, 1, width);
+        let mut out = room(backend, rows, groups * width);
+        backend.rms_norm(&x, &weight, 1e-6, &mut out);
+        let normed = |group: &[f32]| reference::rms_norm(&reference::widened(group), Some(&weights), 1e-6);
+        let expected: Vec<f64> = data.chunks(width).flat_map(normed).collect();
+        assert_close(backend, "norms of groups", &backend.download(&out), &expected, ELEMENTWISE);
+    });
+}
+
 /// [`Backend::add_rms_norm`]: the residual is the sum, and the output its norm.
 pub(super) fn add_rms_norm_of_rows<B: Backend>(backend: &B, _: &Promise) {
     for_cases(16, &shape(), |(rows, cols, seed)| {
@@ -74,6 +88,51 @@ pub(super) fn activations_of_rows<B: Backend>(backend: &B, _: &Promise) {
         let what = format!("{activation:?} of extremes");
         assert_close(backend, &what, &backend.download(&out), &expected(&data, 5), ELEMENTWISE);
     }
+}
+
+/// [`Backend::activate_and_mul_columns`]: the values stand anywhere in wider rows.
+pub(super) fn activations_of_columns<B: Backend>(backend: &B, _: &Promise) {
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        for_cases(16, &(shape(), 0usize..20, 0usize..20), |((rows, n, seed), column, after)| {
+            let mut random = Random::new(seed);
+            let (gate, gates) = random_tensor(backend, &mut random, rows, n);
+            let cols = column + n + after;
+            let (values, all) = random_tensor(backend, &mut random, rows, cols);
+            let mut out = room(backend, rows, n);
+            backend.activate_and_mul_columns(activation, &gate, &values, column, &mut out);
+            let gated = |(i, &gate): (usize, &f32)| {
+                reference::activate_and_mul(activation, gate, all[i / n * cols + column + i % n])
+            };
+            let expected: Vec<f64> = gates.iter().enumerate().map(gated).collect();
+            assert_close(backend, "gated columns", &backend.download(&out), &expected, ELEMENTWISE);
+        });
+    }
+}
+
+/// [`Backend::add`].
+pub(super) fn rows_are_added<B: Backend>(backend: &B, _: &Promise) {
+    for_cases(16, &shape(), |(rows, cols, seed)| {
+        let mut random = Random::new(seed);
+        let (x, data) = random_tensor(backend, &mut random, rows, cols);
+        let (mut sum, before) = random_tensor(backend, &mut random, rows, cols);
+        backend.add(&x, &mut sum);
+        let expected: Vec<f32> = data.iter().zip(&before).map(|(a, b)| a + b).collect();
+        assert_eq!(backend.download(&sum), expected, "on {}", backend.describe());
+        assert_eq!(backend.download(&x), data, "the input stays");
+    });
+}
+
+/// [`Backend::write`]: as many rows as there are values for, none included, whatever was there before.
+pub(super) fn rows_are_written<B: Backend>(backend: &B, _: &Promise) {
+    for_cases(16, &shape(), |(rows, cols, seed)| {
+        let mut random = Random::new(seed);
+        let (mut out, _) = random_tensor(backend, &mut random, rows, cols);
+        for count in [rows, 0, rows.div_ceil(2)] {
+            let data = random.values(count * cols);
+            backend.write(&data, &mut out);
+            assert_eq!(backend.download(&out), data, "on {}", backend.describe());
+        }
+    });
 }
 
 /// [`Backend::scale`]: all rows by one factor, and each by its own.

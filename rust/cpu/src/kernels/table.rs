@@ -1,6 +1,6 @@
 //! Which kernels there are, as tables of functions, and the macros that compile the generic ones for an instruction set.
 
-use nanovllm_backend::DType;
+use nanovllm_backend::{Activation, DType};
 
 use super::generic::attention::{AttendTile, PartialSoftmax};
 use super::generic::rows::{Norm, Rotation};
@@ -38,6 +38,9 @@ pub(crate) struct MatmulKernels {
 /// Heads, their number and width.
 type NormRope = unsafe fn(*mut f32, usize, usize, Option<Norm>, Option<Rotation>);
 
+/// Gates, values, where their products go, and how many there are of each.
+pub(crate) type GatedActivation = unsafe fn(*const f32, *const f32, *mut f32, usize);
+
 /// Kernels on one row of activations or logits.
 ///
 /// # Safety
@@ -47,12 +50,22 @@ type NormRope = unsafe fn(*mut f32, usize, usize, Option<Norm>, Option<Rotation>
 pub(crate) struct RowKernels {
     pub(crate) rms_norm: unsafe fn(*const f32, *const f32, f32, *mut f32, usize),
     pub(crate) add_rms_norm: unsafe fn(*const f32, *mut f32, *const f32, f32, *mut f32, usize),
-    pub(crate) silu_and_mul: unsafe fn(*const f32, *const f32, *mut f32, usize),
-    pub(crate) gelu_and_mul: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub(crate) silu_and_mul: GatedActivation,
+    pub(crate) gelu_and_mul: GatedActivation,
     pub(crate) soft_cap: unsafe fn(*mut f32, f32, usize),
     pub(crate) norm_rope: NormRope,
     pub(crate) arg_max: unsafe fn(*const f32, usize) -> u32,
     pub(crate) draw: unsafe fn(*const f32, usize, f32, Stream) -> u32,
+}
+
+impl RowKernels {
+    /// The gated activation.
+    pub(crate) fn activate_and_mul(&self, activation: Activation) -> GatedActivation {
+        match activation {
+            Activation::Silu => self.silu_and_mul,
+            Activation::GeluTanh => self.gelu_and_mul,
+        }
+    }
 }
 
 /// The attention of one instruction set.
