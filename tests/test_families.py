@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from zlib import crc32
 
@@ -89,6 +91,18 @@ def test_what_gguf_has_no_key_for_is_refused(
     assert _core.run_command(command, Path) == 1
     assert "GGUF has no key for" in capfd.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_becomes_shorter_while_rows_are_read_of_it_is_an_error(paths: Paths, tmp_path: Path) -> None:
+    """The embeddings of layers stay in the file, so that a part cut off is met in the middle of a call."""
+    file = tmp_path / "model.gguf"
+    shutil.copy(paths["gemma4"]["gguf_f32"], file)
+    params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+    with LLM(str(file), num_kvcache_blocks=8) as llm:
+        llm.generate([[1, 2, 3]], params, use_tqdm=False)
+        os.truncate(file, 5000)
+        with pytest.raises(RuntimeError, match=f"{file}: the file was"):
+            llm.generate([[1, 2, 3]], params, use_tqdm=False)
 
 
 def test_every_family_has_a_case() -> None:

@@ -25,6 +25,9 @@ from transformers import (
     AutoModelForImageTextToText,
     Gemma3Config,
     Gemma3TextConfig,
+    Gemma4Config,
+    Gemma4TextConfig,
+    Gemma4UnifiedConfig,
     GraniteConfig,
     GraniteMoeHybridConfig,
     Ministral3Config,
@@ -67,6 +70,17 @@ GEMMA3: dict[str, Any] = COMMON | {
     "query_pre_attn_scalar": 32,
     "sliding_window": 40,
 }
+GEMMA4: dict[str, Any] = COMMON | {
+    "vocab_size": 303,
+    "vocab_size_per_layer_input": 303,
+    "pad_token_id": 0,
+    "num_hidden_layers": 8,
+    "layer_types": (["sliding_attention"] * 2 + ["full_attention"]) * 2 + ["sliding_attention", "full_attention"],
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "sliding_window": 40,
+    "hidden_size_per_layer_input": 32,
+}
 TOWER: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 16,
@@ -94,6 +108,21 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
     "gemma3_images": Gemma3Config(
         text_config=GEMMA3, vision_config=TOWER | {"model_type": "siglip_vision_model"}, mm_tokens_per_image=4
+    ),
+    "gemma4": Gemma4TextConfig(**GEMMA4, num_kv_shared_layers=2, use_double_wide_mlp=True),
+    "gemma4_images": Gemma4Config(
+        text_config=GEMMA4
+        | {
+            "hidden_size_per_layer_input": 0,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+            "final_logit_softcapping": 12.0,
+        },
+        vision_config=TOWER | {"model_type": "gemma4_vision", "head_dim": 8, "num_key_value_heads": 2},
+        audio_config=None,
+    ),
+    "gemma4_unified": Gemma4UnifiedConfig(
+        text_config=GEMMA4 | {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 0}
     ),
     "granite": GraniteConfig(
         **COMMON,
@@ -172,8 +201,17 @@ REFUSED = {"gemma3_cap", "mistral_window", "qwen2_windows"}
 """What GGUF has no key for, and llama.cpp's converter refuses or leaves out."""
 NOT_CONVERTED = REFUSED | {"granite4_still"}
 """What llama.cpp's converter leaves out though there is a key."""
+UNUSED = {
+    "gemma4": {
+        f"model.layers.{layer}.self_attn.{tensor}.weight": shape
+        for layer, width in ((6, 16), (7, 32))
+        for tensor, shape in (("k_proj", [2 * width, 64]), ("v_proj", [2 * width, 64]), ("k_norm", [width]))
+    }
+}
+"""Tensors that published files have though the model makes no use of them."""
 AS_ON_THE_HUB: dict[str, dict[str, Any]] = {
-    "granitemoehybrid": {"layer_types": ["attention"] * 4, "time_step_limit": None}
+    "gemma4_unified": {"text_config": {"moe_intermediate_size": None}},
+    "granitemoehybrid": {"layer_types": ["attention"] * 4, "time_step_limit": None},
 }
 """What published files of a model's type have in config.json where transformers 5 writes something else."""
 ZERO_NORMS = ("gemma3",)
@@ -199,8 +237,8 @@ def make(name: str, config: PretrainedConfig) -> None:
         state.pop("lm_head.weight")
     config.architectures = [type(model).__name__]
     description = {
-        "config": config.to_diff_dict() | {"dtype": "float32"} | AS_ON_THE_HUB.get(config.model_type, {}),
-        "tensors": {tensor: list(values.shape) for tensor, values in state.items()},
+        "config": merged(config.to_diff_dict() | {"dtype": "float32"}, AS_ON_THE_HUB.get(config.model_type, {})),
+        "tensors": {tensor: list(values.shape) for tensor, values in state.items()} | UNUSED.get(name, {}),
         "vocab_size": config.get_text_config().vocab_size,
         "refused_by_gguf": name in REFUSED,
         "zero_norms": config.model_type.startswith(ZERO_NORMS) if ZERO_NORMS else False,
@@ -216,7 +254,7 @@ def make(name: str, config: PretrainedConfig) -> None:
 def run(name: str, model: Any, values: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """Compute the logits of every prompt, those of `ROWS` for the longest, and the likeliest token of every row."""
     inner = {stored_name(name, tensor): tensor for tensor in model.state_dict()}
-    state = {inner[tensor]: torch.from_numpy(array) for tensor, array in values.items()}
+    state = {inner[tensor]: torch.from_numpy(array) for tensor, array in values.items() if tensor in inner}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or [tensor for tensor in missing if tensor != "lm_head.weight"]:
         raise RuntimeError(f"{name}: {missing} are missing, {unexpected} are not known")
@@ -239,6 +277,12 @@ def stored_name(name: str, tensor: str) -> str:
         if count:
             return renamed
     return tensor
+
+
+def merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with changes, object by object."""
+    inner = {key: merged(config[key], value) for key, value in changes.items() if isinstance(value, dict)}
+    return config | changes | inner
 
 
 def fix_long_rope(model: Any) -> None:

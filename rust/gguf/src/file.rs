@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::Error;
-use crate::file_bytes::FileBytes;
+use crate::file_bytes::{FileBytes, FilePart};
 use crate::metadata::Metadata;
 use crate::shard::Shard;
 use crate::split;
@@ -19,7 +20,7 @@ use crate::tensor::{TensorInfo, TensorView};
 /// with it, and touching a part that has been cut off ends the process (SIGBUS). [`check`](Self::check) asks the system
 /// for the length and gives an error instead; only a file cut off between the check and the read is still fatal.
 pub struct GgufFile {
-    shards: Vec<FileBytes>,
+    shards: Vec<Arc<FileBytes>>,
     version: u32,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
@@ -61,7 +62,7 @@ impl GgufFile {
             } else {
                 model.add(number, &bytes, table.tensors)?;
             }
-            model.shards.push(bytes);
+            model.shards.push(Arc::new(bytes));
         }
         Ok(model)
     }
@@ -99,6 +100,12 @@ impl GgufFile {
         let info = self.info(name)?;
         let data = self.shards.get(info.shard)?.get(info.offset..info.offset.checked_add(info.len)?)?;
         Some(TensorView { name: &info.name, dtype: info.dtype, dims: &info.dims, data })
+    }
+
+    /// The bytes of the tensor called `name`, which stay readable when this is dropped.
+    pub fn part(&self, name: &str) -> Option<FilePart> {
+        let info = self.info(name)?;
+        FilePart::new(self.shards.get(info.shard)?, info.offset..info.offset.checked_add(info.len)?)
     }
 
     fn info(&self, name: &str) -> Option<&TensorInfo> {

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 
@@ -28,6 +29,30 @@ enum Bytes {
         file: File,
     },
     Owned(Vec<u8>),
+}
+
+/// A part of a file that stays readable when whoever opened the file has gone.
+#[derive(Debug, Clone)]
+pub struct FilePart {
+    file: Arc<FileBytes>,
+    range: Range<usize>,
+}
+
+impl FilePart {
+    /// The bytes of `file` in `range`; `None` where that is past its end.
+    pub fn new(file: &Arc<FileBytes>, range: Range<usize>) -> Option<Self> {
+        file.get(range.clone())?;
+        Some(Self { file: Arc::clone(file), range })
+    }
+
+    /// The part's bytes.
+    ///
+    /// # Errors
+    /// Those of [`FileBytes::check_length`].
+    pub fn read(&self) -> Result<&[u8], Error> {
+        self.file.check_length()?;
+        Ok(&self.file[self.range.clone()])
+    }
 }
 
 impl FileBytes {

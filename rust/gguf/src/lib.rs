@@ -45,7 +45,7 @@ mod writer;
 
 pub use error::Error;
 pub use file::GgufFile;
-pub use file_bytes::FileBytes;
+pub use file_bytes::{FileBytes, FilePart};
 pub use metadata::Metadata;
 pub use quant::*;
 pub use quantize::{can_quantize, dequantize, is_supported, quantize};

@@ -9,7 +9,7 @@ mod safetensors_files;
 
 use std::path::Path;
 
-use nanovllm_gguf::GgufFile;
+use nanovllm_gguf::{FilePart, GgufFile};
 
 pub use self::export::ExportedTensor;
 pub use self::gguf::GgufCheckpoint;
@@ -86,6 +86,13 @@ impl TensorSource for Checkpoint {
         match self {
             Self::SafeTensors(c) => c.tensor(name),
             Self::Gguf(c) => c.tensor(name),
+        }
+    }
+
+    fn part(&self, name: &str) -> Option<FilePart> {
+        match self {
+            Self::SafeTensors(c) => c.part(name),
+            Self::Gguf(c) => c.part(name),
         }
     }
 

@@ -102,7 +102,7 @@ impl<B: Backend> Model<B> {
             }
             let end = (start + SLICE_ROWS).min(total);
             let slice = self.slicer.slice(input, start, end);
-            self.decoder.forward(&self.backend, &slice, cache);
+            self.decoder.forward(&self.backend, &slice, cache)?;
             let in_slice = wanted[done..].iter().take_while(|&&row| (row as usize) < end);
             self.rows.clear();
             self.rows.extend(in_slice.map(|row| row - start as u32));

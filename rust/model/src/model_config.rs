@@ -37,7 +37,7 @@ impl ModelConfig {
         let text = wrapper::text_config(Object(&raw))?;
         let decoder = text.as_ref().unwrap_or(&raw);
         let row = registry::by_hugging_face_name(json::architecture(Object(decoder))?)?;
-        let with_defaults = json::with_defaults(decoder, (row.json_defaults)());
+        let with_defaults = json::with_defaults(decoder, (row.json_defaults)(Object(decoder)));
         let json = Object(&with_defaults);
         if json.get("quantization_config").is_some() {
             let text = "quantization_config: only unquantised safetensors can be read";

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use nanovllm_backend::DType;
+use nanovllm_gguf::FilePart;
 
 use crate::error::{LoadError, Result};
 
@@ -53,6 +54,9 @@ pub(crate) trait TensorSource {
     /// What is wrong with the file, where it is shorter than when it was opened: reading beyond the end of a mapped file
     /// would end the process.
     fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>>;
+
+    /// The bytes of the tensor called `name` as its file has them, for those that stay there.
+    fn part(&self, name: &str) -> Option<FilePart>;
 
     /// Tells the system that the pages of the tensor that its file calls `name` are not needed for now.
     fn release(&self, name: &str);

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nanovllm_backend::{Backend, DType};
+use nanovllm_gguf::FilePart;
 
-use crate::error::{LoadError, Result};
+use crate::error::{LoadError, ParameterError, Result};
 use crate::parameter::Parameter;
 use crate::sharding::Sharding;
 use crate::stored_tensor::{StoredTensor, TensorSource};
@@ -22,12 +23,39 @@ pub(crate) struct Weights<'a, B: Backend> {
     is_f32: bool,
     /// How many matrices of a type (the first) the device keeps as another (the second).
     converted: BTreeMap<(DType, DType), usize>,
+    /// How many tensors were skipped.
+    skipped: usize,
+}
+
+/// A matrix that stays in its file.
+pub(crate) struct MappedMatrix {
+    part: FilePart,
+    dtype: DType,
+    cols: usize,
+    row_bytes: usize,
+}
+
+impl MappedMatrix {
+    /// Appends rows of the matrix to `out`, widened to f32; rows are in range.
+    ///
+    /// # Errors
+    /// Those of [`FilePart::read`].
+    pub(crate) fn rows(&self, rows: &[u32], out: &mut Vec<f32>) -> std::result::Result<(), nanovllm_gguf::Error> {
+        let bytes = self.part.read()?;
+        let start = out.len();
+        out.resize(start + rows.len() * self.cols, 0.0);
+        for (&row, out) in rows.iter().zip(out[start..].chunks_exact_mut(self.cols)) {
+            let from = row as usize * self.row_bytes;
+            nanovllm_gguf::dequantize(self.dtype, &bytes[from..from + self.row_bytes], out)?;
+        }
+        Ok(())
+    }
 }
 
 impl<'a, B: Backend> Weights<'a, B> {
     pub(crate) fn new(backend: &'a B, checkpoint: &'a dyn TensorSource) -> Self {
         let left = checkpoint.names().into_iter().collect();
-        Self { backend, checkpoint, left, missing: Vec::new(), is_f32: true, converted: BTreeMap::new() }
+        Self { backend, checkpoint, left, missing: Vec::new(), is_f32: true, converted: BTreeMap::new(), skipped: 0 }
     }
 
     /// The number of tensors that nobody has taken yet.
@@ -91,13 +119,50 @@ impl<'a, B: Backend> Weights<'a, B> {
         Ok(Arc::new(self.backend.upload(&values, 1, values.len())?))
     }
 
-    /// A line for every type that the device has no kernels for and stores as another.
+    /// Takes a tensor of one value; 1 until [`finish`](Self::finish) refuses the checkpoint that lacks it.
+    pub(crate) fn scalar(&mut self, name: &str) -> Result<f32> {
+        let Some(tensor) = self.take(name)? else { return Ok(1.0) };
+        match tensor.to_f32()?[..] {
+            [value] => Ok(value),
+            _ => Err(LoadError::parameter(
+                tensor.name,
+                ParameterError::Shape { expected: vec![1], got: tensor.shape.clone() },
+            )),
+        }
+    }
+
+    /// Takes the matrix `[rows, cols]` called `name` as its file has it: it is read there, row by row, and not packed.
+    /// `None` until [`finish`](Self::finish) refuses the checkpoint that lacks it.
+    pub(crate) fn mapped(&mut self, name: &str, rows: usize, cols: usize) -> Result<Option<MappedMatrix>> {
+        let Some(tensor) = self.take(name)? else { return Ok(None) };
+        tensor.check_readable()?;
+        let fail = |error| LoadError::parameter(tensor.name, error);
+        if tensor.shape != [rows, cols] {
+            return Err(fail(ParameterError::Shape { expected: vec![rows, cols], got: tensor.shape.clone() }));
+        }
+        let bytes =
+            || ParameterError::Bytes { shape: tensor.shape.clone(), dtype: tensor.dtype, bytes: tensor.data.len() };
+        let row = tensor.dtype.bytes_for(cols).filter(|row| row.checked_mul(rows) == Some(tensor.data.len()));
+        let row_bytes = row.ok_or_else(|| fail(bytes()))?;
+        let part = self.checkpoint.part(name).ok_or_else(|| fail(bytes()))?;
+        Ok(Some(MappedMatrix { part, dtype: tensor.dtype, cols, row_bytes }))
+    }
+
+    /// Counts the tensors of a module that the model has no use for as taken, if there are any.
+    pub(crate) fn skip(&mut self, module: &str) {
+        let before = self.left.len();
+        self.left.retain(|name| name.strip_prefix(module).is_none_or(|rest| !rest.starts_with('.')));
+        self.skipped += before - self.left.len();
+    }
+
+    /// A line for every type that the device has no kernels for and stores as another, and for what was skipped.
     pub(crate) fn notes(&self) -> Vec<String> {
         let note = |(&(from, to), &n): (&(DType, DType), &usize)| {
             let plural = if n == 1 { "" } else { "s" };
             format!("{n} tensor{plural} of type {from} stored as {to}, for which there are kernels")
         };
-        self.converted.iter().map(note).collect()
+        let skipped = format!("{} tensors that the model has no use for are not loaded", self.skipped);
+        self.converted.iter().map(note).chain((self.skipped > 0).then_some(skipped)).collect()
     }
 
     /// The type to keep keys and values in unless the user asks for another: as exact as the matrices loaded so far.

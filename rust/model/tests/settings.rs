@@ -27,7 +27,8 @@ const TRANSFORMERS: &str = "
 /// Those of them that change nothing of what a model computes.
 const HARMLESS: &str = "
     initializer_range use_cache pad_token_id bos_token_id eos_token_id pretraining_tp attention_dropout
-    resid_pdrop embd_pdrop vision_config image_token_id image_token_index boi_token_id eoi_token_id mm_tokens_per_image
+    resid_pdrop embd_pdrop vision_config audio_config video_token_id audio_token_id boa_token_id eoa_token_id
+    eoa_token_index vision_soft_tokens_per_image num_experts top_k_experts moe_intermediate_size image_token_id image_token_index boi_token_id eoi_token_id mm_tokens_per_image
     num_experts_per_tok output_router_logits router_aux_loss_coef mamba_n_heads mamba_n_groups
     mamba_d_state mamba_d_head mamba_d_conv mamba_expand mamba_chunk_size mamba_conv_bias mamba_proj_bias time_step_limit
     boi_token_index eoi_token_index vision_feature_layer projector_hidden_act multimodal_projector_bias spatial_merge_size
@@ -197,7 +198,14 @@ const HARMLESS_IN_GGUF: &str = "
     rope.dimension_count_swa attention.key_length_swa attention.value_length_swa";
 
 /// Those of them that one architecture alone has a meaning for.
-const READ_BY_ONE: &[(&str, &str)] = &[("gemma3", "rope.freq_base_swa"), ("granite", "rope.scaling.finetuned")];
+const READ_BY_ONE: &[(&str, &str)] = &[
+    ("gemma3", "rope.freq_base_swa"),
+    ("gemma4", "rope.freq_base_swa"),
+    ("gemma4", "rope.dimension_count_swa"),
+    ("gemma4", "attention.key_length_swa"),
+    ("gemma4", "attention.value_length_swa"),
+    ("granite", "rope.scaling.finetuned"),
+];
 /// Those of them that change nothing of what one architecture computes.
 const HARMLESS_IN_ONE: &[(&str, &str)] = &[("granite", "expert_shared_feed_forward_length")];
 
@@ -216,7 +224,12 @@ fn gguf(architecture: &str, keys: &[(&str, Value)], factors: bool) -> Result<Mod
     ] {
         metadata.set(&format!("{architecture}.{key}"), Value::U32(value));
     }
-    for (key, value) in keys {
+    let needed = [
+        ("attention.sliding_window_pattern", Value::Array(Array::Bool(vec![false]))),
+        ("attention.sliding_window", Value::U32(8)),
+        ("attention.key_length_swa", Value::U32(16)),
+    ];
+    for (key, value) in needed.iter().filter(|_| architecture == "gemma4").chain(keys) {
         metadata.set(&format!("{architecture}.{key}"), value.clone());
     }
     let name = if factors { "rope_freqs.weight" } else { "token_embd.weight" };

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use nanovllm_gguf::GgufFile;
+use nanovllm_gguf::{FilePart, GgufFile};
 
 use crate::config::gguf::ROPE_TENSORS;
 use crate::error::Result;
@@ -60,6 +60,10 @@ impl GgufCheckpoint {
         }
         let tensor = StoredTensor { name: view.name, dtype: view.dtype, shape, data: Cow::Borrowed(view.data) };
         Ok(Some(self.table().row_order(name).to_hugging_face(tensor, &self.config.base)))
+    }
+
+    pub(super) fn part(&self, name: &str) -> Option<FilePart> {
+        self.file.part(&self.table().to_gguf(name)?)
     }
 
     pub(super) fn release(&self, name: &str) {

@@ -11,8 +11,15 @@ pub(crate) struct FusedModule {
 
 /// What the names of other parts than the decoder begin with, after an optional `model.`: towers for images and sound,
 /// and what brings their outputs to the width of the decoder.
-const OTHER_PARTS: [&str; 6] =
-    ["vision_tower.", "vision_model.", "audio_tower.", "multi_modal_projector.", "embed_vision.", "embed_audio."];
+const OTHER_PARTS: [&str; 7] = [
+    "vision_tower.",
+    "vision_model.",
+    "vision_embedder.",
+    "audio_tower.",
+    "multi_modal_projector.",
+    "embed_vision.",
+    "embed_audio.",
+];
 
 /// Where a tensor lies: in the one that is stored under this name, as part `part` of `parts` equal ones.
 #[derive(Debug, Clone, PartialEq, Eq)]

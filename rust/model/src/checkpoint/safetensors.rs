@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use nanovllm_backend::DType;
+use nanovllm_gguf::FilePart;
 use safetensors::Dtype;
 
 use crate::checkpoint::names::TensorNames;
@@ -88,6 +89,10 @@ impl SafeTensorsCheckpoint {
         }
         let table = self.config.family.config().tensor_table();
         self.stored(name).map(|tensor| table.as_used(name, tensor)).transpose()
+    }
+
+    pub(super) fn part(&self, name: &str) -> Option<FilePart> {
+        self.files.part(self.info(name)?)
     }
 
     /// Tells the system that the pages of the tensor with this name, or with this one in its file, are not needed for now.

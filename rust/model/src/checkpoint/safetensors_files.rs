@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use nanovllm_gguf::FileBytes;
+use nanovllm_gguf::{FileBytes, FilePart};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -50,7 +51,7 @@ impl SafeTensorInfo {
 /// A mapped file must not be changed while it is open; see [`FileBytes`].
 #[derive(Debug, Default)]
 pub struct SafeTensorsFiles {
-    files: Vec<FileBytes>,
+    files: Vec<Arc<FileBytes>>,
     tensors: Vec<SafeTensorInfo>,
     index: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
@@ -127,7 +128,7 @@ impl SafeTensorsFiles {
         for (key, value) in metadata.metadata().iter().flatten() {
             self.metadata.entry(key.clone()).or_insert_with(|| value.clone());
         }
-        self.files.push(bytes);
+        self.files.push(Arc::new(bytes));
         Ok(())
     }
 
@@ -158,6 +159,11 @@ impl SafeTensorsFiles {
     /// [`LoadError::Gguf`] with [`nanovllm_gguf::Error::Shortened`].
     pub fn check(&self, info: &SafeTensorInfo) -> Result<()> {
         self.files.get(info.file).map_or(Ok(()), |bytes| Ok(bytes.check_length()?))
+    }
+
+    /// The bytes of the tensor, which stay readable when this is dropped.
+    pub(super) fn part(&self, info: &SafeTensorInfo) -> Option<FilePart> {
+        FilePart::new(self.files.get(info.file)?, info.start..info.end)
     }
 
     /// Tells the system that the pages of the tensor are not needed for now.

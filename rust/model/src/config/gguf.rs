@@ -125,12 +125,20 @@ pub(crate) fn check_plain(keys: &Keys<'_>, base: &BaseConfig) -> Result<()> {
     keys.check_whole_heads(base.head_dim)
 }
 
+/// Refuses mixtures of experts.
+pub(crate) fn check_no_experts(keys: &Keys<'_>) -> Result<()> {
+    match keys.opt("expert_count")? {
+        Some(count) if count > 0 => {
+            Err(LoadError::Unsupported(format!("{}: mixtures of experts", keys.name("expert_count"))))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses what only experts or layers that differ would need: mixtures of experts, layers of different heads or MLPs,
 /// values of another width than keys.
 pub(crate) fn check(keys: &Keys<'_>, base: &BaseConfig) -> Result<()> {
-    if keys.opt("expert_count")?.is_some_and(|n| n > 0) {
-        return Err(LoadError::Unsupported(format!("{}: mixtures of experts", keys.name("expert_count"))));
-    }
+    check_no_experts(keys)?;
     base.check()?; // a width of heads says something only where there are heads
     keys.check_equal_layers(base.num_hidden_layers)?;
     keys.check_values(base.head_dim)

@@ -39,12 +39,7 @@ impl Windows {
         window: Option<usize>,
         slides: impl Fn(usize) -> bool,
     ) -> Result<Self> {
-        let Some(types) = json.list("layer_types")? else { return Self::new(base, window, slides) };
-        if types.len() != base.num_hidden_layers {
-            let (got, expected) = (types.len(), base.num_hidden_layers);
-            return Err(LoadError::Config(format!("layer_types has {got} entries for {expected} layers")));
-        }
-        let kinds = types.iter().map(kind).collect::<Result<Vec<bool>>>()?;
+        let Some(kinds) = Self::kinds(json, base)? else { return Self::new(base, window, slides) };
         if window.is_none() && kinds.contains(&true) {
             return Err(LoadError::Config(
                 "layer_types has sliding_attention, but sliding_window is missing".to_owned(),
@@ -56,6 +51,20 @@ impl Windows {
     /// The window of a layer.
     pub(crate) fn of(&self, layer: usize) -> Option<usize> {
         self.0[layer]
+    }
+
+    /// Which layers slide, as config.json's `layer_types` say.
+    ///
+    /// # Errors
+    /// [`LoadError::Config`] where there is not a type for each layer; [`LoadError::Unsupported`] for one there is no code
+    /// for.
+    pub(crate) fn kinds(json: Object<'_>, base: &BaseConfig) -> Result<Option<Vec<bool>>> {
+        let Some(types) = json.list("layer_types")? else { return Ok(None) };
+        if types.len() != base.num_hidden_layers {
+            let (got, expected) = (types.len(), base.num_hidden_layers);
+            return Err(LoadError::Config(format!("layer_types has {got} entries for {expected} layers")));
+        }
+        types.iter().map(kind).collect::<Result<_>>().map(Some)
     }
 
     /// Which layers slide: those whose number, counted from 1, is no multiple of `pattern`. A pattern of 1 makes none

@@ -1,10 +1,23 @@
 //! The buffers for the activations of one slice, allocated once at load and used by every layer in turn.
 
-use nanovllm_backend::{Backend, HeadLayout, Result};
+use nanovllm_backend::{Backend, Result};
+
+/// The widths of what a layer works in, in which layers of one model may differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerSizes {
+    /// Of a row of queries, keys and values.
+    pub qkv: usize,
+    /// Of a row of queries.
+    pub q: usize,
+    /// Of the MLP between its projections.
+    pub intermediate: usize,
+}
 
 /// The buffers of self-attention.
 pub struct AttentionBuffers<B: Backend> {
-    /// Queries, keys and values, `[rows, q + k + v]`.
+    /// Their widths, those of `qkv` and of `attention`.
+    sizes: (usize, usize),
+    /// Queries, keys and values, `[rows, qkv]`.
     pub(super) qkv: B::Tensor,
     /// What attention gives, `[rows, q]`.
     pub(super) attention: B::Tensor,
@@ -17,10 +30,11 @@ impl<B: Backend> AttentionBuffers<B> {
     ///
     /// # Errors
     /// [`nanovllm_backend::Error::OutOfMemory`].
-    pub fn new(backend: &B, heads: &HeadLayout, rows: usize) -> Result<Self> {
+    pub fn new(backend: &B, qkv: usize, q: usize, rows: usize) -> Result<Self> {
         Ok(Self {
-            qkv: backend.tensor(rows, heads.qkv_size())?,
-            attention: backend.tensor(rows, heads.q_size())?,
+            sizes: (qkv, q),
+            qkv: backend.tensor(rows, qkv)?,
+            attention: backend.tensor(rows, q)?,
             factors: Vec::new(),
         })
     }
@@ -28,6 +42,7 @@ impl<B: Backend> AttentionBuffers<B> {
 
 /// The buffers of an MLP.
 pub struct MlpBuffers<B: Backend> {
+    intermediate_size: usize,
     /// Gates and values, `[rows, 2 intermediate]`.
     pub(super) gate_up: B::Tensor,
     /// Their activation, `[rows, intermediate]`.
@@ -41,6 +56,7 @@ impl<B: Backend> MlpBuffers<B> {
     /// [`nanovllm_backend::Error::OutOfMemory`].
     pub fn new(backend: &B, intermediate_size: usize, rows: usize) -> Result<Self> {
         Ok(Self {
+            intermediate_size,
             gate_up: backend.tensor(rows, 2 * intermediate_size)?,
             activation: backend.tensor(rows, intermediate_size)?,
         })
@@ -50,33 +66,82 @@ impl<B: Backend> MlpBuffers<B> {
 /// The buffers of a decoder layer; `hidden` and `residual` carry activations from one layer to the next.
 pub struct Buffers<B: Backend> {
     /// The input of attention or of the MLP, `[rows, hidden]`.
-    pub(super) normed: B::Tensor,
+    pub(crate) normed: B::Tensor,
     /// The output of attention or of the MLP, not yet added to the residual stream, `[rows, hidden]`.
     pub hidden: B::Tensor,
     /// The residual stream, `[rows, hidden]`.
     pub residual: B::Tensor,
-    pub(super) attention: AttentionBuffers<B>,
-    pub(super) mlp: MlpBuffers<B>,
+    pub(super) layers: LayerBuffers<B>,
+    /// What layers are given beside the stream, in families whose layers are given something.
+    pub(crate) per_layer: Option<PerLayerBuffers<B>>,
+}
+
+/// The buffers within a layer, for each of the widths that layers have.
+pub(super) struct LayerBuffers<B: Backend> {
+    attention: Vec<AttentionBuffers<B>>,
+    mlp: Vec<MlpBuffers<B>>,
+}
+
+impl<B: Backend> LayerBuffers<B> {
+    fn new(backend: &B, layers: &[LayerSizes], rows: usize) -> Result<Self> {
+        let mut buffers = Self { attention: Vec::new(), mlp: Vec::new() };
+        for &LayerSizes { qkv, q, intermediate } in layers {
+            if !buffers.attention.iter().any(|buffer| buffer.sizes == (qkv, q)) {
+                buffers.attention.push(AttentionBuffers::new(backend, qkv, q, rows)?);
+            }
+            if !buffers.mlp.iter().any(|buffer| buffer.intermediate_size == intermediate) {
+                buffers.mlp.push(MlpBuffers::new(backend, intermediate, rows)?);
+            }
+        }
+        Ok(buffers)
+    }
+
+    /// The buffers of a layer of these widths, which is one of those that they were made for.
+    pub(super) fn of(&mut self, sizes: LayerSizes) -> (&mut AttentionBuffers<B>, &mut MlpBuffers<B>) {
+        let attention = self.attention.iter().position(|buffer| buffer.sizes == (sizes.qkv, sizes.q));
+        let mlp = self.mlp.iter().position(|buffer| buffer.intermediate_size == sizes.intermediate);
+        (&mut self.attention[attention.unwrap_or(0)], &mut self.mlp[mlp.unwrap_or(0)])
+    }
+}
+
+/// The buffers for what layers are given beside the stream.
+pub(crate) struct PerLayerBuffers<B: Backend> {
+    /// What the layers are given, those of each in turn, `[rows, layers * width]`.
+    pub(super) inputs: B::Tensor,
+    /// A part of them while they are put together, of the same shape.
+    pub(super) projected: B::Tensor,
+    /// A layer's gates, `[rows, width]`.
+    pub(super) gate: B::Tensor,
+    /// What passes the gates, `[rows, width]`.
+    pub(super) gated: B::Tensor,
+    /// Rows of a table on the host.
+    pub(super) values: Vec<f32>,
+}
+
+impl<B: Backend> PerLayerBuffers<B> {
+    pub(super) fn new(backend: &B, layers: usize, width: usize, rows: usize) -> Result<Self> {
+        Ok(Self {
+            inputs: backend.tensor(rows, layers * width)?,
+            projected: backend.tensor(rows, layers * width)?,
+            gate: backend.tensor(rows, width)?,
+            gated: backend.tensor(rows, width)?,
+            values: Vec::new(),
+        })
+    }
 }
 
 impl<B: Backend> Buffers<B> {
-    /// Buffers for slices of at most `rows` rows.
+    /// Buffers for slices of at most `rows` rows, and layers of these widths.
     ///
     /// # Errors
     /// [`nanovllm_backend::Error::OutOfMemory`].
-    pub fn new(
-        backend: &B,
-        hidden_size: usize,
-        intermediate_size: usize,
-        heads: &HeadLayout,
-        rows: usize,
-    ) -> Result<Self> {
+    pub fn new(backend: &B, hidden_size: usize, layers: &[LayerSizes], rows: usize) -> Result<Self> {
         Ok(Self {
             normed: backend.tensor(rows, hidden_size)?,
             hidden: backend.tensor(rows, hidden_size)?,
             residual: backend.tensor(rows, hidden_size)?,
-            attention: AttentionBuffers::new(backend, heads, rows)?,
-            mlp: MlpBuffers::new(backend, intermediate_size, rows)?,
+            layers: LayerBuffers::new(backend, layers, rows)?,
+            per_layer: None,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! What the model asks of a family's decoder.
 
-use nanovllm_backend::Backend;
+use nanovllm_backend::{Backend, Result};
 
-use crate::decoder::buffers::Buffers;
+use crate::decoder::buffers::{Buffers, LayerSizes};
 use crate::layers::rotary_embedding::RotaryEmbedding;
 use crate::slices::Slice;
 
@@ -12,6 +12,9 @@ pub(crate) const HEAD_ROWS: usize = 64;
 
 /// One layer of a decoder.
 pub trait DecoderLayer<B: Backend>: Send {
+    /// The widths of what it works in.
+    fn sizes(&self) -> LayerSizes;
+
     /// Adds `buffers.hidden`, which the layer before left, to `buffers.residual`, runs attention and the MLP, and
     /// leaves what is to be added next in `buffers.hidden`. The first layer has nothing to add: the residual stream is
     /// the embedding.
@@ -33,7 +36,10 @@ pub trait DecoderLayer<B: Backend>: Send {
 pub(crate) trait Decoder<B: Backend>: Send {
     /// Runs the layers over a slice, whose keys and values go into `cache`, and keeps what they give for
     /// [`logits`](Self::logits).
-    fn forward(&mut self, backend: &B, slice: &Slice<'_>, cache: &mut B::KvCache);
+    ///
+    /// # Errors
+    /// [`Error::Device`](nanovllm_backend::Error::Device) where a part of the model that stays in its file cannot be read any more.
+    fn forward(&mut self, backend: &B, slice: &Slice<'_>, cache: &mut B::KvCache) -> Result<()>;
 
     /// The logits of `rows` of the last slice, counted from its first and at most [`HEAD_ROWS`]: `[rows, vocab_size]`,
     /// which the caller may overwrite.

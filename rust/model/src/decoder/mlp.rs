@@ -17,6 +17,8 @@ pub struct GatedMlp<B: Backend> {
     pub down_proj: Linear<B>,
     /// What gates go through.
     pub activation: Activation,
+    /// The width between the projections.
+    pub intermediate_size: usize,
 }
 
 impl<B: Backend> GatedMlp<B> {
@@ -29,12 +31,13 @@ impl<B: Backend> GatedMlp<B> {
             gate_up_proj: Linear::load(weights, &format!("{prefix}.gate_up_proj"), gate_up)?,
             down_proj: Linear::load(weights, &format!("{prefix}.down_proj"), down)?,
             activation: Activation::Silu,
+            intermediate_size: intermediate,
         })
     }
 
     /// From `x` to `out`, both `[rows, hidden]`.
     pub fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor) {
-        let MlpBuffers { gate_up, activation } = buffers;
+        let MlpBuffers { gate_up, activation, .. } = buffers;
         self.gate_up_proj.forward(backend, x, gate_up);
         backend.activate_and_mul(self.activation, gate_up, activation);
         self.down_proj.forward(backend, activation, out);

@@ -3,11 +3,11 @@
 use nanovllm_backend::Backend;
 
 use crate::config::BaseConfig;
-use crate::decoder::buffers::Buffers;
+use crate::decoder::buffers::{Buffers, LayerSizes};
 use crate::decoder::contract::DecoderLayer;
 use crate::decoder::mlp::GatedMlp;
 use crate::decoder::multiply::multiply;
-use crate::decoder::self_attention::SelfAttention;
+use crate::decoder::self_attention::{SelfAttention, layer_sizes};
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;
@@ -51,6 +51,10 @@ impl<B: Backend> PreNormLayer<B> {
 }
 
 impl<B: Backend> DecoderLayer<B> for PreNormLayer<B> {
+    fn sizes(&self) -> LayerSizes {
+        layer_sizes(&self.self_attn, &self.mlp)
+    }
+
     fn forward(
         &self,
         backend: &B,
@@ -60,7 +64,8 @@ impl<B: Backend> DecoderLayer<B> for PreNormLayer<B> {
         cache: &mut B::KvCache,
         buffers: &mut Buffers<B>,
     ) {
-        let Buffers { normed, hidden, residual, attention, mlp } = buffers;
+        let Buffers { normed, hidden, residual, layers, .. } = buffers;
+        let (attention, mlp) = layers.of(self.sizes());
         if is_first {
             self.input_layernorm.forward(backend, residual, normed);
         } else {

@@ -3,12 +3,11 @@
 use nanovllm_backend::{Activation, Backend};
 
 use crate::config::BaseConfig;
-use crate::decoder::buffers::Buffers;
+use crate::decoder::buffers::{Buffers, LayerSizes};
 use crate::decoder::contract::DecoderLayer;
 use crate::decoder::mlp::GatedMlp;
-use crate::decoder::self_attention::SelfAttention;
+use crate::decoder::self_attention::{SelfAttention, layer_sizes};
 use crate::error::Result;
-use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;
 use crate::layers::rotary_embedding::RotaryEmbedding;
 use crate::slices::Slice;
@@ -28,11 +27,12 @@ pub(crate) struct SandwichLayer<B: Backend> {
 }
 
 impl<B: Backend> SandwichLayer<B> {
+    /// Loads what is not of attention.
     pub(crate) fn load(
         weights: &mut Weights<'_, B>,
         prefix: &str,
         base: &BaseConfig,
-        attn: Attention,
+        self_attn: SelfAttention<B>,
         activation: Activation,
     ) -> Result<Self> {
         let (hidden, eps) = (base.hidden_size, base.rms_norm_eps);
@@ -40,7 +40,7 @@ impl<B: Backend> SandwichLayer<B> {
         let (input, post_attention) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
         let (pre, post) = (norm("pre_feedforward_layernorm")?, norm("post_feedforward_layernorm")?);
         Ok(Self {
-            self_attn: SelfAttention::load(weights, &format!("{prefix}.self_attn"), base, attn, true)?,
+            self_attn,
             mlp: GatedMlp { activation, ..GatedMlp::load(weights, &format!("{prefix}.mlp"), base)? },
             input_layernorm: input,
             post_attention_layernorm: post_attention,
@@ -51,6 +51,10 @@ impl<B: Backend> SandwichLayer<B> {
 }
 
 impl<B: Backend> DecoderLayer<B> for SandwichLayer<B> {
+    fn sizes(&self) -> LayerSizes {
+        layer_sizes(&self.self_attn, &self.mlp)
+    }
+
     fn forward(
         &self,
         backend: &B,
@@ -60,7 +64,8 @@ impl<B: Backend> DecoderLayer<B> for SandwichLayer<B> {
         cache: &mut B::KvCache,
         buffers: &mut Buffers<B>,
     ) {
-        let Buffers { normed, hidden, residual, attention, mlp } = buffers;
+        let Buffers { normed, hidden, residual, layers, .. } = buffers;
+        let (attention, mlp) = layers.of(self.sizes());
         if is_first {
             self.input_layernorm.forward(backend, residual, normed);
         } else {

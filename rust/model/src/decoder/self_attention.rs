@@ -1,9 +1,10 @@
 //! Self-attention of one layer.
 
-use nanovllm_backend::{Backend, HeadNorms};
+use nanovllm_backend::{Backend, HeadNorm, HeadNorms};
 
 use crate::config::BaseConfig;
-use crate::decoder::buffers::AttentionBuffers;
+use crate::decoder::buffers::{AttentionBuffers, LayerSizes};
+use crate::decoder::mlp::GatedMlp;
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;
@@ -19,10 +20,31 @@ pub struct SelfAttention<B: Backend> {
     pub qkv_proj: Linear<B>,
     /// Back to the residual stream.
     pub o_proj: Linear<B>,
-    /// The norms of query and of key heads, for families that have them.
-    pub qk_norm: Option<(RmsNorm<B>, RmsNorm<B>)>,
+    /// What heads are normed by.
+    pub norms: AttentionNorms<B>,
     /// The layer's heads, its place in the KV cache, and how it rotates and attends.
     pub attn: Attention,
+}
+
+/// The norms of the heads, for families that have them.
+pub struct AttentionNorms<B: Backend> {
+    /// That of query heads.
+    pub q: Option<RmsNorm<B>>,
+    /// That of key heads.
+    pub k: Option<RmsNorm<B>>,
+    /// The epsilon of that of value heads, which has no weight.
+    pub v_eps: Option<f32>,
+}
+
+impl<B: Backend> AttentionNorms<B> {
+    /// Heads are not normed.
+    pub const NONE: Self = Self { q: None, k: None, v_eps: None };
+}
+
+/// The widths of a layer of these parts.
+pub(crate) fn layer_sizes<B: Backend>(attention: &SelfAttention<B>, mlp: &GatedMlp<B>) -> LayerSizes {
+    let attn = &attention.attn;
+    LayerSizes { qkv: attn.qkv_size(), q: attn.heads.q_size(), intermediate: mlp.intermediate_size }
 }
 
 impl<B: Backend> SelfAttention<B> {
@@ -36,13 +58,17 @@ impl<B: Backend> SelfAttention<B> {
         let (heads, hidden, tp) = (attn.heads, base.hidden_size, TpRank::SINGLE);
         let mut norm =
             |name: &str| RmsNorm::load(weights, &format!("{prefix}.{name}"), heads.head_dim, base.rms_norm_eps);
-        let qk_norm = if qk_norm { Some((norm("q_norm")?, norm("k_norm")?)) } else { None };
+        let norms = if qk_norm {
+            AttentionNorms { q: Some(norm("q_norm")?), k: Some(norm("k_norm")?), v_eps: None }
+        } else {
+            AttentionNorms::NONE
+        };
         let qkv = LinearSharding::qkv_parallel(hidden, &heads, base.qkv_bias, tp)?;
         let o = LinearSharding::row_parallel(heads.q_size(), hidden, base.o_bias, tp)?;
         Ok(Self {
             qkv_proj: Linear::load(weights, &format!("{prefix}.qkv_proj"), qkv)?,
             o_proj: Linear::load(weights, &format!("{prefix}.o_proj"), o)?,
-            qk_norm,
+            norms,
             attn,
         })
     }
@@ -59,11 +85,12 @@ impl<B: Backend> SelfAttention<B> {
         buffers: &mut AttentionBuffers<B>,
         out: &mut B::Tensor,
     ) {
-        let AttentionBuffers { qkv, attention, factors } = buffers;
+        let AttentionBuffers { qkv, attention, factors, .. } = buffers;
         self.qkv_proj.forward(backend, x, qkv);
-        let norms = match &self.qk_norm {
-            Some((q, k)) => HeadNorms { q: Some(q.of_heads()), k: Some(k.of_heads()), v: None },
-            None => HeadNorms::NONE,
+        let norms = HeadNorms {
+            q: self.norms.q.as_ref().map(RmsNorm::of_heads),
+            k: self.norms.k.as_ref().map(RmsNorm::of_heads),
+            v: self.norms.v_eps.map(|eps| HeadNorm { weight: None, eps }),
         };
         self.attn.forward(backend, qkv, &norms, ropes, slice.positions, cache, &slice.context, factors, attention);
         self.o_proj.forward(backend, attention, out);

@@ -3,9 +3,10 @@
 use nanovllm_backend::Backend;
 
 use crate::config::{BaseConfig, RopeConfig};
-use crate::decoder::buffers::{Buffers, HeadBuffers};
+use crate::decoder::buffers::{Buffers, HeadBuffers, LayerSizes, PerLayerBuffers};
 use crate::decoder::contract::{Decoder, DecoderLayer, HEAD_ROWS};
 use crate::decoder::multiply::multiply;
+use crate::decoder::per_layer::PerLayerInputs;
 use crate::decoder::pre_norm::PreNormLayer;
 use crate::error::Result;
 use crate::layers::embed_head::{ParallelLmHead, VocabParallelEmbedding};
@@ -37,8 +38,25 @@ impl<B: Backend, L: DecoderLayer<B>> Transformer<B, L> {
         cache: &mut B::KvCache,
         buffers: &mut Buffers<B>,
     ) {
+        self.embed(backend, slice, buffers);
+        self.run_layers(backend, ropes, slice, cache, buffers);
+    }
+
+    /// Fills `buffers.residual` with the embeddings of a slice's tokens.
+    fn embed(&self, backend: &B, slice: &Slice<'_>, buffers: &mut Buffers<B>) {
         self.embed_tokens.forward(backend, slice.input_ids, &mut buffers.residual);
         multiply(backend, &mut buffers.residual, self.embedding_multiplier);
+    }
+
+    /// Runs the layers over the embeddings that [`embed`](Self::embed) left.
+    fn run_layers(
+        &self,
+        backend: &B,
+        ropes: &[RotaryEmbedding<B>],
+        slice: &Slice<'_>,
+        cache: &mut B::KvCache,
+        buffers: &mut Buffers<B>,
+    ) {
         for (i, layer) in self.layers.iter().enumerate() {
             layer.forward(backend, i == 0, ropes, slice, cache, buffers);
         }
@@ -56,6 +74,8 @@ pub(crate) struct Stack<B: Backend, L> {
     logits_multiplier: f32,
     /// The bound of logits, if they have one.
     logits_cap: Option<f32>,
+    /// What makes the inputs that layers are given beside the stream, where they are.
+    per_layer: Option<PerLayerInputs<B>>,
     buffers: Buffers<B>,
     head: HeadBuffers<B>,
 }
@@ -80,7 +100,8 @@ impl<B: Backend, L: DecoderLayer<B>> Stack<B, L> {
             ParallelLmHead::load(weights, "lm_head", vocab, hidden)?
         };
         let layers = (0..base.num_hidden_layers).map(|i| layer(weights, i, &format!("model.layers.{i}")));
-        let layers = layers.collect::<Result<_>>()?;
+        let layers = layers.collect::<Result<Vec<L>>>()?;
+        let sizes: Vec<LayerSizes> = layers.iter().map(DecoderLayer::sizes).collect();
         let norm = RmsNorm::load(weights, "model.norm", hidden, base.rms_norm_eps)?;
         weights.finish()?;
         let backend = weights.backend;
@@ -91,7 +112,8 @@ impl<B: Backend, L: DecoderLayer<B>> Stack<B, L> {
             ropes: ropes.iter().map(table).collect::<Result<_>>()?,
             logits_multiplier: 1.0,
             logits_cap: None,
-            buffers: Buffers::new(backend, hidden, base.intermediate_size, &base.heads(), SLICE_ROWS)?,
+            buffers: Buffers::new(backend, hidden, &sizes, SLICE_ROWS)?,
+            per_layer: None,
             head: HeadBuffers::new(backend, hidden, vocab, HEAD_ROWS)?,
         })
     }
@@ -103,6 +125,19 @@ impl<B: Backend, L: DecoderLayer<B>> Stack<B, L> {
         self
     }
 
+    /// The same decoder, whose layers are given inputs of their own.
+    ///
+    /// # Errors
+    /// [`LoadError::Backend`](crate::LoadError::Backend) when the device cannot hold them.
+    pub(crate) fn with_per_layer(mut self, backend: &B, inputs: Option<PerLayerInputs<B>>) -> Result<Self> {
+        if let Some(inputs) = &inputs {
+            let buffers = PerLayerBuffers::new(backend, self.model.layers.len(), inputs.width, SLICE_ROWS)?;
+            self.buffers.per_layer = Some(buffers);
+        }
+        self.per_layer = inputs;
+        Ok(self)
+    }
+
     /// The same decoder, whose logits are bounded by `cap`.
     pub(crate) fn capped(mut self, cap: Option<f32>) -> Self {
         self.logits_cap = cap;
@@ -111,8 +146,19 @@ impl<B: Backend, L: DecoderLayer<B>> Stack<B, L> {
 }
 
 impl<B: Backend, L: DecoderLayer<B>> Decoder<B> for Stack<B, L> {
-    fn forward(&mut self, backend: &B, slice: &Slice<'_>, cache: &mut B::KvCache) {
-        self.model.forward(backend, &self.ropes, slice, cache, &mut self.buffers);
+    fn forward(
+        &mut self,
+        backend: &B,
+        slice: &Slice<'_>,
+        cache: &mut B::KvCache,
+    ) -> std::result::Result<(), nanovllm_backend::Error> {
+        let buffers = &mut self.buffers;
+        self.model.embed(backend, slice, buffers);
+        if let (Some(inputs), Some(room)) = (&self.per_layer, &mut buffers.per_layer) {
+            inputs.forward(backend, slice.input_ids, &buffers.residual, room)?;
+        }
+        self.model.run_layers(backend, &self.ropes, slice, cache, buffers);
+        Ok(())
     }
 
     fn logits(&mut self, backend: &B, rows: &[u32]) -> &mut B::Tensor {

@@ -11,6 +11,9 @@ pub struct Attention {
     pub heads: HeadLayout,
     /// The layer of the KV cache that it stores to and reads.
     pub layer: usize,
+    /// The earlier layer whose keys and values it reads, where it stores none of its own; rows of `qkv` are then queries
+    /// alone.
+    pub shared_with: Option<usize>,
     /// Which of the decoder's rotary tables rotates queries and keys; `None` leaves them as they are.
     pub rope: Option<usize>,
     /// What products of queries and keys are multiplied by.
@@ -50,10 +53,16 @@ impl Attention {
     /// Attention to every position up to a row's own with the usual scale, rotated by the decoder's first table.
     pub fn plain(heads: HeadLayout, layer: usize) -> Self {
         let scale = default_scale(heads.head_dim);
-        Self { heads, layer, rope: Some(0), scale, window: None, soft_cap: None, temperature: None }
+        let (shared_with, rope) = (None, Some(0));
+        Self { heads, layer, shared_with, rope, scale, window: None, soft_cap: None, temperature: None }
     }
 
-    /// Norms and rotates the heads of `qkv`, `[rows, q + k + v]`, stores its keys and values, and attends: `out` is
+    /// Width of a row of `qkv`.
+    pub fn qkv_size(&self) -> usize {
+        if self.shared_with.is_some() { self.heads.q_size() } else { self.heads.qkv_size() }
+    }
+
+    /// Norms and rotates the heads of `qkv`, `[rows, qkv_size]`, stores its keys and values, and attends: `out` is
     /// `[rows, q]`. `positions` has the position of each row, `factors` is room for a number a row.
     pub fn forward<B: Backend>(
         &self,

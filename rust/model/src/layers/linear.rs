@@ -26,20 +26,22 @@ impl<B: Backend> Linear<B> {
 
     /// Loads the layer whose tensors' names begin with `prefix`. Projections that run as one may be stored as one too.
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, sharding: LinearSharding) -> Result<Self> {
-        let fused = weights.has(&format!("{prefix}.weight"));
-        let stored = |kind: &str, sharding: Sharding| {
-            if fused {
-                (vec![format!("{prefix}.{kind}"); sharding.shards().len()], sharding.fused())
-            } else {
-                (stored_names(prefix, kind), sharding)
-            }
-        };
-        let (names, weight) = stored("weight", sharding.weight);
-        let weight = weights.matrix(&names, weight)?;
-        let bias = match sharding.bias.map(|bias| stored("bias", bias)) {
-            Some((names, bias)) => Some(weights.vector(&names, bias)?),
-            None => None,
-        };
+        if weights.has(&format!("{prefix}.weight")) {
+            let modules = vec![prefix.to_owned(); sharding.weight.shards().len()];
+            return Self::load_modules(weights, &modules, sharding.fused());
+        }
+        Self::load_modules(weights, &stored_modules(prefix), sharding)
+    }
+
+    /// Loads the layer that is made of these modules, one for each shard; a module may stand there several times.
+    pub(crate) fn load_modules(
+        weights: &mut Weights<'_, B>,
+        modules: &[String],
+        sharding: LinearSharding,
+    ) -> Result<Self> {
+        let names = |kind: &str| modules.iter().map(|module| format!("{module}.{kind}")).collect::<Vec<_>>();
+        let weight = weights.matrix(&names("weight"), sharding.weight)?;
+        let bias = sharding.bias.map(|bias| weights.vector(&names("bias"), bias)).transpose()?;
         Ok(Self { weight, bias })
     }
 
@@ -49,15 +51,14 @@ impl<B: Backend> Linear<B> {
     }
 }
 
-/// The names of the tensors that the module at `prefix` stores as its `kind` (`weight` or `bias`): several where it is
-/// a packed one.
-fn stored_names(prefix: &str, kind: &str) -> Vec<String> {
+/// The modules that the one at `prefix` is stored as: several where it is a packed one.
+fn stored_modules(prefix: &str) -> Vec<String> {
     for (module, shards) in PACKED_MODULES {
         if let Some(parent) = prefix.strip_suffix(module) {
-            return shards.iter().map(|shard| format!("{parent}{shard}.{kind}")).collect();
+            return shards.iter().map(|shard| format!("{parent}{shard}")).collect();
         }
     }
-    vec![format!("{prefix}.{kind}")]
+    vec![prefix.to_owned()]
 }
 
 /// How the weight and the bias of a linear layer are cut, seen from one rank.
@@ -70,6 +71,11 @@ pub(crate) struct LinearSharding {
 }
 
 impl LinearSharding {
+    /// [`Sharding::fused`] of both.
+    fn fused(self) -> Self {
+        Self { weight: self.weight.fused(), bias: self.bias.map(Sharding::fused) }
+    }
+
     /// Projections of `outputs` each, stacked; a rank has its part of the outputs of each.
     pub(crate) fn column_parallel(inputs: usize, outputs: &[usize], bias: bool, tp: TpRank) -> Result<Self> {
         let sharding = |cols| Sharding::by_rows(outputs, cols, tp);

@@ -18,6 +18,7 @@ macro_rules! families {
                 name: stringify!($name),
                 hugging_face: HuggingFaceName { class: $class, model_type: $model_type },
                 gguf: $gguf,
+                also_called: <$config>::also_called,
                 json_defaults: <$config>::json_defaults,
                 json_settings: <$config>::json_settings,
                 gguf_settings: <$config>::gguf_settings,

@@ -28,12 +28,21 @@ pub(crate) trait FamilyConfig {
     where
         Self: Sized;
 
-    /// What transformers takes for settings that the family's config.json may lack, where that is something else than
-    /// every decoder's: pairs of a key and its value.
-    fn json_defaults() -> Vec<(&'static str, Value)>
+    /// Other names than the registry's under which config.json may ask for the family.
+    fn also_called() -> &'static [&'static str]
     where
         Self: Sized,
     {
+        &[]
+    }
+
+    /// What transformers takes for settings that the family's config.json may lack, where that is something else than
+    /// every decoder's: pairs of a key and its value.
+    fn json_defaults(json: Object<'_>) -> Vec<(&'static str, Value)>
+    where
+        Self: Sized,
+    {
+        let _ = json;
         Vec::new()
     }
 
@@ -93,11 +102,12 @@ pub(crate) trait FamilyConfig {
     /// What each layer keeps in the KV cache, in the layers' order.
     fn cache_layers(&self, base: &BaseConfig) -> Vec<LayerCache> {
         let cache = |layer| {
-            let Attention { heads, window, .. } = self.attention(base, layer);
+            let Attention { heads, window, shared_with, .. } = self.attention(base, layer);
             let heads = KvHeads { num_kv_heads: heads.num_kv_heads, head_dim: heads.head_dim };
-            match window {
-                Some(window) => LayerCache::SlidingWindow { heads, window },
-                None => LayerCache::Full(heads),
+            match (shared_with, window) {
+                (Some(owner), _) => LayerCache::Shared(owner),
+                (None, Some(window)) => LayerCache::SlidingWindow { heads, window },
+                (None, None) => LayerCache::Full(heads),
             }
         };
         (0..base.num_hidden_layers).map(cache).collect()

@@ -9,7 +9,7 @@ use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Literal, Settings, Treatment};
 use crate::config::{BaseConfig, RopeConfig, RopeScaling, Windows};
-use crate::decoder::{Decoder, SandwichLayer, Stack};
+use crate::decoder::{Decoder, SandwichLayer, SelfAttention, Stack};
 use crate::error::{LoadError, Result};
 use crate::layers::attention::Attention;
 use crate::models::family_config::FamilyConfig;
@@ -105,7 +105,7 @@ impl FamilyConfig for Config {
         Ok(Self { windows, local_rope, attention_scale, logits_cap })
     }
 
-    fn json_defaults() -> Vec<(&'static str, Value)> {
+    fn json_defaults(_: Object<'_>) -> Vec<(&'static str, Value)> {
         vec![
             ("vocab_size", 262_208.into()),
             ("hidden_size", 2304.into()),
@@ -208,7 +208,9 @@ impl FamilyConfig for Config {
         positions: usize,
     ) -> Result<Box<dyn Decoder<B>>> {
         let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            SandwichLayer::load(weights, prefix, base, self.attention(base, i), Activation::GeluTanh)
+            let (module, attention) = (format!("{prefix}.self_attn"), self.attention(base, i));
+            let self_attn = SelfAttention::load(weights, &module, base, attention, true)?;
+            SandwichLayer::load(weights, prefix, base, self_attn, Activation::GeluTanh)
         })?;
         let embedding = (base.hidden_size as f64).sqrt() as f32;
         Ok(Box::new(decoder.multiplied(embedding, 1.0).capped(self.logits_cap)))

@@ -82,7 +82,7 @@ impl FamilyConfig for Config {
         granite::Config::multiplied(json, rotates).map(Self)
     }
 
-    fn json_defaults() -> Vec<(&'static str, Value)> {
+    fn json_defaults(_: Object<'_>) -> Vec<(&'static str, Value)> {
         vec![("shared_intermediate_size", 1024.into()), ("num_local_experts", 8.into())]
     }
 

@@ -68,7 +68,7 @@ impl FamilyConfig for Config {
         Self::new(base, beta, json.opt_usize("sliding_window")?)
     }
 
-    fn json_defaults() -> Vec<(&'static str, Value)> {
+    fn json_defaults(_: Object<'_>) -> Vec<(&'static str, Value)> {
         vec![("rms_norm_eps", 1e-5.into()), ("head_dim", 128.into())]
     }
 

@@ -47,7 +47,7 @@ impl FamilyConfig for Config {
         Ok(Self { windows: Windows::new(base, json.opt_usize("sliding_window")?, |_| true)? })
     }
 
-    fn json_defaults() -> Vec<(&'static str, Value)> {
+    fn json_defaults(_: Object<'_>) -> Vec<(&'static str, Value)> {
         vec![("rms_norm_eps", 1e-5.into()), ("max_position_embeddings", 4096.into())]
     }
 

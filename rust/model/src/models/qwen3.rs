@@ -8,6 +8,7 @@ use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Settings, Treatment};
+pub use crate::decoder::AttentionNorms;
 use crate::decoder::{Decoder, GatedMlp, PreNormLayer, SelfAttention, Stack, Transformer};
 use crate::error::Result;
 use crate::models::family_config::FamilyConfig;

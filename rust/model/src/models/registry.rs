@@ -14,13 +14,14 @@ use crate::config::settings::Settings;
 use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
-use crate::models::{gemma3, granite, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, smollm3};
+use crate::models::{gemma3, gemma4, granite, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, smollm3};
 use crate::weights::Weights;
 
 // A row says: the family's name for logs, the type of its configuration, its class and type in config.json, and its
 // `general.architecture` in GGUF. Where two have that in common, a GGUF file is of the first.
 families! {
     Gemma3(gemma3::Config), "Gemma3ForCausalLM", "gemma3_text", "gemma3";
+    Gemma4(gemma4::Config), "Gemma4ForCausalLM", "gemma4_text", "gemma4";
     Granite(granite::Config), "GraniteForCausalLM", "granite", "granite";
     Granite4(granite4::Config), "GraniteMoeHybridForCausalLM", "granitemoehybrid", "granite";
     Llama(llama::Config), "LlamaForCausalLM", "llama", "llama";
@@ -49,8 +50,10 @@ pub struct FamilyRow {
     pub hugging_face: HuggingFaceName,
     /// What GGUF's `general.architecture` calls it.
     pub gguf: &'static str,
+    /// [`FamilyConfig::also_called`] of the family.
+    pub(crate) also_called: fn() -> &'static [&'static str],
     /// [`FamilyConfig::json_defaults`] of the family.
-    pub(crate) json_defaults: fn() -> Vec<(&'static str, Value)>,
+    pub(crate) json_defaults: fn(Object<'_>) -> Vec<(&'static str, Value)>,
     /// [`FamilyConfig::json_settings`] of the family.
     pub(crate) json_settings: fn() -> Settings,
     /// [`FamilyConfig::gguf_settings`] of the family.
@@ -63,7 +66,9 @@ pub struct FamilyRow {
 
 /// The row of the class or type that config.json names.
 pub(crate) fn by_hugging_face_name(name: &str) -> Result<&'static FamilyRow> {
-    find(name, |row| [row.hugging_face.class, row.hugging_face.model_type].contains(&name))
+    find(name, |row| {
+        [row.hugging_face.class, row.hugging_face.model_type].contains(&name) || (row.also_called)().contains(&name)
+    })
 }
 
 /// The first row of GGUF's `general.architecture`.

@@ -48,7 +48,7 @@ impl FamilyConfig for Config {
         Ok(Self { rotates, windows })
     }
 
-    fn json_defaults() -> Vec<(&'static str, Value)> {
+    fn json_defaults(_: Object<'_>) -> Vec<(&'static str, Value)> {
         vec![("rope_theta", 2_000_000.0.into()), ("tie_word_embeddings", true.into())]
     }
 

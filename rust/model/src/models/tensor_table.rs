@@ -28,12 +28,14 @@ pub(crate) struct TensorRule {
     row_order: RowOrder,
     /// Whether Hugging Face stores the weight of a norm less 1, which GGUF does not.
     less_one: bool,
+    /// Whether Hugging Face's name ends with the module, without the `.weight` that GGUF adds.
+    bare: bool,
 }
 
 impl TensorRule {
     /// A module outside the layers, with its rows in the same order in both.
     pub(crate) const fn top(gguf: &'static str, hugging_face: &'static str) -> Self {
-        Self { in_layer: false, gguf, hugging_face, row_order: RowOrder::Same, less_one: false }
+        Self { in_layer: false, gguf, hugging_face, row_order: RowOrder::Same, less_one: false, bare: false }
     }
 
     /// A module of each layer, with its rows in the same order in both.
@@ -44,6 +46,11 @@ impl TensorRule {
     /// The same, with the rows of each head in rotary pairs.
     pub(crate) const fn in_rotary_pairs(self) -> Self {
         Self { row_order: RowOrder::RotaryPairs, ..self }
+    }
+
+    /// The same, of a tensor that Hugging Face calls by the module's name alone.
+    pub(crate) const fn bare(self) -> Self {
+        Self { bare: true, ..self }
     }
 
     /// The same, of a norm whose weight Hugging Face stores less 1.
@@ -85,12 +92,14 @@ impl TensorTable {
     pub(crate) fn to_hugging_face(self, name: &str) -> Option<String> {
         let (layer, module, kind) = parts(name, GGUF_LAYER)?;
         let rule = self.rules().find(|rule| rule.in_layer == layer.is_some() && rule.gguf == module)?;
+        let kind = if rule.bare { "" } else { kind };
         Some(joined(HUGGING_FACE_LAYER, layer, rule.hugging_face, kind))
     }
 
     /// The GGUF name of a Hugging Face tensor.
     pub(crate) fn to_gguf(self, name: &str) -> Option<String> {
         let (layer, _, kind) = parts(name, HUGGING_FACE_LAYER)?;
+        let kind = if kind.is_empty() { ".weight" } else { kind };
         Some(joined(GGUF_LAYER, layer, self.rule(name)?.gguf, kind))
     }
 
@@ -118,8 +127,11 @@ impl TensorTable {
     }
 
     fn rule(self, name: &str) -> Option<&'static TensorRule> {
-        let (layer, module, _) = parts(name, HUGGING_FACE_LAYER)?;
-        self.rules().find(|rule| rule.in_layer == layer.is_some() && rule.hugging_face == module)
+        let (layer, module, kind) = parts(name, HUGGING_FACE_LAYER)?;
+        let is_it = |rule: &&TensorRule| {
+            rule.in_layer == layer.is_some() && rule.hugging_face == module && rule.bare == kind.is_empty()
+        };
+        self.rules().find(is_it)
     }
 
     fn rules(self) -> impl Iterator<Item = &'static TensorRule> {
@@ -127,9 +139,10 @@ impl TensorTable {
     }
 }
 
-/// Cuts a tensor's name into the layer's number if it is in one, the module, and `weight` or `bias`.
+/// Cuts a tensor's name into the layer's number if it is in one, the module, and `.weight`, `.bias` or nothing.
 fn parts<'a>(name: &'a str, layer_prefix: &str) -> Option<(Option<&'a str>, &'a str, &'a str)> {
-    let (path, kind) = name.rsplit_once('.')?;
+    let dot = name.rfind('.').filter(|&dot| [".weight", ".bias"].contains(&&name[dot..]));
+    let (path, kind) = name.split_at(dot.unwrap_or(name.len()));
     match path.strip_prefix(layer_prefix) {
         Some(rest) => rest.split_once('.').map(|(layer, module)| (Some(layer), module, kind)),
         None => Some((None, path, kind)),
@@ -138,8 +151,8 @@ fn parts<'a>(name: &'a str, layer_prefix: &str) -> Option<(Option<&'a str>, &'a 
 
 fn joined(layer_prefix: &str, layer: Option<&str>, module: &str, kind: &str) -> String {
     match layer {
-        Some(layer) => format!("{layer_prefix}{layer}.{module}.{kind}"),
-        None => format!("{module}.{kind}"),
+        Some(layer) => format!("{layer_prefix}{layer}.{module}{kind}"),
+        None => format!("{module}{kind}"),
     }
 }
 

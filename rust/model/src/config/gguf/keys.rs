@@ -100,12 +100,12 @@ impl<'a> Keys<'a> {
     }
 
     /// Refuses values of another width than keys.
-    pub(super) fn check_values(&self, head_dim: usize) -> Result<()> {
+    pub(crate) fn check_values(&self, head_dim: usize) -> Result<()> {
         self.check_width("attention.value_length", head_dim)
     }
 
     /// Refuses heads that are rotated in part.
-    pub(super) fn check_whole_heads(&self, head_dim: usize) -> Result<()> {
+    pub(crate) fn check_whole_heads(&self, head_dim: usize) -> Result<()> {
         self.rotated_dims(head_dim)?; // more than there are is another mistake
         self.check_width("rope.dimension_count", head_dim)
     }

@@ -7,7 +7,7 @@ use nanovllm_model::layers::attention::Attention;
 use nanovllm_model::layers::embed_head::VocabParallelEmbedding;
 use nanovllm_model::layers::layernorm::RmsNorm;
 use nanovllm_model::layers::rotary_embedding;
-use nanovllm_model::models::qwen3::{Qwen3Attention, Qwen3DecoderLayer, Qwen3Mlp, Qwen3Model};
+use nanovllm_model::models::qwen3::{AttentionNorms, Qwen3Attention, Qwen3DecoderLayer, Qwen3Mlp, Qwen3Model};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -101,14 +101,12 @@ impl AttentionFace {
     }
 
     pub(super) fn bind<B: Backend>(&self, backend: &B, layer: usize) -> OnDevice<Qwen3Attention<B>> {
-        let qk_norm = match (&self.q_norm, &self.k_norm) {
-            (Some(q), Some(k)) => Some((q.bind(backend)?, k.bind(backend)?)),
-            _ => None,
-        };
+        let norm = |norm: &Option<NormFace>| norm.as_ref().map(|norm| norm.bind(backend)).transpose();
+        let norms = AttentionNorms { q: norm(&self.q_norm)?, k: norm(&self.k_norm)?, v_eps: None };
         Ok(Qwen3Attention {
             qkv_proj: self.qkv_proj.bind(backend)?,
             o_proj: self.o_proj.bind(backend)?,
-            qk_norm,
+            norms,
             attn: Attention::plain(self.heads(), layer),
         })
     }
@@ -138,6 +136,7 @@ impl MlpFace {
             gate_up_proj: self.gate_up_proj.bind(backend)?,
             down_proj: self.down_proj.bind(backend)?,
             activation: Activation::Silu,
+            intermediate_size: self.intermediate_size(),
         })
     }
 }

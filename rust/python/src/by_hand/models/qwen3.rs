@@ -162,7 +162,7 @@ fn attention<B: Inspect>(
     x: &Array,
 ) -> Result<(Vec<f32>, CacheContents), ParameterError> {
     let (layer, mut cache) = (face.bind(backend, 0)?, pass.cache(backend)?);
-    let mut buffers = AttentionBuffers::new(backend, &face.heads(), x.rows())?;
+    let mut buffers = AttentionBuffers::new(backend, face.heads().qkv_size(), face.heads().q_size(), x.rows())?;
     let mut out = backend.tensor(x.rows(), x.width())?;
     let slice = Slice { input_ids: &[], positions, context: pass.context() };
     let x = backend.upload(&x.values, x.rows(), x.width())?;
@@ -189,8 +189,7 @@ fn decoder_layer<B: Inspect>(
 ) -> Result<([Vec<f32>; 2], CacheContents), ParameterError> {
     let (layer, mut cache) = (face.bind(backend, 0)?, pass.cache(backend)?);
     let (rows, width) = (x.rows(), x.width());
-    let heads = face.self_attn.heads();
-    let mut buffers = Buffers::new(backend, width, face.mlp.intermediate_size(), &heads, rows)?;
+    let mut buffers = Buffers::new(backend, width, &[layer.sizes()], rows)?;
     let x = backend.upload(&x.values, rows, width)?;
     match residual {
         Some(residual) => {
@@ -217,8 +216,8 @@ fn model<B: Inspect>(
     let (model, mut cache) = (face.bind(backend)?, pass.cache(backend)?);
     let (rows, hidden_size) = (input_ids.len(), face.embedding().size().1);
     let Some(first) = face.layers.first() else { return Ok((Vec::new(), Vec::new())) };
-    let heads = first.self_attn.heads();
-    let mut buffers = Buffers::new(backend, hidden_size, first.mlp.intermediate_size(), &heads, rows)?;
+    let sizes: Vec<_> = model.layers.iter().map(DecoderLayer::sizes).collect();
+    let mut buffers = Buffers::new(backend, hidden_size, &sizes, rows)?;
     let slice = Slice { input_ids, positions, context: pass.context() };
     model.forward(backend, std::slice::from_ref(first.self_attn.rotary()?), &slice, &mut cache, &mut buffers);
     let mut out = backend.tensor(rows, hidden_size)?;
