@@ -134,6 +134,36 @@ class TestConversations:
         text = tokenizer.apply_chat_template([self.USER | {"content": parts}], tokenize=False)
         assert text == tokenizer.apply_chat_template([self.USER], tokenize=False)
 
+    def test_in_parts_that_a_template_reads(self, tokenizer: Tokenizer) -> None:
+        template = (
+            "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+            "{% for part in m.content %}<{{ part.text | trim }}>{% endfor %}{% endif %}{% endfor %}"
+        )
+        parts = [{"type": "text", "text": " h"}, {"type": "text", "text": "i "}]
+        messages = [self.USER | {"content": parts}, self.USER | {"content": []}, self.USER]
+
+        def text(**options: Any) -> str:
+            return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+        assert text(chat_template=template) == "<h><i>hi"
+        assert text(chat_template="{% for m in messages %}{{ m.content }};{% endfor %}") == " hi ;;hi;"
+        messages.reverse()
+        assert text(chat_template=template, continue_final_message=True) == "hi<h><i"
+
+    def test_none_is_nothing(self, tokenizer: Tokenizer) -> None:
+        messages = [self.USER | {"content": None, "tool_calls": None, "name": "n"}]
+        template = "{% for key in messages[0] %}{{ key }} {% endfor %}"
+        assert tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False) == "role name "
+
+    @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+    def test_thoughts_have_each_name(self, tokenizer: Tokenizer, name: str) -> None:
+        messages = [self.USER | {name: "hm"}]
+        for read in ("reasoning_content", "thinking"):
+            template = f"{{{{ messages[0].{read} }}}}"
+            options: dict[str, Any] = {"chat_template": template, "tokenize": False}
+            assert tokenizer.apply_chat_template(messages, **options) == "hm"
+            assert tokenizer.apply_chat_template(messages, **options, continue_final_message=name) == "hm"
+
     def test_what_a_tool_returns_is_any_json(self, tokenizer: Tokenizer) -> None:
         messages = [{"role": "tool", "content": [1, {"a": 2}]}, {"role": "tool", "content": 3}]
         template = "{% for m in messages %}{{ m.content|tojson }};{% endfor %}"

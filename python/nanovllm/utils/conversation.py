@@ -9,6 +9,8 @@ from typing import Any
 Message = dict[str, Any]
 """One chat message: `{"role": ..., "content": ...}` and whatever else the template reads."""
 
+# Names under which a message has what a model thought; templates read the first, or the second.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
 # What a tool returns may be any JSON, which templates print.
 _TOOL_ROLES = ("tool", "ipython", "function")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -24,7 +26,11 @@ def is_conversation_list(conversation: Any) -> bool:
 
 
 def checked(conversation: Any, where: str = "") -> list[Message]:
-    """The messages, with content that is a list of parts as one text. `where` stands before what an error names."""
+    """The messages as transformers gives them to a template. `where` stands before what an error names.
+
+    Keys whose value is None are left out, as templates know how to miss a key but print a None. What a model thought is
+    there under each name that templates read.
+    """
     if isinstance(conversation, str | bytes) or not isinstance(conversation, Sequence):
         raise TypeError(f"{where}a conversation must be a list of messages, got {_kind(conversation)}")
     if not conversation:
@@ -42,6 +48,50 @@ def dumps(value: object, name: str) -> str:
     return text
 
 
+class Parts:
+    """The messages of a conversation whose content is a list of parts, which not every template reads.
+
+    A template that does gets them, as in transformers; for any other they are joined to one text. Which messages it
+    reads shows when it renders the conversation with a word in the place of each part.
+    """
+
+    def __init__(self, messages: list[Message]) -> None:
+        self._messages = messages
+        self._words = {
+            index: [f"part{index}of{number}." for number, _ in enumerate(message["content"])]
+            for index, message in enumerate(messages)
+            if _is_in_parts(message)
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._words)
+
+    def probe(self) -> list[Message]:
+        """The conversation with a word in the place of each part."""
+        return [
+            message | {"content": [{"type": "text", "text": word} for word in self._words[index]]}
+            if index in self._words
+            else message
+            for index, message in enumerate(self._messages)
+        ]
+
+    def read(self, probed: str | None) -> list[Message]:
+        """The conversation as the template reads it that made `probed` of the probe; None if it failed."""
+
+        def reads(words: list[str]) -> bool:
+            # In quotes it stands where the template has printed the list itself.
+            quoted = (f"{quote}{word}{quote}" for word in words for quote in "'\"")
+            text = probed or ""
+            return bool(words) and all(word in text for word in words) and not any(word in text for word in quoted)
+
+        return [
+            message | {"content": "".join(part["text"] for part in message["content"])}
+            if index in self._words and not reads(self._words[index])
+            else message
+            for index, message in enumerate(self._messages)
+        ]
+
+
 class FinalMessage:
     """The last message of a conversation that the model is to go on with, and where it ends in a prompt.
 
@@ -52,15 +102,23 @@ class FinalMessage:
     _MARK = "CONTINUE_FINAL_MESSAGE_TAG "
 
     def __init__(self, messages: list[Message], key: str, where: str) -> None:
-        text = messages[-1].get(key)
+        final = messages[-1]
         self._where = f"{where}messages[{len(messages) - 1}]"
+        parts = final["content"] if key == "content" and _is_in_parts(final) else None
+        text = parts[-1]["text"] if parts else final.get(key)
         if not isinstance(text, str):
             raise ValueError(f"{self._where} has no text {key!r} that continue_final_message could go on with")
-        self._messages, self._key, self._text = messages, key, text
+        marked: Any = text + self._MARK
+        if parts:
+            marked = [*parts[:-1], parts[-1] | {"text": marked}]
+        # What was thought stands there under several names, and the template may read any.
+        keys = [name for name in _REASONING if final.get(name) == text] if key in _REASONING else [key]
+        self._marked = [*messages[:-1], final | dict.fromkeys(keys, marked)]
+        self._key, self._text = key, text
 
     def marked(self) -> list[Message]:
         """The conversation with the mark."""
-        return [*self._messages[:-1], self._messages[-1] | {self._key: self._text + self._MARK}]
+        return self._marked
 
     def cut(self, prompt: str) -> str:
         """The prompt up to the mark."""
@@ -80,25 +138,30 @@ def _message(message: Any, where: str) -> Message:
         raise TypeError(f"{where}['role'] must be a str, got {_kind(role)}")
     where = f"{where} ({role!r})"
     if isinstance(content, list | tuple):
-        parts = all(isinstance(part, dict) and "type" in part for part in content)
-        if parts or role not in _TOOL_ROLES:
-            texts = [_text(part, f"{where}: content[{index}]") for index, part in enumerate(content)]
-            return message | {"content": "".join(texts)}
+        if _is_in_parts(message) or role not in _TOOL_ROLES:
+            for index, part in enumerate(content):
+                _check_text(part, f"{where}: content[{index}]")
     elif not isinstance(content, str | dict | None) and role not in _TOOL_ROLES:
         raise TypeError(f"{where}: content must be a str, a list of parts or None, got {_kind(content)}")
-    return message
+    given = {key: value for key, value in message.items() if value is not None}
+    reasoning = next((given[key] for key in _REASONING if key in given), None)
+    return given if reasoning is None else {"thinking": reasoning} | given | {"reasoning_content": reasoning}
 
 
-def _text(part: Any, where: str) -> str:
-    """The text of a part of a message's content, in OpenAI's form."""
+def _is_in_parts(message: Message) -> bool:
+    """Whether the content of a message is a list of parts in OpenAI's form."""
+    content = message.get("content")
+    return isinstance(content, list | tuple) and all(isinstance(part, dict) and "type" in part for part in content)
+
+
+def _check_text(part: Any, where: str) -> None:
+    """Raises for what is no part of a message's content with a text, in OpenAI's form."""
     if not isinstance(part, dict) or "type" not in part:
         raise TypeError(f"{where} must be a dict such as {{'type': 'text', 'text': ...}}, got {_kind(part)}")
     if part["type"] != "text":
         raise ValueError(f"{where} is of type {part['type']!r}; only 'text' is supported")
-    text = part.get("text")
-    if not isinstance(text, str):
-        raise TypeError(f"{where}['text'] must be a str, got {_kind(text)}")
-    return text
+    if not isinstance(part.get("text"), str):
+        raise TypeError(f"{where}['text'] must be a str, got {_kind(part.get('text'))}")
 
 
 def _kind(value: object) -> str:

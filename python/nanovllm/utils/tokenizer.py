@@ -9,7 +9,7 @@ import numpy as np
 
 from nanovllm import _core
 from nanovllm.exceptions import ChatTemplateError
-from nanovllm.utils.conversation import FinalMessage, Message, checked, dumps, is_conversation_list
+from nanovllm.utils.conversation import FinalMessage, Message, Parts, checked, dumps, is_conversation_list
 from nanovllm.utils.encoder import Encoder
 from nanovllm.utils.encoding import flag
 from nanovllm.utils.names import nearest
@@ -94,7 +94,7 @@ class Tokenizer(Encoder):
 
         Args:
             conversation: Messages in order, or a list of conversations. Content in OpenAI's form, a list of parts, may
-                have parts of text only, which are joined.
+                have parts of text only, which are joined for a template that does not read parts itself.
             tools: Functions the model may call, as JSON schemas.
             documents: Documents for retrieval-augmented generation.
             chat_template: A Jinja template to use instead of the model's, or the name of one of the model's.
@@ -138,17 +138,25 @@ class Tokenizer(Encoder):
             dumps(kwargs, "the template's variables"),
         )
 
-        def render(messages: Any, name: str) -> str:
-            checked_messages = checked(messages, name)
-            final = FinalMessage(checked_messages, key, name) if goes_on else None
-            content = dumps(final.marked() if final else checked_messages, f"{name}messages")
+        def render(messages: list[Message], name: str) -> str:
+            return self._core.apply_chat_template(dumps(messages, f"{name}messages"), *options)
+
+        def prompt(given: Any, name: str) -> str:
+            messages = checked(given, name)
+            if parts := Parts(messages):
+                try:
+                    probed = render(parts.probe(), name)
+                except ChatTemplateError:
+                    probed = None
+                messages = parts.read(probed)
+            final = FinalMessage(messages, key, name) if goes_on else None
             try:
-                text = self._core.apply_chat_template(content, *options)
+                text = render(final.marked() if final else messages, name)
             except ChatTemplateError as error:
                 raise ChatTemplateError(f"{name}{error}") from None
             return final.cut(text) if final else text
 
-        prompts = [render(messages, name) for messages, name in zip(rows, names, strict=True)]
+        prompts = [prompt(messages, name) for messages, name in zip(rows, names, strict=True)]
         if not tokenize:
             return prompts if several else prompts[0]
         encoded = self(
