@@ -9,8 +9,8 @@ use nanovllm_tokenizer::{ChatOptions, Error, Tokenizer};
 use serde_json::{Value, json};
 
 const CHATML: &str = include_str!("templates/chatml.jinja");
-const THINKING: &str = include_str!("templates/thinking.jinja");
-const DATED: &str = include_str!("templates/dated.jinja");
+const QWEN3: &str = include_str!("templates/qwen3.jinja");
+const LLAMA3: &str = include_str!("templates/llama3.jinja");
 
 fn tokenizer(template: &str) -> Tokenizer {
     let builder = Builder::new("smollm").with("tokenizer.chat_template", GgufValue::String(template.into()));
@@ -56,30 +56,30 @@ fn thinking_is_kept_after_the_last_question_only() {
     ]);
     let expected = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n\
                     <|im_start|>assistant\n<think>\nnew\n</think>\n\nd<|im_end|>\n";
-    assert_eq!(render(THINKING, &messages, &ChatOptions::default()), expected);
+    assert_eq!(render(QWEN3, &messages, &ChatOptions::default()), expected);
 }
 
 #[test]
 fn enable_thinking_is_seen_only_when_given() {
     let messages = json!([{"role": "user", "content": "a"}]);
     let open = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n";
-    assert_eq!(render(THINKING, &messages, &prompt()), open);
-    assert_eq!(render(THINKING, &messages, &with_extra(&json!({"enable_thinking": true}))), open);
+    assert_eq!(render(QWEN3, &messages, &prompt()), open);
+    assert_eq!(render(QWEN3, &messages, &with_extra(&json!({"enable_thinking": true}))), open);
     let closed = format!("{open}<think>\n\n</think>\n\n");
-    assert_eq!(render(THINKING, &messages, &with_extra(&json!({"enable_thinking": false}))), closed);
+    assert_eq!(render(QWEN3, &messages, &with_extra(&json!({"enable_thinking": false}))), closed);
 }
 
 #[test]
 fn a_template_tells_what_it_reads() {
     let names = |template: &str, options: &ChatOptions| tokenizer(template).chat_template_variables(options).unwrap();
-    let read = names(THINKING, &ChatOptions::default());
+    let read = names(QWEN3, &ChatOptions::default());
     assert!(read.contains("messages") && read.contains("enable_thinking"), "{read:?}");
     assert!(!read.contains("message") && !read.contains("temperature"), "what it sets itself is not read: {read:?}");
     let other =
         ChatOptions { template: Some("{% set a = b.c %}{{ a }}{% if d is defined %}{% endif %}".into()), ..prompt() };
-    assert_eq!(names(THINKING, &other).into_iter().collect::<Vec<_>>(), ["b", "d"]);
+    assert_eq!(names(QWEN3, &other).into_iter().collect::<Vec<_>>(), ["b", "d"]);
     let broken = ChatOptions { template: Some("{% if %}".into()), ..prompt() };
-    assert!(matches!(tokenizer(THINKING).chat_template_variables(&broken), Err(Error::Template { .. })));
+    assert!(matches!(tokenizer(QWEN3).chat_template_variables(&broken), Err(Error::Template { .. })));
 }
 
 #[test]
@@ -105,13 +105,13 @@ fn tools_are_written_as_python_writes_json_in_their_own_order() {
         "\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\n1\n</tool_response>",
         "\n<tool_response>\n2\n</tool_response><|im_end|>\n<|im_start|>assistant\n",
     );
-    assert_eq!(render(THINKING, &messages, &options), expected);
+    assert_eq!(render(QWEN3, &messages, &options), expected);
 }
 
 #[test]
 fn content_may_be_a_list_of_parts() {
     let messages = json!([{"role": "user", "content": [{"type": "text", "text": "A"}, {"type": "image"}]}]);
-    assert_eq!(render(THINKING, &messages, &ChatOptions::default()), "A<|im_start|>user\n<|im_end|>\n");
+    assert_eq!(render(QWEN3, &messages, &ChatOptions::default()), "A<|im_start|>user\n<|im_end|>\n");
 }
 
 #[test]
@@ -120,9 +120,9 @@ fn dates_are_given_or_today() {
     let rest = "\n\nBe kind.<|eot|><|header|>user<|/header|>\n\nhi<|eot|><|header|>assistant<|/header|>\n\n";
     let head = "<|bos|><|header|>system<|/header|>\n\n";
     // `tools` is always defined, as none here, so the branch for undefined tools is not needed.
-    let given = render(DATED, &messages, &with_extra(&json!({"date_string": "1 Jan 2025"})));
+    let given = render(LLAMA3, &messages, &with_extra(&json!({"date_string": "1 Jan 2025"})));
     assert_eq!(given, format!("{head}Today Date: 1 Jan 2025{rest}"));
-    let now = render(DATED, &messages, &prompt());
+    let now = render(LLAMA3, &messages, &prompt());
     let date = now.strip_prefix(&format!("{head}Today Date: ")).unwrap().strip_suffix(rest).unwrap();
     let words: Vec<&str> = date.split(' ').collect();
     assert!(matches!(words[..], [day, month, year] if day.len() == 2 && month.len() == 3 && year.len() == 4), "{date}");
@@ -172,7 +172,7 @@ fn python_methods_work() {
 
 #[test]
 fn refusals_carry_the_template_s_words() {
-    let error = error(DATED, &json!([{"role": "assistant", "tool_calls": [1, 2]}]));
+    let error = error(LLAMA3, &json!([{"role": "assistant", "tool_calls": [1, 2]}]));
     assert!(
         matches!(&error, Error::TemplateRefused(text) if text == "This model only supports single tool-calls at once!")
     );

@@ -12,7 +12,7 @@ pub(super) fn seeds() -> Vec<Seed> {
     let (tag, size, nested) = ("the tokens of a tag", "a value's size in bytes", "brackets and blocks");
     let mut seeds = vec![
         seed("ok-chatml", "", include_str!("../../../tokenizer/tests/templates/chatml.jinja")),
-        seed("ok-thinking", "", include_str!("../../../tokenizer/tests/templates/thinking.jinja")),
+        seed("ok-thinking", "", include_str!("../../../tokenizer/tests/templates/qwen3.jinja")),
         seed(
             "ok-messages",
             "",

@@ -1,0 +1,78 @@
+"""Templates in the manner of each family of models give the text, or the refusal, that transformers recorded."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from golden.chat_cases import CONVERSATIONS, IN_PARTS, OPTIONS, Message
+from nanovllm import LLM
+from nanovllm.exceptions import ChatTemplateError
+from nanovllm.utils.tokenizer import Tokenizer
+
+GOLDEN = Path(__file__).parent / "golden"
+TEMPLATES = GOLDEN.parents[1] / "rust" / "tokenizer" / "tests" / "templates"
+RECORDED = json.loads(gzip.decompress((GOLDEN / "chat_templates.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_qwen3: str) -> Tokenizer:
+    return LLM(tiny_qwen3, num_kvcache_blocks=1).tokenizer
+
+
+def answer(tokenizer: Tokenizer, family: str, messages: list[Message], options: dict[str, Any]) -> dict[str, str]:
+    """The text or the error, as the golden file has it."""
+    template = (TEMPLATES / f"{family}.jinja").read_text(encoding="utf-8")
+    try:
+        return {"text": tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options)}
+    except ChatTemplateError as error:
+        refused = str(error).startswith("the chat template refused the messages: ")
+        return {"raised": str(error).split(": ", 1)[1]} if refused else {"error": str(error)}
+    except (TypeError, ValueError) as error:
+        return {"error": str(error)}
+
+
+def on(day: datetime.datetime, recorded: dict[str, str]) -> dict[str, str]:
+    """What is recorded with the dates of a day."""
+    return {kind: re.sub(r"\[now:(.*?)]", lambda date: day.strftime(date[1]), text) for kind, text in recorded.items()}
+
+
+def texts(message: Message) -> list[str]:
+    """The texts of a message's content, which is a text or a list of parts."""
+    content = message["content"]
+    return [part["text"] for part in content] if isinstance(content, list) else [content]
+
+
+def reads_parts(messages: list[Message], recorded: dict[str, str]) -> bool:
+    """Whether transformers' text has each part, and is no print of the lists."""
+    text = recorded.get("text", "")
+    return "'text'" not in text and all(part.strip() in text for message in messages for part in texts(message))
+
+
+def test_every_template_has_its_record() -> None:
+    assert {path.stem for path in TEMPLATES.glob("*.jinja")} == set(RECORDED)
+    for conversations in RECORDED.values():
+        assert set(conversations) == set(CONVERSATIONS)
+        assert all(set(answers) == set(OPTIONS) for answers in conversations.values())
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("family", sorted(RECORDED))
+def test_answers_are_those_of_transformers(tokenizer: Tokenizer, family: str, conversation: str) -> None:
+    messages = CONVERSATIONS[conversation]
+    for name, recorded in RECORDED[family][conversation].items():
+        before = datetime.datetime.now()
+        ours = answer(tokenizer, family, messages, OPTIONS[name])
+        if conversation in IN_PARTS and not reads_parts(messages, recorded):
+            joined = [message | {"content": "".join(texts(message))} for message in messages]
+            assert ours == answer(tokenizer, family, joined, OPTIONS[name]), name
+        elif "error" in recorded:
+            assert "text" not in ours, name
+        else:
+            assert ours in (on(before, recorded), on(datetime.datetime.now(), recorded)), name
