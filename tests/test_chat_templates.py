@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from golden.chat_cases import CONVERSATIONS, IN_PARTS, OPTIONS, Message
+from golden import chat_cases
+from golden.chat_cases import CONVERSATIONS, IN_PARTS, MESSAGES, OPTIONS, VARIABLES, Message
 from nanovllm import LLM
 from nanovllm.exceptions import ChatTemplateError
 from nanovllm.utils.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 TEMPLATES = GOLDEN.parents[1] / "rust" / "tokenizer" / "tests" / "templates"
-RECORDED = json.loads(gzip.decompress((GOLDEN / "chat_templates.json.gz").read_bytes()))
+ALL_RECORDED = json.loads(gzip.decompress((GOLDEN / "chat_templates.json.gz").read_bytes()))
+RECORDED, EXPRESSIONS = ALL_RECORDED["templates"], ALL_RECORDED["expressions"]
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +28,8 @@ def tokenizer(tiny_qwen3: str) -> Tokenizer:
     return LLM(tiny_qwen3, num_kvcache_blocks=1).tokenizer
 
 
-def answer(tokenizer: Tokenizer, family: str, messages: list[Message], options: dict[str, Any]) -> dict[str, str]:
+def answer(tokenizer: Tokenizer, template: str, messages: list[Message], options: dict[str, Any]) -> dict[str, str]:
     """The text or the error, as the golden file has it."""
-    template = (TEMPLATES / f"{family}.jinja").read_text(encoding="utf-8")
     try:
         return {"text": tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, **options)}
     except ChatTemplateError as error:
@@ -60,19 +61,27 @@ def test_every_template_has_its_record() -> None:
     for conversations in RECORDED.values():
         assert set(conversations) == set(CONVERSATIONS)
         assert all(set(answers) == set(OPTIONS) for answers in conversations.values())
+    assert list(EXPRESSIONS) == chat_cases.EXPRESSIONS
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize("family", sorted(RECORDED))
 def test_answers_are_those_of_transformers(tokenizer: Tokenizer, family: str, conversation: str) -> None:
     messages = CONVERSATIONS[conversation]
+    template = (TEMPLATES / f"{family}.jinja").read_text(encoding="utf-8")
     for name, recorded in RECORDED[family][conversation].items():
         before = datetime.datetime.now()
-        ours = answer(tokenizer, family, messages, OPTIONS[name])
+        ours = answer(tokenizer, template, messages, OPTIONS[name])
         if conversation in IN_PARTS and not reads_parts(messages, recorded):
             joined = [message | {"content": "".join(texts(message))} for message in messages]
-            assert ours == answer(tokenizer, family, joined, OPTIONS[name]), name
+            assert ours == answer(tokenizer, template, joined, OPTIONS[name]), name
         elif "error" in recorded:
             assert "text" not in ours, name
         else:
             assert ours in (on(before, recorded), on(datetime.datetime.now(), recorded)), name
+
+
+def test_expressions_are_those_of_jinja2(tokenizer: Tokenizer) -> None:
+    for template, recorded in EXPRESSIONS.items():
+        ours = answer(tokenizer, template, MESSAGES, VARIABLES)
+        assert "text" not in ours if "error" in recorded else ours == recorded, template

@@ -1,7 +1,8 @@
-"""Conversations for the chat templates of `rust/tokenizer/tests/templates/`, and what they are rendered with."""
+"""Conversations for the chat templates of `rust/tokenizer/tests/templates/`, and expressions of such templates."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 Message = dict[str, Any]
@@ -144,6 +145,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "go on": {"continue_final_message": True},
     "go on with thoughts": {"continue_final_message": "reasoning_content"},
     "other tokens": {"bos_token": "[B]", "eos_token": "[E]"},
+}
+# Templates of a line, each for something that templates of models use or might, and what they are rendered with.
+EXPRESSIONS = (Path(__file__).parent / "chat_expressions.txt").read_text(encoding="utf-8").splitlines()
+MESSAGES = [user("hi"), assistant("yo")]
+VARIABLES: dict[str, Any] = {
+    "d": {"a": 1, "b": "zwei ü", "l": [{"x": 1}], "n": None},
+    "l": [{"n": 2, "k": "y"}, {"n": 1, "k": "x"}, {"n": 3, "k": "y"}],
 }
 # Conversations whose content is a list of parts, which is compared only for templates that read parts.
 IN_PARTS = frozenset(name for name, messages in CONVERSATIONS.items() if name.startswith("parts"))

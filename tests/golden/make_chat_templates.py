@@ -1,4 +1,4 @@
-"""Makes `chat_templates.json.gz`: what transformers renders for each conversation with each of our own templates."""
+"""Makes `chat_templates.json.gz`: what transformers renders with our own templates and with single expressions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest import mock
 
 import jinja2
 import transformers
-from chat_cases import CONVERSATIONS, OPTIONS
+from chat_cases import CONVERSATIONS, EXPRESSIONS, MESSAGES, OPTIONS, VARIABLES
 from transformers.utils import chat_template_utils
 
 HERE = Path(__file__).resolve().parent
@@ -30,7 +30,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(HERE / "tiny_qwen3")
     with mock.patch.object(chat_template_utils, "datetime", Today):
-        recorded = {
+        templates = {
             path.stem: {
                 conversation: {name: answer(tokenizer, source, messages, OPTIONS[name]) for name in OPTIONS}
                 for conversation, messages in CONVERSATIONS.items()
@@ -38,8 +38,10 @@ def main() -> None:
             for path in sorted(TEMPLATES.glob("*.jinja"))
             for source in [path.read_text(encoding="utf-8")]
         }
+        expressions = {line: answer(tokenizer, line, MESSAGES, VARIABLES) for line in EXPRESSIONS}
     # Without a time, so that the same answers are the same file.
     with gzip.GzipFile(HERE / "chat_templates.json.gz", "wb", mtime=0) as file:
+        recorded = {"templates": templates, "expressions": expressions}
         file.write(json.dumps(recorded, ensure_ascii=False, separators=(",", ":")).encode())
 
 
@@ -50,7 +52,7 @@ def answer(tokenizer: Any, template: str, messages: list[dict[str, Any]], option
         return {"text": text}
     except jinja2.TemplateError as error:
         return {"raised" if type(error) is jinja2.TemplateError else "error": str(error)}
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # what Python raises in a template is of many types
         return {"error": f"{type(error).__name__}: {error}"[:200]}
 
 

@@ -8,12 +8,15 @@
 mod bounded;
 mod clock;
 mod environment;
+mod filters;
 mod generation_tags;
 mod json;
 mod limits;
+mod methods;
 mod options;
 mod program;
 mod python;
+mod repr;
 mod source;
 mod templates;
 mod worker;

@@ -170,8 +170,34 @@ fn python_methods_work() {
     assert_eq!(text(template), "a+b x AB 2 k=1 A-B");
 }
 
+/// What minijinja has otherwise than Jinja2, where a template of a known model depends on it.
+#[test]
+fn none_and_what_is_undefined_are_as_in_jinja2() {
+    assert_eq!(text("{{ tools is iterable and tools|length > 0 }}{{ missing|length }}"), "False0");
+    assert_eq!(text("{% for i in missing %}x{% else %}y{% endfor %}{{ (missing|default(none)) is none }}"), "yTrue");
+    assert_eq!(text("{{ 'a' is sequence }}{{ {} is sequence }}{{ 1 is sequence }}[{{ none[1:] }}]"), "TrueTrueFalse[]");
+    for template in ["{% for i in none %}{% endfor %}", "{{ missing[1:] }}", "{{ none|length }}", "{{ tools < 1 }}"] {
+        assert!(matches!(error(template, &json!([])), Error::Template { line: 1, .. }), "{template}");
+    }
+}
+
+#[test]
+fn methods_of_dicts_go_before_their_items() {
+    assert_eq!(text("{% set d = {'items': {'type': 'x'}} %}{{ d.items.type }}|{{ d['items'].type }}"), "|x");
+    assert_eq!(text("{% set d = {'items': 1} %}{{ d.items is defined }}{{ d.items() | list }}"), "True[('items', 1)]");
+    assert_eq!(text("{% set ns = namespace(items=1) %}{{ ns.items }}"), "1");
+}
+
+#[test]
+fn what_is_set_while_the_assistant_speaks_is_forgotten() {
+    let template = "{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}";
+    assert_eq!(text(template), "21");
+}
+
 #[test]
 fn refusals_carry_the_template_s_words() {
+    let numbered = error("{{ raise_exception(['no', 1]) }}", &json!([]));
+    assert!(matches!(&numbered, Error::TemplateRefused(text) if text == "['no', 1]"), "{numbered}");
     let error = error(LLAMA3, &json!([{"role": "assistant", "tool_calls": [1, 2]}]));
     assert!(
         matches!(&error, Error::TemplateRefused(text) if text == "This model only supports single tool-calls at once!")

@@ -8,8 +8,10 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, filters
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::limits::{Budget, EACH, Limit};
+use super::methods;
 use super::program;
 use super::python;
+use super::repr::Printed;
 use super::source::UNCHANGED;
 
 /// The most elements of a `range`, and of a part of `batch` and `slice`, as minijinja has it for `range`.
@@ -26,8 +28,11 @@ pub(crate) fn install(environment: &mut Environment<'_>, budget: &Arc<Budget>) {
     environment.set_unknown_method_callback(move |state, value, name, args| method(&own, state, value, name, args));
     let own = budget.clone();
     environment.set_formatter(move |out, state, value| {
-        let escaped = if matches!(state.auto_escape(), AutoEscape::None) { 1 } else { 6 };
-        own.emit(own.length(value)?.saturating_mul(escaped))?;
+        let plain = matches!(state.auto_escape(), AutoEscape::None);
+        own.emit(own.length(value)?.saturating_mul(if plain { 1 } else { 6 }))?;
+        if plain {
+            return write!(out, "{}", Printed(value)).map_err(Error::from);
+        }
         minijinja::escape_formatter(out, state, value)
     });
 }
@@ -59,11 +64,26 @@ fn operators(environment: &mut Environment<'_>, budget: &Arc<Budget>) {
                 own.fits(size.saturating_mul(times))?;
             }
         }
+        let repeats = |value: &Value| matches!(value.kind(), ValueKind::String | ValueKind::Seq);
+        let (left, right) = match (repeats(&left), repeats(&right)) {
+            (true, _) => (left, python::times(right)),
+            (_, true) => (python::times(left), right),
+            _ => (left, right),
+        };
         Ok::<_, Error>(Value::from(Tuple::from([right, left])))
     });
+    environment.add_filter(program::BEFORE_ORDER, |left: Value, right: Value| {
+        python::ordered(&left, &right)?;
+        Ok::<_, Error>(Value::from(Tuple::from([right, left])))
+    });
+    environment.add_filter(program::ITERABLE, |value: Value| {
+        let none = || Error::new(ErrorKind::InvalidOperation, "none is not iterable");
+        if value.is_none() { Err(none()) } else { Ok(value) }
+    });
+    environment.add_filter(program::ATTRIBUTE, |value: &Value, name: &str| methods::attribute(value, name));
     let own = budget.clone();
     environment.add_filter(program::CONCAT, move |left: &Value, right: &Value| {
-        let text = own.text(|out| write!(out, "{left}{right}"))?;
+        let text = own.text(|out| write!(out, "{}{}", Printed(left), Printed(right)))?;
         own.admit(Value::from(text))
     });
     let own = budget.clone();
@@ -84,26 +104,23 @@ fn texts(environment: &mut Environment<'_>, budget: &Arc<Budget>) {
     let own = budget.clone();
     environment.add_filter("string", move |value: &Value| match value.as_str() {
         Some(_) => Ok(value.clone()),
-        None => own.text(|out| write!(out, "{value}")).map(Value::from),
+        None => own.text(|out| write!(out, "{}", Printed(value))).map(Value::from),
     });
     let own = budget.clone();
     environment.add_filter("pprint", move |value: &Value| own.text(|out| write!(out, "{value:#?}")));
     let own = budget.clone();
     environment.add_filter(
         "replace",
-        move |state: &mut State, value: StringInput<'_>, from: StringInput<'_>, to: StringInput<'_>| {
+        move |state: &mut State,
+              value: StringInput<'_>,
+              from: StringInput<'_>,
+              to: StringInput<'_>,
+              count: Option<usize>| {
             replaceable(&own, value.as_str(), from.as_str(), to.as_str())?;
-            filters::replace(state, value, from, to)
-        },
-    );
-    let own = budget.clone();
-    environment.add_filter(
-        "indent",
-        move |value: StringInput<'_>, width: Option<usize>, first: Option<bool>, blank: Option<bool>, rest: Kwargs| {
-            let width = width.or(rest.get::<Option<usize>>("width")?);
-            let lines = value.as_str().matches('\n').count() + 1;
-            own.charge(lines.saturating_mul(width.unwrap_or(4)).saturating_add(value.as_str().len()))?;
-            filters::indent(value, width, first, blank, rest)
+            match count {
+                Some(count) => Ok(value.as_str().replacen(from.as_str(), to.as_str(), count).into()),
+                None => filters::replace(state, value, from, to),
+            }
         },
     );
     let own = budget.clone();
@@ -161,11 +178,10 @@ fn method(budget: &Budget, state: &mut State, value: &Value, name: &str, args: &
             return join(budget, items, Some(value), None);
         }
         (Some(text), "format") => formattable(budget, text, args)?,
-        (Some(text), "rsplit") => {
-            let (separator, most): (Option<&str>, Option<i64>) = from_args(args)?;
-            return python::rsplit(text, separator, most);
-        }
         _ => {}
+    }
+    if let Some(answer) = methods::call(budget, value, name, args)? {
+        return Ok(answer);
     }
     unknown_method_callback(state, value, name, args)
 }
@@ -192,9 +208,9 @@ fn join(budget: &Budget, items: &Value, joiner: Option<&Value>, attribute: Optio
                 }
             };
             if let Some(joiner) = joiner.filter(|joiner| index > 0 && !joiner.is_undefined()) {
-                write!(out, "{joiner}")?;
+                write!(out, "{}", Printed(joiner))?;
             }
-            write!(out, "{item}")?;
+            write!(out, "{}", Printed(&item))?;
         }
         Ok(())
     })?;
@@ -221,13 +237,27 @@ fn formattable(budget: &Budget, format: &str, arguments: &[Value]) -> Result<(),
     let numbers = format.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
     let widths = numbers.map(|digits| digits.parse().unwrap_or(usize::MAX)).fold(0, usize::saturating_add);
     let places = format.matches(['%', '{']).count();
+    let nested = has_nested_fields(format);
     let mut longest = 0;
     for argument in arguments {
-        let width = argument.as_usize().filter(|_| format.contains('*') || format.matches('{').count() > 1);
+        let width = argument.as_usize().filter(|_| format.contains('*') || nested);
         longest = longest.max(budget.length(argument)?).max(width.unwrap_or_default());
     }
     let all = places.saturating_mul(longest.saturating_add(32)).saturating_add(widths).saturating_add(format.len());
     budget.charge(all)
+}
+
+/// Whether a field of a format, such as `{:{}}`, may take its width from an argument.
+fn has_nested_fields(format: &str) -> bool {
+    let depths = format.chars().scan(0usize, |depth, c| {
+        *depth = match c {
+            '{' => *depth + 1,
+            '}' => depth.saturating_sub(1),
+            _ => *depth,
+        };
+        Some(*depth)
+    });
+    depths.max().unwrap_or_default() > 1
 }
 
 fn parts(budget: &Budget, count: usize) -> Result<(), Error> {

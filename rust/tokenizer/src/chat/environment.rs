@@ -10,10 +10,12 @@ use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, machinery
 
 use super::bounded;
 use super::clock::strftime_now;
+use super::filters;
 use super::json::tojson;
 use super::limits::{Budget, Limit, MAX_CALL_DEPTH, MAX_PARSE_DEPTH};
 use super::options::ChatOptions;
 use super::program::Program;
+use super::repr::Printed;
 use super::source::prepare;
 use crate::error::Error;
 use crate::special::SpecialTokens;
@@ -69,11 +71,17 @@ fn environment(budget: &Arc<Budget>) -> Environment<'static> {
     environment.set_fuel(Some(budget.fuel() as u64));
     environment.set_recursion_limit(MAX_CALL_DEPTH);
     bounded::install(&mut environment, budget);
+    filters::install(&mut environment, budget);
     let own = budget.clone();
-    environment.add_filter("tojson", move |value: &Value, options: Kwargs| tojson(&own, value, options));
+    environment.add_filter(
+        "tojson",
+        move |value: &Value, ensure_ascii: Option<Value>, indent: Option<Value>, options: Kwargs| {
+            tojson(&own, value, ensure_ascii, indent, options)
+        },
+    );
     environment.add_function("strftime_now", |format: &str| strftime_now(format));
-    environment.add_function("raise_exception", |message: &str| -> Result<Value, minijinja::Error> {
-        let raised = Raised(message.to_owned());
+    environment.add_function("raise_exception", |message: &Value| -> Result<Value, minijinja::Error> {
+        let raised = Raised(Printed(message).to_string());
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(raised))
     });
     environment

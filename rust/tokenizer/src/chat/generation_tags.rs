@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-/// Replaces transformers' `{% generation %}` ... `{% endgeneration %}` by a block that is always taken.
+/// Replaces transformers' `{% generation %}` ... `{% endgeneration %}` by a block with a scope of its own.
 ///
-/// The tags mark which tokens of a training conversation the assistant wrote; they print nothing. An `if` takes their
-/// place because it leaves every rule of whitespace control and every line number as it was.
+/// The tags mark which tokens of a training conversation the assistant wrote; they print nothing, but what is set between
+/// them is not seen behind them. A `with` does the same, and leaves every rule of whitespace control and every line
+/// number as it was.
 pub(crate) fn without_generation_tags(source: &str) -> Cow<'_, str> {
     if !source.contains("generation") {
         return Cow::Borrowed(source);
@@ -34,8 +35,8 @@ fn generation_tag(tag: &str) -> Option<(String, usize)> {
     let is_control = |c: char| c == '-' || c == '+';
     let word = inner.trim_start_matches(is_control).trim_end_matches(is_control).trim();
     let statement = match word {
-        "generation" => "if true",
-        "endgeneration" => "endif",
+        "generation" => "with",
+        "endgeneration" => "endwith",
         _ => return None,
     };
     Some((format!("{{%{}%}}", inner.replacen(word, statement, 1)), len))
@@ -48,7 +49,7 @@ mod tests {
     #[test]
     fn only_the_tags_change() {
         let source = "{%- generation -%}\n a {% endgeneration %}{% if add_generation_prompt %}generation{% endif %}{%";
-        let expected = "{%- if true -%}\n a {% endif %}{% if add_generation_prompt %}generation{% endif %}{%";
+        let expected = "{%- with -%}\n a {% endwith %}{% if add_generation_prompt %}generation{% endif %}{%";
         assert_eq!(without_generation_tags(source), expected);
         assert_eq!(without_generation_tags("{% generation"), "{% generation");
         assert_eq!(without_generation_tags("{%}generation"), "{%}generation", "a percent sign that opens and closes");

@@ -6,6 +6,7 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 use super::limits::Budget;
+use super::repr::float;
 
 /// The keyword arguments of `tojson`, and how long the text may become.
 struct Style<'a> {
@@ -19,8 +20,15 @@ struct Style<'a> {
 
 /// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 #[allow(clippy::needless_pass_by_value)] // filters take their keyword arguments by value
-pub(crate) fn tojson(budget: &Budget, value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent = match options.get::<Option<Value>>("indent")? {
+pub(crate) fn tojson(
+    budget: &Budget,
+    value: &Value,
+    ensure_ascii: Option<Value>,
+    indent: Option<Value>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let given = |positional: Option<Value>, name| positional.map_or_else(|| options.get(name), |value| Ok(Some(value)));
+    let indent = match given(indent, "indent")? {
         None => None,
         Some(indent) if indent.is_none() => None,
         Some(indent) => Some(match indent.as_str() {
@@ -37,7 +45,7 @@ pub(crate) fn tojson(budget: &Budget, value: &Value, options: Kwargs) -> Result<
     let flag = |name| options.get::<Option<bool>>(name).map(Option::unwrap_or_default);
     let style = Style {
         budget,
-        ensure_ascii: flag("ensure_ascii")?,
+        ensure_ascii: given(ensure_ascii, "ensure_ascii")?.is_some_and(|value: Value| value.is_true()),
         indent,
         item_separator,
         key_separator,
@@ -142,58 +150,7 @@ fn scalar(value: &Value) -> Result<String, Error> {
         ValueKind::None => Ok("null".to_owned()),
         ValueKind::Bool => Ok(value.is_true().to_string()),
         ValueKind::Number if value.is_integer() => Ok(value.to_string()),
-        ValueKind::Number => f64::try_from(value.clone()).map(float),
+        ValueKind::Number => f64::try_from(value.clone()).map(|x| float(x, "NaN", "Infinity")),
         kind => Err(invalid(format!("tojson: a key of type {kind} is not allowed"))),
-    }
-}
-
-/// What Python's `float.__repr__` gives: the shortest digits, with an exponent below 1e-4 and from 1e16 on.
-fn float(x: f64) -> String {
-    if x.is_nan() {
-        return "NaN".to_owned();
-    }
-    if x.is_infinite() {
-        return if x > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
-    }
-    let scientific = format!("{x:e}");
-    match scientific.split_once('e').map(|(digits, exponent)| (digits, exponent.parse::<i32>())) {
-        Some((digits, Ok(exponent))) if !(-4..16).contains(&exponent) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", exponent.abs())
-        }
-        _ => format!("{x:?}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::float;
-    use proptest::prelude::*;
-
-    #[test]
-    fn floats_are_written_as_python_writes_them() {
-        let expected = [
-            (0.0, "0.0"),
-            (-0.0, "-0.0"),
-            (1.0, "1.0"),
-            (0.1, "0.1"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (1.5e300, "1.5e+300"),
-            (0.0001, "0.0001"),
-            (0.00001, "1e-05"),
-            (f64::NAN, "NaN"),
-            (f64::NEG_INFINITY, "-Infinity"),
-        ];
-        for (x, text) in expected {
-            assert_eq!(float(x), text);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn floats_survive(x in proptest::num::f64::NORMAL) {
-            prop_assert_eq!(float(x).parse::<f64>().unwrap(), x);
-        }
     }
 }

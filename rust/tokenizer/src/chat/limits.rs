@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use minijinja::value::{ObjectRepr, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
+use super::repr::Printed;
+
 /// The largest source, in bytes; the largest template known has 40 KiB.
 pub(crate) const MAX_SOURCE: usize = 1 << 20;
 /// The most tokens of one tag. An expression is parsed, compiled and freed by recursion, as deep as it has operators.
@@ -192,7 +194,7 @@ impl Budget {
             return Ok(text.len());
         }
         let mut counted = Counted { bytes: 0, limit: self.single };
-        write!(counted, "{value}").map_err(|_| self.too(false))?;
+        write!(counted, "{}", Printed(value)).map_err(|_| self.too(false))?;
         Ok(counted.bytes)
     }
 

@@ -9,6 +9,7 @@ use minijinja::machinery::{CodeGenerator, Instruction, Instructions, parse};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, Value};
 
+use super::methods::METHODS_OF_DICTS;
 use super::source::UNCHANGED;
 
 /// Filters that only instructions can name: no identifier looks so.
@@ -18,6 +19,9 @@ pub(crate) const SLICE: &str = "[:]";
 pub(crate) const BEFORE_ADD: &str = "+?";
 pub(crate) const BEFORE_MUL: &str = "*?";
 pub(crate) const BEFORE_SET: &str = "=?";
+pub(crate) const BEFORE_ORDER: &str = "<?";
+pub(crate) const ITERABLE: &str = "for?";
+pub(crate) const ATTRIBUTE: &str = "a.b";
 pub(crate) const ADMIT: &str = "!";
 pub(crate) const TICK: &str = ".";
 
@@ -87,6 +91,13 @@ fn replaced<'source>(instruction: &Instruction<'source>, index: u32) -> Vec<Inst
         Instruction::Add => [&checked(BEFORE_ADD)[..], &[own(), filter(ADMIT, 1)]].concat(),
         Instruction::Mul => [&checked(BEFORE_MUL)[..], &[own(), filter(ADMIT, 1)]].concat(),
         Instruction::SetAttr(_) => [&checked(BEFORE_SET)[..], &[own()]].concat(),
+        Instruction::Lt | Instruction::Lte | Instruction::Gt | Instruction::Gte => {
+            [&checked(BEFORE_ORDER)[..], &[own()]].concat()
+        }
+        Instruction::PushLoop(_) => vec![filter(ITERABLE, 1), own()],
+        Instruction::GetAttr(name) if METHODS_OF_DICTS.contains(name) => {
+            vec![Instruction::LoadConst(Value::from(*name)), filter(ATTRIBUTE, 2)]
+        }
         // Only an expression goes through the formatter, which counts.
         Instruction::EmitRaw(text) => vec![Instruction::LoadConst(Value::from(*text)), Instruction::Emit],
         Instruction::ApplyFilter(name, ..) if *name == UNCHANGED => vec![own()],

@@ -1,4 +1,4 @@
-//! Operators and methods of Python that minijinja lacks, or that panic there.
+//! Operators of Python that minijinja lacks, or that panic there.
 
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
@@ -33,6 +33,23 @@ pub(crate) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
     Ok(i64::try_from(rest).map_or_else(|_| Value::from(rest), Value::from))
 }
 
+/// An error where Python has no order for two values; minijinja orders any.
+pub(crate) fn ordered(left: &Value, right: &Value) -> Result<(), Error> {
+    let kind = |value: &Value| match value.kind() {
+        ValueKind::Bool => ValueKind::Number,
+        kind => kind,
+    };
+    match (kind(left), kind(right)) {
+        (a, b) if a == b && matches!(a, ValueKind::Number | ValueKind::String | ValueKind::Seq) => Ok(()),
+        (a, b) => Err(invalid(format!("values of types {a} and {b} have no order"))),
+    }
+}
+
+/// How often a text or list is repeated by a factor: Python takes a negative one for 0.
+pub(crate) fn times(factor: Value) -> Value {
+    if factor.is_integer() && factor < Value::from(0) { 0.into() } else { factor }
+}
+
 /// `value[start:stop:step]`.
 pub(crate) fn slice(budget: &Budget, value: &Value, start: &Value, stop: &Value, step: &Value) -> Result<Value, Error> {
     let bound = |value: &Value| if value.is_none() { Ok(None) } else { i64::try_from(value.clone()).map(Some) };
@@ -59,8 +76,9 @@ pub(crate) fn slice(budget: &Budget, value: &Value, start: &Value, stop: &Value,
             let items = indices(first, last, step).map(|index| items[index].clone()).collect::<Vec<_>>();
             Ok(if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) })
         }
-        ValueKind::Undefined | ValueKind::None => Ok(Value::from(Vec::<Value>::new())),
-        kind => Err(invalid(format!("value of type {kind} cannot be sliced"))),
+        ValueKind::Undefined => Err(invalid("an undefined value cannot be sliced".to_owned())),
+        // Jinja2 takes it for an attribute that is not there.
+        _ => Ok(Value::UNDEFINED),
     }
 }
 
@@ -80,28 +98,6 @@ fn indices(first: i64, last: i64, step: i64) -> impl Iterator<Item = usize> {
     let next = move |at: &i64| at.checked_add(step);
     let within = move |at: &i64| if step > 0 { *at < last } else { *at > last };
     std::iter::successors(Some(first), next).take_while(within).map(|at| at as usize)
-}
-
-/// `text.rsplit(separator, most)`.
-pub(crate) fn rsplit(text: &str, separator: Option<&str>, most: Option<i64>) -> Result<Value, Error> {
-    let most = most.and_then(|most| usize::try_from(most).ok());
-    let mut parts = match (separator, most) {
-        (Some(""), _) => return Err(invalid("rsplit: empty separator".to_owned())),
-        (Some(separator), Some(most)) => text.rsplitn(most.saturating_add(1), separator).collect(),
-        (Some(separator), None) => text.rsplit(separator).collect(),
-        (None, None) => text.split_whitespace().rev().collect(),
-        (None, Some(most)) => {
-            let (mut parts, mut rest) = (Vec::new(), text.trim_end());
-            while let Some((before, word)) = rest.rsplit_once(char::is_whitespace).filter(|_| parts.len() < most) {
-                parts.push(word);
-                rest = before.trim_end();
-            }
-            parts.extend((!rest.is_empty()).then_some(rest));
-            parts
-        }
-    };
-    parts.reverse();
-    Ok(parts.into_iter().map(Value::from).collect())
 }
 
 #[cfg(test)]
@@ -136,17 +132,5 @@ mod tests {
         assert!(remainder(&1.into(), &0.into()).is_err());
         assert!(remainder(&1.0.into(), &0.into()).is_err());
         assert!(remainder(&Value::from(()), &1.into()).is_err());
-    }
-
-    #[test]
-    fn texts_split_from_the_right() {
-        let of = |text, separator, most| rsplit(text, separator, most).unwrap().to_string();
-        assert_eq!(of("a.b.c", Some("."), Some(1)), "['a.b', 'c']");
-        assert_eq!(of("a.b.c", Some("."), None), "['a', 'b', 'c']");
-        assert_eq!(of(" a  b c ", None, Some(1)), "[' a  b', 'c']");
-        assert_eq!(of(" a  b c ", None, Some(0)), "[' a  b c']");
-        assert_eq!(of(" a  b c ", None, Some(-1)), "['a', 'b', 'c']");
-        assert_eq!(of("  ", None, Some(1)), "[]");
-        assert!(rsplit("a", Some(""), None).is_err());
     }
 }
