@@ -182,6 +182,20 @@ fn none_and_what_is_undefined_are_as_in_jinja2() {
 }
 
 #[test]
+fn sums_are_python_s() {
+    assert_eq!(
+        text("{% set a = true %}{{ a + 1 }} {{ 1.5 + a }} {{ [a] + [1] }} {{ (a,) + () }}"),
+        "2 2.5 [True, 1] (True,)"
+    );
+    assert_eq!(text("{{ '<' + ('<b>'|safe) + '&' }}|{{ ('<b>'|safe) ~ '<' }}"), "&lt;<b>&amp;|<b><");
+    for template in
+        ["{{ messages + 'a' }}", "{{ 'a' + messages|length }}", "{{ messages + (1,) }}", "{{ tools in 'a' }}"]
+    {
+        assert!(matches!(error(template, &json!([])), Error::Template { line: 1, .. }), "{template}");
+    }
+}
+
+#[test]
 fn methods_of_dicts_go_before_their_items() {
     assert_eq!(text("{% set d = {'items': {'type': 'x'}} %}{{ d.items.type }}|{{ d['items'].type }}"), "|x");
     assert_eq!(text("{% set d = {'items': 1} %}{{ d.items is defined }}{{ d.items() | list }}"), "True[('items', 1)]");

@@ -49,11 +49,13 @@ fn operators(environment: &mut Environment<'_>, budget: &Arc<Budget>) {
         Ok::<_, Error>(Value::from(Tuple::from([namespace, value])))
     });
     let own = budget.clone();
-    environment.add_filter(program::BEFORE_ADD, move |left: Value, right: Value| {
-        if let (Some(left), Some(right)) = (left.as_str(), right.as_str()) {
-            own.fits(left.len() + right.len())?;
+    environment.add_filter(program::ADD, move |left: &Value, right: &Value| python::add(&own, left, right));
+    environment.add_filter(program::BEFORE_IN, |value: Value, container: Value| {
+        if container.as_str().is_some() && value.as_str().is_none() {
+            let kind = value.kind();
+            return Err(Error::new(ErrorKind::InvalidOperation, format!("a {kind} cannot be looked for in a string")));
         }
-        Ok::<_, Error>(Value::from(Tuple::from([right, left])))
+        Ok(Value::from(Tuple::from([container, value])))
     });
     let own = budget.clone();
     environment.add_filter(program::BEFORE_MUL, move |left: Value, right: Value| {

@@ -7,6 +7,8 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 
 use super::limits::Budget;
 use super::methods::lines;
+use super::python::escaped;
+use super::repr::Printed;
 
 /// Puts them into an environment, in place of minijinja's.
 pub(crate) fn install(environment: &mut Environment<'_>, budget: &Arc<Budget>) {
@@ -41,6 +43,15 @@ pub(crate) fn install(environment: &mut Environment<'_>, budget: &Arc<Budget>) {
     });
     environment.add_filter("default", default);
     environment.add_filter("d", default);
+    for name in ["escape", "e", "forceescape"] {
+        let own = budget.clone();
+        environment.add_filter(name, move |value: &Value| {
+            if value.is_safe() && name != "forceescape" {
+                return Ok::<_, Error>(value.clone());
+            }
+            Ok(Value::from_safe_string(escaped(&own, &own.text(|out| write!(out, "{}", Printed(value)))?)?))
+        });
+    }
     environment.add_filter("sort", |state: &State, value: Value, given: Rest<Value>, rest: Kwargs| {
         let mut all = rest.args().map(|name| Ok((name, rest.get(name)?))).collect::<Result<Vec<_>, Error>>()?;
         all.extend(["reverse", "case_sensitive", "attribute"].into_iter().zip(given.iter().cloned()));

@@ -54,7 +54,7 @@ pub(crate) fn tojson(
     options.assert_all_used()?;
     let mut out = String::new();
     style.write(&mut out, value, 0)?;
-    Ok(Value::from_safe_string(out))
+    Ok(Value::from(out))
 }
 
 fn invalid(message: impl Into<String>) -> Error {

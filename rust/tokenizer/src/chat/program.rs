@@ -16,7 +16,8 @@ use super::source::UNCHANGED;
 pub(crate) const CONCAT: &str = "~";
 pub(crate) const REMAINDER: &str = "%";
 pub(crate) const SLICE: &str = "[:]";
-pub(crate) const BEFORE_ADD: &str = "+?";
+pub(crate) const ADD: &str = "+";
+pub(crate) const BEFORE_IN: &str = "in?";
 pub(crate) const BEFORE_MUL: &str = "*?";
 pub(crate) const BEFORE_SET: &str = "=?";
 pub(crate) const BEFORE_ORDER: &str = "<?";
@@ -88,7 +89,8 @@ fn replaced<'source>(instruction: &Instruction<'source>, index: u32) -> Vec<Inst
         Instruction::StringConcat => vec![filter(CONCAT, 2)],
         Instruction::Rem => vec![filter(REMAINDER, 2)],
         Instruction::Slice => vec![filter(SLICE, 4)],
-        Instruction::Add => [&checked(BEFORE_ADD)[..], &[own(), filter(ADMIT, 1)]].concat(),
+        Instruction::Add => vec![filter(ADD, 2), filter(ADMIT, 1)],
+        Instruction::In => [&checked(BEFORE_IN)[..], &[own()]].concat(),
         Instruction::Mul => [&checked(BEFORE_MUL)[..], &[own(), filter(ADMIT, 1)]].concat(),
         Instruction::SetAttr(_) => [&checked(BEFORE_SET)[..], &[own()]].concat(),
         Instruction::Lt | Instruction::Lte | Instruction::Gt | Instruction::Gte => {

@@ -9,6 +9,64 @@ fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
+/// `left + right` of two numbers, texts, lists or tuples. Of two texts of which one is marked as safe for HTML, the other is
+/// escaped, as with Jinja2's `Markup`.
+pub(crate) fn add(budget: &Budget, left: &Value, right: &Value) -> Result<Value, Error> {
+    if let (Some(a), Some(b)) = (left.as_str(), right.as_str()) {
+        budget.fits(a.len() + b.len())?;
+        return Ok(match (left.is_safe(), right.is_safe()) {
+            (false, false) => Value::from([a, b].concat()),
+            (true, true) => Value::from_safe_string([a, b].concat()),
+            (true, false) => Value::from_safe_string([a, &escaped(budget, b)?].concat()),
+            (false, true) => Value::from_safe_string([&escaped(budget, a)?, b].concat()),
+        });
+    }
+    let unsupported =
+        || Err(invalid(format!("tried to use + operator on unsupported types {} and {}", left.kind(), right.kind())));
+    match (left.kind(), right.kind()) {
+        (ValueKind::Seq | ValueKind::Iterable, ValueKind::Seq | ValueKind::Iterable) => {
+            if left.is_tuple() != right.is_tuple() {
+                return unsupported();
+            }
+            let mut items = budget.items(left)?;
+            items.extend(budget.items(right)?);
+            Ok(if left.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) })
+        }
+        (ValueKind::Number | ValueKind::Bool, ValueKind::Number | ValueKind::Bool) => {
+            if is_float(left) || is_float(right) {
+                return Ok(Value::from(real(left)? + real(right)?));
+            }
+            let sum = i128::try_from(left.clone())?.checked_add(i128::try_from(right.clone())?);
+            let sum = sum.ok_or_else(|| invalid(format!("unable to calculate {left} + {right}")))?;
+            Ok(i64::try_from(sum).map_or_else(|_| Value::from(sum), Value::from))
+        }
+        _ => unsupported(),
+    }
+}
+
+/// A text with HTML's special characters as Jinja2 writes them.
+pub(crate) fn escaped(budget: &Budget, text: &str) -> Result<String, Error> {
+    budget.text(|out| {
+        text.chars().try_for_each(|c| match c {
+            '&' => out.write_str("&amp;"),
+            '<' => out.write_str("&lt;"),
+            '>' => out.write_str("&gt;"),
+            '\'' => out.write_str("&#39;"),
+            '"' => out.write_str("&#34;"),
+            c => out.write_char(c),
+        })
+    })
+}
+
+fn is_float(value: &Value) -> bool {
+    value.kind() == ValueKind::Number && !value.is_integer()
+}
+
+/// The value of a number or a bool.
+fn real(value: &Value) -> Result<f64, Error> {
+    if value.kind() == ValueKind::Bool { Ok(f64::from(value.is_true())) } else { f64::try_from(value.clone()) }
+}
+
 /// `left % right` of numbers: the remainder has the sign of `right`.
 pub(crate) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
     let number = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
@@ -17,9 +75,8 @@ pub(crate) fn remainder(left: &Value, right: &Value) -> Result<Value, Error> {
         return Err(invalid(format!("tried to use % operator on unsupported types {left} and {right}")));
     }
     let impossible = || invalid(format!("unable to calculate {left} % {right}"));
-    let float = |value: &Value| value.kind() == ValueKind::Number && !value.is_integer();
-    if float(left) || float(right) {
-        let (a, b) = (f64::try_from(left.clone())?, f64::try_from(right.clone())?);
+    if is_float(left) || is_float(right) {
+        let (a, b) = (real(left)?, real(right)?);
         if b == 0.0 {
             return Err(impossible());
         }
@@ -128,6 +185,7 @@ mod tests {
         assert_eq!(of((-6).into(), 3.into()), "0");
         assert_eq!(of((-7.5).into(), 2.into()), "0.5");
         assert_eq!(of(true.into(), 2.into()), "1");
+        assert_eq!(of(1.5.into(), true.into()), "0.5");
         assert_eq!(of(Value::from(i128::MIN), (-1).into()), "0");
         assert!(remainder(&1.into(), &0.into()).is_err());
         assert!(remainder(&1.0.into(), &0.into()).is_err());
