@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from golden import chat_cases
 from golden.chat_cases import CONVERSATIONS, IN_PARTS, MESSAGES, OPTIONS, VARIABLES, Message
@@ -85,3 +87,34 @@ def test_expressions_are_those_of_jinja2(tokenizer: Tokenizer) -> None:
     for template, recorded in EXPRESSIONS.items():
         ours = answer(tokenizer, template, MESSAGES, VARIABLES)
         assert "text" not in ours if "error" in recorded else ours == recorded, template
+
+
+@pytest.mark.parametrize("letters", ["aAbBdeHIjmMpSUuwWyYzZcxXDFTRrhntGVgCklP%", "-d-H-I-j-m"])
+def test_dates_are_python_s(tokenizer: Tokenizer, letters: str) -> None:
+    form = re.sub("(-?.)", r"%\1|", letters)
+    before = datetime.datetime.now().strftime(form)
+    ours = answer(tokenizer, "{{ strftime_now(form) }}", MESSAGES, {"form": form})["text"]
+    assert ours in (before, datetime.datetime.now().strftime(form))
+
+
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+# Without characters that only later versions of Unicode have, which Rust may print where Python escapes them.
+CHARACTERS = st.characters(exclude_categories=["Cn", "Cs"])
+TEXTS = st.text(CHARACTERS) | st.text("'\"\\\n\t <é😀", max_size=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(TEXTS, values, max_size=4),
+)
+
+
+@given(value=VALUES)
+def test_values_are_written_as_python_writes_them(tokenizer: Tokenizer, value: Any) -> None:
+    def text(template: str) -> str:
+        return answer(tokenizer, template + ";", MESSAGES, {"value": value})["text"][:-1]
+
+    assert text("{{ value | tojson }}") == json.dumps(value, ensure_ascii=False)
+    form = {"indent": 2, "sort_keys": True, "ensure_ascii": True}
+    assert text("{{ value | tojson(indent=2, sort_keys=true, ensure_ascii=true) }}") == json.dumps(value, **form)
+    assert text("{{ value }}") == str(value)
+    assert text("{{ value ~ '' }}") == str(value)
+    assert text("{{ [value] | string }}") == str([value])

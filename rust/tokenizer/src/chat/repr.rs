@@ -88,13 +88,23 @@ pub(crate) fn float(x: f64, nan: &str, inf: &str) -> String {
     if x.is_infinite() {
         return format!("{}{inf}", if x > 0.0 { "" } else { "-" });
     }
-    let scientific = format!("{x:e}");
-    match scientific.split_once('e').map(|(digits, exponent)| (digits, exponent.parse::<i32>())) {
-        Some((digits, Ok(exponent))) if !(-4..16).contains(&exponent) => {
-            let sign = if exponent < 0 { '-' } else { '+' };
-            format!("{digits}e{sign}{:02}", exponent.abs())
+    let shortest = format!("{x:e}");
+    let Some((digits, exponent)) = shortest.split_once('e') else { return shortest };
+    let (places, exponent) = (digits.trim_start_matches('-').len(), exponent.parse::<i32>().unwrap_or_default());
+    let precision = places.saturating_sub(2);
+    // Of two that are equally short and near, Python takes the even one, as Rust does only for a given precision.
+    let nearest = format!("{x:.precision$e}");
+    let is_fixed = (-4..16).contains(&exponent);
+    match nearest.split_once('e').filter(|_| nearest.parse() == Ok(x)) {
+        Some(_) if is_fixed => {
+            let decimals = usize::try_from(precision as i32 - exponent).unwrap_or_default().max(1);
+            format!("{x:.decimals$}")
         }
-        _ => format!("{x:?}"),
+        None if is_fixed => format!("{x:?}"),
+        even => {
+            let digits = even.map_or(digits, |(digits, _)| digits);
+            format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+        }
     }
 }
 
@@ -115,6 +125,13 @@ mod tests {
             (1e16, "1e+16"),
             (1.5e300, "1.5e+300"),
             (0.0001, "0.0001"),
+            (0.000123, "0.000123"),
+            (-12.5, "-12.5"),
+            // Exactly between the two shortest.
+            (846_495_558_757_189.0 / 8.0, "105811944844648.62"),
+            (9_007_199_254_740_992.0, "9007199254740992.0"),
+            (5e-324, "5e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
             (0.00001, "1e-05"),
             (f64::NAN, "NaN"),
             (f64::NEG_INFINITY, "-Infinity"),
