@@ -46,7 +46,7 @@ pub enum Error {
     #[error(transparent)]
     Gguf(#[from] nanovllm_gguf::Error),
     /// A GGUF vocabulary of a kind this crate cannot rebuild.
-    #[error("tokenizer.ggml.model is {model:?}; only byte-level BPE (\"gpt2\") is supported")]
+    #[error("tokenizer.ggml.model is {model:?}; supported are \"gpt2\", \"llama\" and \"gemma4\"")]
     UnsupportedModel {
         /// The value of `tokenizer.ggml.model`.
         model: String,
@@ -76,6 +76,22 @@ pub enum Error {
         id: usize,
         /// The type found.
         token_type: i32,
+    },
+    /// A token that merges would have to be found for, and is too long for it.
+    #[error("token {id} has {got} characters; at most {limit} are supported")]
+    TokenLength {
+        /// The token's id.
+        id: usize,
+        /// How many characters it has.
+        got: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// A score that is no number.
+    #[error("the score of token {id} is not a number")]
+    Score {
+        /// The token's id.
+        id: usize,
     },
     /// A token that appears twice.
     #[error("token {token:?} has two ids, {first} and {second}")]

@@ -1,4 +1,6 @@
-//! Rebuilds a byte-level BPE tokenizer from GGUF metadata.
+//! Rebuilds a tokenizer from GGUF metadata: byte-level byte-pair encoding, or in SentencePiece's style.
+
+mod sentence_piece;
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,6 +9,7 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
+use self::sentence_piece::{ENDS_OF_TURNS, Kind};
 use crate::chat::ChatTemplates;
 use crate::error::Error;
 use crate::parts::Parts;
@@ -53,9 +56,30 @@ pub(crate) const FLAGS: [Flag; 4] = [
 /// Builds the tokenizer that `metadata` describe.
 pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
     let model = metadata.str("tokenizer.ggml.model")?;
-    if model != "gpt2" {
-        return Err(Error::UnsupportedModel { model: model.to_owned() });
+    match Kind::named(model) {
+        Some(kind) => load_sentence_piece(metadata, kind),
+        None if model == "gpt2" => load_byte_level(metadata),
+        None => Err(Error::UnsupportedModel { model: model.to_owned() }),
     }
+}
+
+fn load_sentence_piece(metadata: &Metadata, kind: Kind) -> Result<Parts, Error> {
+    let tokens = metadata.strings(TOKENS)?;
+    let added = added_tokens(metadata, tokens)?;
+    let mut special = special_tokens(metadata, tokens)?;
+    let ends = tokens.iter().zip(0..).filter(|(token, _)| ENDS_OF_TURNS.contains(&token.as_str()));
+    let is_added = |token: &str| added.iter().any(|added| added.content == token);
+    special.extend_eos(ends.filter(|(token, _)| is_added(token)).map(|(_, id)| id));
+    let bos = edge(metadata, "tokenizer.ggml.add_bos_token", true, BOS, tokens)?;
+    let eos = edge(metadata, "tokenizer.ggml.add_eos_token", false, EOS, tokens)?;
+    let templates = chat_templates(metadata)?;
+    let mut tokenizer = sentence_piece::tokenizer(metadata, kind, tokens)?;
+    tokenizer.add_tokens(added).map_err(Error::build)?;
+    tokenizer.with_post_processor(post_processor::around(bos, eos)?);
+    Ok(Parts { tokenizer, special, templates, settings: Settings::default() })
+}
+
+fn load_byte_level(metadata: &Metadata) -> Result<Parts, Error> {
     let pre = PreTokenizer::named(metadata.str("tokenizer.ggml.pre")?)?;
     let tokens = metadata.strings(TOKENS)?;
     let ids = index(tokens)?;
@@ -121,15 +145,11 @@ fn merges(rules: &[String], ids: &HashMap<&str, u32>) -> Result<Vec<(String, Str
 /// Tokens matched in the text before it is cut into words: unknown (2) and control (3) tokens, which are special, and
 /// user-defined ones (4), which are not. Without types every token is an ordinary one.
 fn added_tokens(metadata: &Metadata, tokens: &[String]) -> Result<Vec<AddedToken>, Error> {
-    let same_length = |key, got| match got {
-        got if got == tokens.len() => Ok(()),
-        got => Err(Error::Length { key, expected: tokens.len(), got }),
-    };
     if let Some(scores) = metadata.opt_f32s(SCORES)? {
-        same_length(SCORES, scores.len())?;
+        same_length(SCORES, tokens.len(), scores.len())?;
     }
     let Some(types) = metadata.opt_i32s(TOKEN_TYPE)? else { return Ok(Vec::new()) };
-    same_length(TOKEN_TYPE, types.len())?;
+    same_length(TOKEN_TYPE, tokens.len(), types.len())?;
     let mut flagged = Vec::with_capacity(FLAGS.len());
     for (key, _, set) in FLAGS {
         let ids = listed(metadata, key, tokens)?;
@@ -151,6 +171,11 @@ fn added_tokens(metadata: &Metadata, tokens: &[String]) -> Result<Vec<AddedToken
         }
     }
     Ok(added)
+}
+
+/// Refuses a list under `key` that has not an entry for each of `expected` tokens.
+fn same_length(key: &'static str, expected: usize, got: usize) -> Result<(), Error> {
+    if got == expected { Ok(()) } else { Err(Error::Length { key, expected, got }) }
 }
 
 /// The token that `key` names, if it is there.

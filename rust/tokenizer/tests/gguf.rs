@@ -197,7 +197,7 @@ fn a_vocabulary_that_makes_no_sense_is_refused() {
     let mut repeated = tokens();
     repeated[270] = "h".into();
     let cases = [
-        (base().with("tokenizer.ggml.model", string("llama")), "\"llama\""),
+        (base().with("tokenizer.ggml.model", string("t5")), "\"t5\""),
         (base().with("tokenizer.ggml.pre", string("martian")), "\"martian\""),
         (base().without("tokenizer.ggml.pre"), "tokenizer.ggml.pre"),
         (base().without("tokenizer.ggml.merges"), "tokenizer.ggml.merges"),

@@ -29,6 +29,11 @@ pub(super) fn seeds() -> Vec<Seed> {
     let types = |types: &[i32]| Value::Array(Array::I32(types.to_vec()));
     let scores = Value::Array(Array::F32(vec![0.0; 7]));
     let begin = |id| [("tokenizer.ggml.add_bos_token", Some(Value::Bool(true))), ("tokenizer.ggml.bos_token_id", id)];
+    let kind = |model: &str, scores: &[f32]| {
+        let model = ("tokenizer.ggml.model", Some(Value::String(model.into())));
+        let scores = ("tokenizer.ggml.scores", Some(Value::Array(Array::F32(scores.to_vec()))));
+        changed(&[model, ("tokenizer.ggml.add_bos_token", Some(Value::Bool(false))), scores])
+    };
     let mut seeds: Vec<Seed> = ["gpt-2", "smollm", "qwen2", "llama-bpe"]
         .iter()
         .map(|pre| {
@@ -62,7 +67,13 @@ pub(super) fn seeds() -> Vec<Seed> {
         case("OutOfRange-id_negative", "eos", "tokenizer.ggml.eos_token_id", Value::I32(-1)),
         case("OutOfRange-type_huge", "token_type", TYPES, Value::Array(Array::U32(vec![u32::MAX; 8]))),
         case("MissingSpecialToken-begin", "bos", "tokenizer.ggml.add_bos_token", Value::Bool(true)),
-        case("UnsupportedModel-unigram", "\"llama\"", "tokenizer.ggml.model", Value::String("llama".into())),
+        case("UnsupportedModel-unigram", "\"t5\"", "tokenizer.ggml.model", Value::String("t5".into())),
+        seed("ok-sentence_piece", "", kind("llama", &[0.0; 8])),
+        seed("ok-gemma4", "", kind("gemma4", &[0.0; 8])),
+        seed("Score-nan", "score of token 3", kind("llama", &[0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0])),
+        seed("MissingSpecialToken-sentence_piece", "bos", {
+            changed(&[("tokenizer.ggml.model", Some(Value::String("llama".into())))])
+        }),
         case("UnknownPreTokenizer-new", "brand-new", "tokenizer.ggml.pre", Value::String("brand-new".into())),
         case("WrongType-tokens", "array of string", TOKENS, types(&[1, 2])),
         case("WrongType-merges", "array of string", MERGES, Value::String("a b".into())),
