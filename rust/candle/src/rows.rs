@@ -22,7 +22,12 @@ pub(crate) fn activate_and_mul(activation: Activation, x: &Tensor) -> Result<Ten
 pub(crate) fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
     match activation {
         Activation::Silu => x.silu(),
-        Activation::GeluTanh => x.gelu(),
+        // As `x * sigmoid(2 * angle)`: candle's own takes `1 + tanh(angle)`, of which nothing is left far below 0.
+        Activation::GeluTanh => {
+            let cubed = (x.sqr()? * x)?;
+            let twice = ((x + (cubed * 0.044715)?)? * (2.0 * (2.0 / std::f64::consts::PI).sqrt()))?;
+            x / (twice.neg()?.exp()? + 1.0)?
+        }
     }
 }
 

@@ -81,6 +81,13 @@ pub(super) fn activations_of_rows<B: Backend>(backend: &B, _: &Promise) {
             let what = format!("{activation:?}");
             assert_close(backend, &what, &backend.download(&out), &expected(&data, n), ELEMENTWISE);
         });
+        // Alone, so that what is near 0 is not measured beside larger values.
+        for gate in [-6.0f32, -4.5, -3.0, -1e-3, 1e-3] {
+            let mut out = room(backend, 1, 1);
+            backend.activate_and_mul(activation, &upload(backend, &[gate, 1.0], 1, 2), &mut out);
+            let what = format!("{activation:?} of {gate}");
+            assert_close(backend, &what, &backend.download(&out), &expected(&[gate, 1.0], 1), ELEMENTWISE);
+        }
         let extremes = [-200.0, -90.0, 0.0, 90.0, 200.0];
         let data: Vec<f32> = extremes.into_iter().chain([1.0; 5]).collect();
         let mut out = room(backend, 1, 5);
