@@ -180,12 +180,14 @@ fn set_edges(tokenizer: &mut HfTokenizer, config: &Map<String, Value>, special: 
     Ok(())
 }
 
-/// The `eos_token_id` of a configuration file, which may be missing, null, one id or a list.
+/// The `eos_token_id` of a configuration file, which may be missing, null, one id or a list. A model of text and images
+/// may have it where its decoder is described.
 fn eos_ids(dir: &Path, file: &'static str) -> Result<Vec<u32>, Error> {
     const KEY: &str = "eos_token_id";
     let config = object(dir, file)?;
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let ids = match config.get(KEY) {
+    let found = config.get(KEY).filter(|value| !value.is_null()).or_else(|| config.get("text_config")?.get(KEY));
+    let ids = match found {
         None | Some(Value::Null) => Some(Vec::new()),
         Some(Value::Array(list)) => list.iter().map(id).collect(),
         Some(value) => id(value).map(|id| vec![id]),
@@ -193,7 +195,7 @@ fn eos_ids(dir: &Path, file: &'static str) -> Result<Vec<u32>, Error> {
     ids.ok_or_else(|| Error::Config {
         path: dir.join(file),
         key: KEY,
-        value: config.get(KEY).map(ToString::to_string).unwrap_or_default(),
+        value: found.map(ToString::to_string).unwrap_or_default(),
         expected: "a token id or a list of them",
     })
 }

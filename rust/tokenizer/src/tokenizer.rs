@@ -35,12 +35,12 @@ impl Tokenizer {
         directory::load(dir).map(Self::new)
     }
 
-    /// Rebuilds the byte-level BPE tokenizer that GGUF metadata describe (`tokenizer.*` keys).
+    /// Rebuilds the tokenizer that GGUF metadata describe (`tokenizer.*` keys): byte-level BPE, or in SentencePiece's style.
     ///
     /// # Errors
     /// [`Error::Gguf`] for missing keys and wrong types, [`Error::UnsupportedModel`], [`Error::UnknownPreTokenizer`],
-    /// [`Error::Length`], [`Error::TokenType`], [`Error::DuplicateToken`], [`Error::VocabularySize`],
-    /// [`Error::Merge`], [`Error::SpecialTokenId`], [`Error::MissingSpecialToken`].
+    /// [`Error::Length`], [`Error::TokenType`], [`Error::TokenLength`], [`Error::Score`], [`Error::DuplicateToken`],
+    /// [`Error::VocabularySize`], [`Error::Merge`], [`Error::SpecialTokenId`], [`Error::MissingSpecialToken`].
     pub fn from_gguf(metadata: &nanovllm_gguf::Metadata) -> Result<Self, Error> {
         gguf::load(metadata).map(Self::new)
     }

@@ -45,6 +45,11 @@ fn eos_is_the_union_with_the_tokenizer_s_own_first() {
     assert_eq!(tokenizer.eos_token_id(), Some(id("<|im_end|>")));
     assert_eq!((tokenizer.bos_token(), tokenizer.pad_token_id()), (None, Some(id("<|eot|>"))));
     assert_eq!(load(&[config, generation]).unwrap().eos_token_ids()[0], id("<|eot|>"));
+    // Of a model of text and images, where the decoder is described or outside of it.
+    let inner = json!({"text_config": {"eos_token_id": 5}});
+    assert_eq!(load(&[("config.json", inner)]).unwrap().eos_token_ids(), [5]);
+    let both = json!({"eos_token_id": 6, "text_config": {"eos_token_id": 5}});
+    assert_eq!(load(&[("config.json", both)]).unwrap().eos_token_ids(), [6]);
     let map = ("special_tokens_map.json", json!({"eos_token": "<|eot|>"}));
     assert_eq!(load(&[map]).unwrap().eos_token(), Some("<|eot|>"));
 }
