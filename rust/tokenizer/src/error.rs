@@ -87,6 +87,12 @@ pub enum Error {
         /// How many it may have.
         limit: usize,
     },
+    /// A vocabulary whose tokens are parts of each other more often than any model's.
+    #[error("the tokens make more than {limit} merges, the most that are supported for so many")]
+    TooManyMerges {
+        /// How many there may be.
+        limit: usize,
+    },
     /// A score that is no number.
     #[error("the score of token {id} is not a number")]
     Score {

@@ -21,6 +21,8 @@ use crate::special::SpecialTokens;
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
+/// Whether a text begins with the BOS token.
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 
@@ -65,15 +67,23 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
 
 fn load_sentence_piece(metadata: &Metadata, kind: Kind) -> Result<Parts, Error> {
     let tokens = metadata.strings(TOKENS)?;
+    let ids = index(tokens)?;
     let added = added_tokens(metadata, tokens)?;
     let mut special = special_tokens(metadata, tokens)?;
-    let ends = tokens.iter().zip(0..).filter(|(token, _)| ENDS_OF_TURNS.contains(&token.as_str()));
     let is_added = |token: &str| added.iter().any(|added| added.content == token);
-    special.extend_eos(ends.filter(|(token, _)| is_added(token)).map(|(_, id)| id));
-    let bos = edge(metadata, "tokenizer.ggml.add_bos_token", true, BOS, tokens)?;
+    special
+        .extend_eos(ENDS_OF_TURNS.iter().filter(|token| is_added(token)).filter_map(|token| ids.get(token).copied()));
+    let bos = match kind {
+        Kind::Llama => edge(metadata, ADD_BOS, true, BOS, tokens)?,
+        // Whatever the file says: some were made that deny it, and llama.cpp overrules them.
+        Kind::Gemma4 => {
+            let bos = token_of(metadata, BOS, tokens)?;
+            Some(bos.ok_or(Error::MissingSpecialToken { flag: ADD_BOS, key: BOS })?)
+        }
+    };
     let eos = edge(metadata, "tokenizer.ggml.add_eos_token", false, EOS, tokens)?;
     let templates = chat_templates(metadata)?;
-    let mut tokenizer = sentence_piece::tokenizer(metadata, kind, tokens)?;
+    let mut tokenizer = sentence_piece::tokenizer(metadata, kind, tokens, &ids)?;
     tokenizer.add_tokens(added).map_err(Error::build)?;
     tokenizer.with_post_processor(post_processor::around(bos, eos)?);
     Ok(Parts { tokenizer, special, templates, settings: Settings::default() })
@@ -86,7 +96,7 @@ fn load_byte_level(metadata: &Metadata) -> Result<Parts, Error> {
     let merges = merges(metadata.strings("tokenizer.ggml.merges")?, &ids)?;
     let added = added_tokens(metadata, tokens)?;
     let special = special_tokens(metadata, tokens)?;
-    let bos = edge(metadata, "tokenizer.ggml.add_bos_token", pre.add_bos, BOS, tokens)?;
+    let bos = edge(metadata, ADD_BOS, pre.add_bos, BOS, tokens)?;
     let eos = edge(metadata, "tokenizer.ggml.add_eos_token", false, EOS, tokens)?;
     let templates = chat_templates(metadata)?;
 

@@ -39,8 +39,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Gguf`] for missing keys and wrong types, [`Error::UnsupportedModel`], [`Error::UnknownPreTokenizer`],
-    /// [`Error::Length`], [`Error::TokenType`], [`Error::TokenLength`], [`Error::Score`], [`Error::DuplicateToken`],
-    /// [`Error::VocabularySize`], [`Error::Merge`], [`Error::SpecialTokenId`], [`Error::MissingSpecialToken`].
+    /// [`Error::Length`], [`Error::TokenType`], [`Error::TokenLength`], [`Error::TooManyMerges`], [`Error::Score`],
+    /// [`Error::DuplicateToken`], [`Error::VocabularySize`], [`Error::Merge`], [`Error::SpecialTokenId`], [`Error::MissingSpecialToken`].
     pub fn from_gguf(metadata: &nanovllm_gguf::Metadata) -> Result<Self, Error> {
         gguf::load(metadata).map(Self::new)
     }

@@ -178,6 +178,31 @@ fn the_end_of_a_turn_ends_a_generation() {
     assert_eq!(tokenizer.eos_token_ids(), [1, id("<end_of_turn>")]);
 }
 
+/// llama.cpp overrules files of Gemma 4 that deny it.
+#[test]
+fn a_text_of_gemma_4_begins_with_its_token_whatever_the_file_says() {
+    let tokenizer = builder()
+        .with("tokenizer.ggml.model", Value::String("gemma4".into()))
+        .with("tokenizer.ggml.merges", strings(&[]))
+        .with("tokenizer.ggml.add_bos_token", Value::Bool(false));
+    assert_eq!(tokenizer.tokenizer().unwrap().encode("a", true).unwrap(), [1, id("a")]);
+}
+
+/// Every stretch of a text without repetitions is a token, so that each is cut everywhere.
+#[test]
+fn merges_without_bound_are_refused() {
+    let text: Vec<char> = (0..120u32).map(|i| char::from_u32(0x4e00 + i).unwrap()).collect();
+    let stretches = (1..=40).flat_map(|len| text.windows(len).map(|part| part.iter().collect::<String>()));
+    let tokens =
+        Value::Array(Array::String(["<unk>".to_owned(), "<s>".to_owned()].into_iter().chain(stretches).collect()));
+    let refused = builder()
+        .with("tokenizer.ggml.tokens", tokens)
+        .without("tokenizer.ggml.scores")
+        .without("tokenizer.ggml.token_type")
+        .tokenizer();
+    assert!(matches!(refused, Err(Error::TooManyMerges { .. })), "{refused:?}");
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let scores =

@@ -69,7 +69,10 @@ pub(super) fn seeds() -> Vec<Seed> {
         case("MissingSpecialToken-begin", "bos", "tokenizer.ggml.add_bos_token", Value::Bool(true)),
         case("UnsupportedModel-unigram", "\"t5\"", "tokenizer.ggml.model", Value::String("t5".into())),
         seed("ok-sentence_piece", "", kind("llama", &[0.0; 8])),
-        seed("ok-gemma4", "", kind("gemma4", &[0.0; 8])),
+        seed("ok-gemma4", "", {
+            let begin = ("tokenizer.ggml.bos_token_id", Some(Value::U32(6)));
+            changed(&[("tokenizer.ggml.model", Some(Value::String("gemma4".into()))), begin])
+        }),
         seed("Score-nan", "score of token 3", kind("llama", &[0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0])),
         seed("MissingSpecialToken-sentence_piece", "bos", {
             changed(&[("tokenizer.ggml.model", Some(Value::String("llama".into())))])

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use tokenizers::models::bpe::BPE;
 use tokenizers::{DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
 
-use super::{SCORES, index, merges, same_length};
+use super::{SCORES, merges, same_length};
 use crate::error::Error;
 
 /// What stands for a space.
@@ -19,6 +19,11 @@ const SPACE: &str = "▁";
 
 /// The most characters of a token that merges can make. It bounds the work: each character is a place to cut.
 const MAX_CHARS: usize = 256;
+
+/// The most merges for each token, on the average, and how many there may be whatever the tokens. Models have about two a
+/// token; a file made for it has hundreds, each of which takes memory of its own.
+const MERGES_PER_TOKEN: usize = 8;
+const FEW_MERGES: usize = 1000;
 
 /// Tokens at the end of a turn. llama.cpp finds them by their text where no key names them.
 pub(super) const ENDS_OF_TURNS: [&str; 5] = ["<end_of_turn>", "<turn|>", "<|end|>", "<|eot_id|>", "<|im_end|>"];
@@ -42,11 +47,15 @@ impl Kind {
 }
 
 /// The tokenizer without its added tokens and without what is put around a text.
-pub(super) fn tokenizer(metadata: &Metadata, kind: Kind, tokens: &[String]) -> Result<HfTokenizer, Error> {
-    let ids = index(tokens)?;
+pub(super) fn tokenizer(
+    metadata: &Metadata,
+    kind: Kind,
+    tokens: &[String],
+    ids: &HashMap<&str, u32>,
+) -> Result<HfTokenizer, Error> {
     let merges = match kind {
-        Kind::Llama => scored_merges(metadata, tokens, &ids)?,
-        Kind::Gemma4 => merges(metadata.strings("tokenizer.ggml.merges")?, &ids)?,
+        Kind::Llama => scored_merges(metadata, tokens, ids)?,
+        Kind::Gemma4 => merges(metadata.strings("tokenizer.ggml.merges")?, ids)?,
     };
     let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(kind == Kind::Llama);
     let unknown = metadata.opt_u64("tokenizer.ggml.unknown_token_id")?;
@@ -123,6 +132,10 @@ fn scored_merges(
             }
         }
         cuts.sort_by_key(|&(_, _, left, right)| (left, right));
+        let limit = FEW_MERGES + MERGES_PER_TOKEN * tokens.len();
+        if found.len() + cuts.len() > limit {
+            return Err(Error::TooManyMerges { limit });
+        }
         found.extend(cuts.into_iter().map(|(l, r, left, right)| (score, l, r, left, right)));
     }
     // Stable, so that what is equal stays in the order of ids.
