@@ -8,7 +8,9 @@ from pathlib import Path
 from zlib import crc32
 
 import gguf
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from family_models import CASES, FORMATS, LENGTHS, FamilyModel, expected, make
 from golden import family_cases
@@ -103,6 +105,15 @@ def test_a_file_that_becomes_shorter_while_rows_are_read_of_it_is_an_error(paths
         os.truncate(file, 5000)
         with pytest.raises(RuntimeError, match=f"{file}: the file was"):
             llm.generate([[1, 2, 3]], params, use_tqdm=False)
+
+
+def test_types_of_other_parts_do_not_matter(paths: Paths, tmp_path: Path) -> None:
+    """A tower may keep positions as integers, which no weight of a decoder can be."""
+    directory = tmp_path / "model"
+    shutil.copytree(paths["gemma3_images"]["hugging_face"], directory)
+    positions = {"vision_tower.embeddings.position_ids": np.arange(4, dtype=np.int64)}
+    save_file(positions, directory / "more.safetensors", {"format": "pt"})
+    assert FamilyModel("gemma3_images", "hugging_face", directory).error(17) < LIMITS["hugging_face"]
 
 
 def test_every_family_has_a_case() -> None:

@@ -51,6 +51,9 @@ impl TensorNames {
                 continue;
             };
             let parts = parts(&name, fused).unwrap_or_else(|| vec![name]);
+            // Two spellings of one name: the second keeps its own, by which it is refused as nobody's.
+            let is_taken = parts.iter().any(|name| found.places.contains_key(name));
+            let parts = if is_taken { vec![stored.to_owned()] } else { parts };
             for (part, name) in parts.iter().enumerate() {
                 let place = Place { stored: stored.to_owned(), part, parts: parts.len() };
                 found.places.insert(name.clone(), place);
@@ -116,6 +119,8 @@ mod tests {
         assert_eq!(names.place("model.layers.3.mlp.up_proj.weight"), Some(&place));
         assert_eq!(names.place(stored[3]), None);
         assert_eq!(TensorNames::new(stored.into_iter(), false, &[]).names(), stored);
+        let twice = ["model.norm.weight", "language_model.model.norm.weight"];
+        assert_eq!(TensorNames::new(twice.into_iter(), true, &[]).names(), twice, "none hides another");
     }
 
     #[test]

@@ -29,14 +29,14 @@ impl SafeTensorsCheckpoint {
     pub fn open(dir: &Path) -> Result<Self> {
         let mut config = read_config(&dir.join("config.json"))?;
         let files = SafeTensorsFiles::open(dir)?;
-        for info in files.tensors() {
+        let stored = files.tensors().iter().map(|info| info.name.as_str());
+        let names = TensorNames::new(stored, config.has_other_parts, config.family.config().fused_modules());
+        for info in names.names().iter().filter_map(|name| files.info(&names.place(name)?.stored)) {
             if dtype(info.dtype).is_none() {
                 let (name, dtype) = (info.name.clone(), info.dtype.to_string());
                 return Err(LoadError::UnsupportedDType { name, dtype });
             }
         }
-        let stored = files.tensors().iter().map(|info| info.name.as_str());
-        let names = TensorNames::new(stored, config.has_other_parts, config.family.config().fused_modules());
         if config.has_other_parts {
             // What such a config.json says of ties is said of the whole model, and often left out.
             config.base.tie_word_embeddings &= names.place("lm_head.weight").is_none();
