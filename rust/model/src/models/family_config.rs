@@ -9,7 +9,7 @@ use crate::config::gguf::Keys;
 use crate::config::json::Object;
 use crate::config::settings::Settings;
 use crate::config::{BaseConfig, RopeConfig};
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, PreNormLayer, Stack};
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::models::tensor_table::TensorTable;
@@ -113,7 +113,8 @@ pub(crate) trait FamilyConfig {
         (0..base.num_hidden_layers).map(cache).collect()
     }
 
-    /// Loads the decoder: takes every parameter from `weights` and makes rotary tables for `positions` positions.
+    /// Loads the decoder: takes every parameter from `weights` and makes rotary tables for `positions` positions. Most
+    /// families' are stacks of pre-norm layers without norms of heads, which is the default.
     ///
     /// # Errors
     /// What is wrong with a tensor; [`LoadError::Backend`](crate::LoadError::Backend) when the device cannot hold it.
@@ -124,5 +125,11 @@ pub(crate) trait FamilyConfig {
         positions: usize,
     ) -> Result<Box<dyn Decoder<B>>>
     where
-        Self: Sized;
+        Self: Sized,
+    {
+        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
+            PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)
+        })?;
+        Ok(Box::new(decoder))
+    }
 }

@@ -1,16 +1,12 @@
 //! Llama 2 and 3, SmolLM2 and others of the same structure.
 
-use nanovllm_backend::Backend;
-
 use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::Settings;
-use crate::decoder::{Decoder, PreNormLayer, Stack};
 use crate::error::Result;
 use crate::models::family_config::FamilyConfig;
 use crate::models::tensor_table::{TensorRule, TensorTable};
-use crate::weights::Weights;
 
 /// The family adds nothing to what every decoder has.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,17 +40,5 @@ impl FamilyConfig for Config {
 
     fn tensor_table(&self) -> TensorTable {
         TABLE
-    }
-
-    fn decoder<B: Backend>(
-        &self,
-        base: &BaseConfig,
-        weights: &mut Weights<'_, B>,
-        positions: usize,
-    ) -> Result<Box<dyn Decoder<B>>> {
-        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)
-        })?;
-        Ok(Box::new(decoder))
     }
 }

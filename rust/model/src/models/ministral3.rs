@@ -1,7 +1,6 @@
 //! Ministral 3: a Llama whose queries grow beyond the context that it was first trained on. Its GGUF files, and those of
 //! Mistral Small 3, call themselves mistral3.
 
-use nanovllm_backend::Backend;
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
@@ -9,13 +8,11 @@ use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Settings, Treatment};
 use crate::config::{BaseConfig, RopeScaling, Windows};
-use crate::decoder::{Decoder, PreNormLayer, Stack};
 use crate::error::{LoadError, Result};
 use crate::layers::attention::{Attention, Temperature};
 use crate::models::family_config::FamilyConfig;
 use crate::models::llama;
 use crate::models::tensor_table::TensorTable;
-use crate::weights::Weights;
 
 /// What a Ministral 3 has beyond every decoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,17 +113,5 @@ impl FamilyConfig for Config {
     fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
         let (temperature, window) = (self.temperature, self.windows.of(layer));
         Attention { window, temperature, ..Attention::plain(base.heads(), layer) }
-    }
-
-    fn decoder<B: Backend>(
-        &self,
-        base: &BaseConfig,
-        weights: &mut Weights<'_, B>,
-        positions: usize,
-    ) -> Result<Box<dyn Decoder<B>>> {
-        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)
-        })?;
-        Ok(Box::new(decoder))
     }
 }

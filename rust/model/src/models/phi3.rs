@@ -1,7 +1,6 @@
 //! Phi-3 and Phi-4-mini: a Llama whose projections are stored fused, which may rotate a part of its heads alone, in one of
 //! two ways that the longest sequence decides between.
 
-use nanovllm_backend::Backend;
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
@@ -9,12 +8,10 @@ use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Literal, Settings, Treatment};
 use crate::config::{BaseConfig, Windows};
-use crate::decoder::{Decoder, PreNormLayer, Stack};
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::models::family_config::FamilyConfig;
 use crate::models::tensor_table::{TensorRule, TensorTable};
-use crate::weights::Weights;
 
 /// What a Phi-3 has beyond every decoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,17 +75,5 @@ impl FamilyConfig for Config {
 
     fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
         Attention { window: self.windows.of(layer), ..Attention::plain(base.heads(), layer) }
-    }
-
-    fn decoder<B: Backend>(
-        &self,
-        base: &BaseConfig,
-        weights: &mut Weights<'_, B>,
-        positions: usize,
-    ) -> Result<Box<dyn Decoder<B>>> {
-        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)
-        })?;
-        Ok(Box::new(decoder))
     }
 }

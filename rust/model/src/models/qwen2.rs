@@ -1,18 +1,15 @@
 //! Qwen2 and Qwen2.5: queries, keys and values have a bias, of which config.json says nothing.
 
-use nanovllm_backend::Backend;
 use nanovllm_gguf::Value as GgufValue;
 
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Settings, Treatment};
 use crate::config::{BaseConfig, Windows};
-use crate::decoder::{Decoder, PreNormLayer, Stack};
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::models::family_config::FamilyConfig;
 use crate::models::tensor_table::TensorTable;
-use crate::weights::Weights;
 
 /// What a Qwen2 has beyond every decoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,17 +56,5 @@ impl FamilyConfig for Config {
 
     fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
         Attention { window: self.windows.of(layer), ..Attention::plain(base.heads(), layer) }
-    }
-
-    fn decoder<B: Backend>(
-        &self,
-        base: &BaseConfig,
-        weights: &mut Weights<'_, B>,
-        positions: usize,
-    ) -> Result<Box<dyn Decoder<B>>> {
-        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)
-        })?;
-        Ok(Box::new(decoder))
     }
 }

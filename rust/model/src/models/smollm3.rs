@@ -1,6 +1,5 @@
 //! SmolLM3: a Llama in which every fourth layer rotates neither queries nor keys.
 
-use nanovllm_backend::Backend;
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
@@ -8,13 +7,11 @@ use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Settings, Treatment};
 use crate::config::{BaseConfig, Windows};
-use crate::decoder::{Decoder, PreNormLayer, Stack};
 use crate::error::{LoadError, Result};
 use crate::layers::attention::Attention;
 use crate::models::family_config::FamilyConfig;
 use crate::models::llama;
 use crate::models::tensor_table::TensorTable;
-use crate::weights::Weights;
 
 /// Each layer whose number, counted from 1, is a multiple of this does not rotate; llama.cpp knows no other number.
 const INTERVAL: usize = 4;
@@ -85,18 +82,6 @@ impl FamilyConfig for Config {
     fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {
         let rope = self.rotates[layer].then_some(0);
         Attention { rope, window: self.windows.of(layer), ..Attention::plain(base.heads(), layer) }
-    }
-
-    fn decoder<B: Backend>(
-        &self,
-        base: &BaseConfig,
-        weights: &mut Weights<'_, B>,
-        positions: usize,
-    ) -> Result<Box<dyn Decoder<B>>> {
-        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)
-        })?;
-        Ok(Box::new(decoder))
     }
 }
 
