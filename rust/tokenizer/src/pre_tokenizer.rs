@@ -1,9 +1,10 @@
 //! How a text is cut into words before merging: what `tokenizer.ggml.pre` stands for.
 //!
-//! GGUF names the pre-tokenizer instead of spelling it out. The names and what they mean were read off llama.cpp's
-//! `src/llama-vocab.cpp`; where a model's `tokenizer.json` writes the same cut differently (case-insensitive
-//! groups, a final `\s+`), the form of `tokenizer.json` is used, so that the rebuilt tokenizer equals the
-//! original. A name is listed only when its cut could be checked; any other is refused.
+//! GGUF names the pre-tokenizer instead of spelling it out: the names are in `table.rs`, the regular expressions in
+//! `patterns.rs`. Any other name is refused, since another cut would give a model words that it has never seen.
+
+mod patterns;
+mod table;
 
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -13,6 +14,8 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
+use self::patterns::GPT2;
+pub(crate) use self::table::TABLE;
 use crate::error::Error;
 
 /// A way of cutting a text into pieces. Cuts apply in order, each to the pieces that the one before it left.
@@ -39,63 +42,6 @@ pub(crate) struct PreTokenizer {
     /// Whether a text begins with the BOS token when `tokenizer.ggml.add_bos_token` does not say.
     pub(crate) add_bos: bool,
 }
-
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const DEEPSEEK_V3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
-
-const PLAIN: PreTokenizer = PreTokenizer { names: &[], cuts: &[], nfc: false, ignore_merges: false, add_bos: false };
-
-/// Every pre-tokenizer known.
-pub(crate) const TABLE: &[PreTokenizer] = &[
-    PreTokenizer { names: &["gpt-2", "gpt2", "phi-2", "mpt", "olmo"], cuts: &[Cut::Gpt2], ..PLAIN },
-    PreTokenizer { names: &["smollm", "starcoder", "refact"], cuts: &[Cut::Digits, Cut::Gpt2], ..PLAIN },
-    PreTokenizer {
-        // What llama.cpp falls back on, which is much like Falcon's cut.
-        names: &["default"],
-        cuts: &[
-            Cut::Regex(r"[\p{P}\$\+<=>\^~\|]+"),
-            Cut::Regex(GPT2),
-            Cut::Regex(r"\p{N}+"),
-            Cut::Regex(r"[0-9][0-9][0-9]"),
-        ],
-        ..PLAIN
-    },
-    PreTokenizer {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
-        cuts: &[Cut::Regex(LLAMA3)],
-        ignore_merges: true,
-        add_bos: true,
-        ..PLAIN
-    },
-    PreTokenizer { names: &["dbrx", "smaug-bpe"], cuts: &[Cut::Regex(LLAMA3)], ..PLAIN },
-    PreTokenizer { names: &["qwen2", "deepseek-r1-qwen", "megrez"], cuts: &[Cut::Regex(QWEN2)], nfc: true, ..PLAIN },
-    PreTokenizer { names: &["stablelm2"], cuts: &[Cut::Regex(QWEN2)], ..PLAIN },
-    PreTokenizer { names: &["qwen35"], cuts: &[Cut::Regex(QWEN35)], nfc: true, ..PLAIN },
-    PreTokenizer { names: &["tekken"], cuts: &[Cut::Regex(TEKKEN)], ignore_merges: true, add_bos: true, ..PLAIN },
-    PreTokenizer { names: &["gpt-4o", "llama4"], cuts: &[Cut::Regex(GPT4O)], ..PLAIN },
-    PreTokenizer {
-        names: &["deepseek-coder"],
-        cuts: &[
-            Cut::Regex(r"[\r\n]"),
-            Cut::Regex(r"\s?\p{L}+"),
-            Cut::Regex(r"\s?\p{P}+"),
-            Cut::Regex("[一-龥ࠀ-一가-\u{d7ff}]+"),
-            Cut::Digits,
-        ],
-        ..PLAIN
-    },
-    PreTokenizer {
-        names: &["deepseek-v3"],
-        cuts: &[Cut::Regex(r"\p{N}{1,3}"), Cut::Regex("[一-龥\u{3040}-ゟ゠-ヿ]+"), Cut::Regex(DEEPSEEK_V3)],
-        ..PLAIN
-    },
-];
 
 impl PreTokenizer {
     /// The pre-tokenizer that GGUF calls `name`.
