@@ -127,7 +127,8 @@ fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
         id_of(key, others.next());
     }
     let all: Vec<u32> = ids.collect();
-    if all.len() > 1 {
+    // Even one alone, so that no other token is taken for an end because of its text.
+    if !all.is_empty() {
         pairs.push((EOS_LIST.to_owned(), Value::Array(Array::U32(all))));
     }
     for (key, has, _) in FLAGS {

@@ -125,6 +125,24 @@ mod tests {
         assert_eq!(words("gpt-4o", "fooBar'll"), ["foo", "Bar'll"]);
         assert_eq!(words("tekken", "fooBar12/\n"), ["foo", "Bar", "1", "2", "/Ċ"]);
         assert_eq!(words("default", "a=12345"), ["a", "=", "123", "45"]);
+        assert_eq!(words("falcon", "a` 12345"), ["a", "`", "Ġ", "123", "45"]);
+        assert_eq!(words("deepseek-llm", "naïve f1 12\n"), ["na", "Ã¯", "ve", "Ġf", "1", "Ġ", "12", "Ċ"]);
+        assert_eq!(words("superbpe", "a b 1234567 c"), ["aĠbĠ", "1", "234", "567", "Ġc"]);
+        assert_eq!(words("afmoe", "x 1234567"), ["x", "Ġ", "1", "234", "567"]);
+        assert_eq!(words("tiny_aya", "1234567 1234x"), ["1", "234", "567", "Ġ", "123", "4", "x"]);
+        assert_eq!(words("bloom", "one, two|x"), ["one", ",", "Ġtwo", "|", "x"]);
+        assert_eq!(words("viking", "x12"), ["x", "1", "2"]);
+        assert_eq!(words("chameleon", "IMGIMGABZa  b\tc!"), ["IMGIMGABZ", "a", "ĠĠ", "b", "ĉ", "c", "!"]);
+        assert_eq!(words("laguna", "a \nb"), ["a", "Ġ", "Ċ", "b"]);
+        assert_eq!(words("jais-2", "x    y"), ["x", "ĠĠ", "Ġ", "Ġy"]);
+        assert_eq!(words("exaone-moe", "one two, 3"), ["oneĠtwo", ",", "Ġ", "3"]);
+        assert_eq!(words("seed-coder", "a;\n"), ["a", ";", "Ċ"]);
+        assert_eq!(words("ufakzeka", "it's"), ["it", "'s"]);
+        assert_eq!(words("ufakzeka", "it'se"), ["it", "'se"]);
+        assert_eq!(words("minicpm5", "a  12345"), ["a", "ĠĠ", "123", "45"]);
+        assert_eq!(words("kimi-k2", "ab'll漢字x").len(), 3);
+        assert_eq!(words("youtu", "한국a1").len(), 3);
+        assert_eq!(words("spark2_5", "a!\n"), ["a", "!", "Ċ"]);
     }
 
     #[test]

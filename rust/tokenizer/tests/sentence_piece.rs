@@ -176,6 +176,38 @@ proptest! {
 fn the_end_of_a_turn_ends_a_generation() {
     let tokenizer = builder().tokenizer().unwrap();
     assert_eq!(tokenizer.eos_token_ids(), [1, id("<end_of_turn>")]);
+    // An ordinary token of that text is part of an answer.
+    let types = Value::Array(Array::I32([vec![2, 3, 1, 4], vec![6; 256], vec![1; ORDINARY.len()]].concat()));
+    assert_eq!(builder().with("tokenizer.ggml.token_type", types).tokenizer().unwrap().eos_token_ids(), [1]);
+}
+
+#[test]
+fn a_list_of_ends_is_the_whole_list() {
+    let tokenizer = builder().with("tokenizer.ggml.eos_token_ids", Value::Array(Array::I32(vec![1, 3]))).tokenizer();
+    assert_eq!(tokenizer.unwrap().eos_token_ids(), [1, 3]);
+}
+
+#[test]
+fn roles_that_no_key_names_are_those_of_the_first_llama() {
+    let keys = ["unknown_token_id", "bos_token_id", "eos_token_id"].map(|key| format!("tokenizer.ggml.{key}"));
+    let builder = keys.iter().fold(builder(), |builder, key| builder.without(key));
+    let tokenizer = builder.tokenizer().unwrap();
+    assert_eq!(tokenizer.bos_token_id(), Some(1));
+    assert_eq!(tokenizer.eos_token_ids(), [2]);
+    assert_eq!(tokenizer.encode("a", true).unwrap(), [1, id("▁a")]);
+}
+
+/// Files whose model is `gpt2` may still have a vocabulary in this style: the pre-tokenizer says so.
+#[test]
+fn a_pre_tokenizer_can_name_the_style() {
+    let tokenizer = |pre: &str| {
+        let builder = builder()
+            .with("tokenizer.ggml.model", Value::String("gpt2".into()))
+            .with("tokenizer.ggml.pre", Value::String(pre.into()));
+        builder.with("tokenizer.ggml.merges", strings(&["▁ a"])).tokenizer().unwrap()
+    };
+    assert_eq!(tokenizer("sarvam-moe").encode(" a", true).unwrap(), [id("▁a")]);
+    assert_eq!(tokenizer("granite-embed-multi-311m").encode(" a", true).unwrap(), [1, id("▁a")]);
 }
 
 /// llama.cpp overrules files of Gemma 4 that deny it.

@@ -1,17 +1,15 @@
 //! Vocabularies in SentencePiece's style: a space is `▁`, and what is no token is spelt out in bytes.
 //!
 //! `llama` has a score for each token, from which the merges follow: llama.cpp joins the two neighbours whose union has
-//! the highest score. `gemma4` lists its merges. Both are rebuilt as transformers writes them to `tokenizer.json`: byte-pair
+//! the highest score. The others list their merges. All are rebuilt as transformers writes them to `tokenizer.json`: byte-pair
 //! encoding with a normaliser that puts `▁` for spaces, and byte fallback.
 
-use std::collections::HashMap;
-
-use nanovllm_gguf::Metadata;
 use serde_json::{Value as Json, json};
 use tokenizers::models::bpe::BPE;
 use tokenizers::{DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
 
-use super::{SCORES, merges, same_length};
+use super::vocabulary::{DefaultIds, Vocabulary};
+use super::{BOS, EOS, UNKNOWN};
 use crate::error::Error;
 
 /// What stands for a space.
@@ -25,46 +23,49 @@ const MAX_CHARS: usize = 256;
 const MERGES_PER_TOKEN: usize = 8;
 const FEW_MERGES: usize = 1000;
 
-/// Tokens at the end of a turn. llama.cpp finds them by their text where no key names them.
-pub(super) const ENDS_OF_TURNS: [&str; 5] = ["<end_of_turn>", "<turn|>", "<|end|>", "<|eot_id|>", "<|im_end|>"];
-
-/// The two kinds.
+/// The kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Merges follow from scores.
     Llama,
+    /// Merges are listed, and every text begins with the BOS token.
     Gemma4,
+    /// As Gemma 4's, but texts begin as the file says.
+    Sarvam,
 }
 
 impl Kind {
-    /// The kind that `tokenizer.ggml.model` names.
-    pub(super) fn named(model: &str) -> Option<Self> {
-        match model {
-            "llama" => Some(Self::Llama),
-            "gemma4" => Some(Self::Gemma4),
+    /// The kind that `tokenizer.ggml.model` and `tokenizer.ggml.pre` name.
+    pub(super) fn named(model: &str, pre: Option<&str>) -> Option<Self> {
+        match (model, pre) {
+            ("llama", _) => Some(Self::Llama),
+            ("gemma4", _) | ("gpt2", Some("gemma4" | "granite-embed-multi-311m")) => Some(Self::Gemma4),
+            ("gpt2", Some("sarvam-moe")) => Some(Self::Sarvam),
             _ => None,
+        }
+    }
+
+    /// What tokens have a role where the file does not say: those of the first Llama.
+    pub(super) fn default_ids(self) -> DefaultIds {
+        match self {
+            Self::Llama => &[(UNKNOWN, 0), (BOS, 1), (EOS, 2)],
+            Self::Gemma4 | Self::Sarvam => &[],
         }
     }
 }
 
 /// The tokenizer without its added tokens and without what is put around a text.
-pub(super) fn tokenizer(
-    metadata: &Metadata,
-    kind: Kind,
-    tokens: &[String],
-    ids: &HashMap<&str, u32>,
-) -> Result<HfTokenizer, Error> {
-    let merges = match kind {
-        Kind::Llama => scored_merges(metadata, tokens, ids)?,
-        Kind::Gemma4 => merges(metadata.strings("tokenizer.ggml.merges")?, ids)?,
-    };
-    let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(kind == Kind::Llama);
-    let unknown = metadata.opt_u64("tokenizer.ggml.unknown_token_id")?;
-    let unknown = unknown.and_then(|id| tokens.get(usize::try_from(id).ok()?));
+///
+/// Where a text begins with a space that it does not have (`tokenizer.ggml.add_space_prefix`), so does each stretch after
+/// an added token, as in llama.cpp and in tokenizers of transformers with `legacy` set; newer ones of transformers, which a
+/// GGUF file cannot tell apart, put it before the first stretch alone.
+pub(super) fn tokenizer(vocabulary: &Vocabulary, kind: Kind) -> Result<HfTokenizer, Error> {
+    let merges = if kind == Kind::Llama { scored_merges(vocabulary)? } else { vocabulary.merges()? };
+    let prefix = vocabulary.metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(kind == Kind::Llama);
 
-    let vocab: tokenizers::models::bpe::Vocab = ids.iter().map(|(token, id)| ((*token).to_owned(), *id)).collect();
-    let mut bpe = BPE::builder().vocab_and_merges(vocab, merges).byte_fallback(true).fuse_unk(true);
-    if let Some(unknown) = unknown {
-        bpe = bpe.unk_token(unknown.clone());
+    let mut bpe = BPE::builder().vocab_and_merges(vocabulary.owned(), merges).byte_fallback(true).fuse_unk(true);
+    if let Some((unknown, _)) = vocabulary.token_of(UNKNOWN)? {
+        bpe = bpe.unk_token(unknown.to_owned());
     }
     let mut tokenizer = HfTokenizer::new(bpe.build().map_err(Error::build)?);
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
@@ -84,7 +85,7 @@ pub(super) fn tokenizer(
     let cut = json!({
         "type": "Split", "pattern": {"Regex": r"[^\n]+|\n+"}, "behavior": "Isolated", "invert": false
     });
-    let pre_tokenizer: Option<PreTokenizerWrapper> = (kind == Kind::Gemma4).then(|| part(cut)).transpose()?;
+    let pre_tokenizer: Option<PreTokenizerWrapper> = (kind != Kind::Llama).then(|| part(cut)).transpose()?;
     tokenizer
         .with_normalizer(Some(normalizer))
         .map_err(Error::build)?
@@ -100,16 +101,10 @@ fn part<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, Error> {
 
 /// The merges that follow from the scores, in order of rank, as transformers' `generate_merges` has them: a merge for
 /// each cut of a token into two tokens, the highest score first, and of equal ones the longest left half.
-fn scored_merges(
-    metadata: &Metadata,
-    tokens: &[String],
-    ids: &HashMap<&str, u32>,
-) -> Result<Vec<(String, String)>, Error> {
-    let scores = metadata.opt_f32s(SCORES)?;
-    if let Some(scores) = &scores {
-        same_length(SCORES, tokens.len(), scores.len())?;
-    }
-    let types = metadata.opt_i32s(super::TOKEN_TYPE)?;
+fn scored_merges(vocabulary: &Vocabulary) -> Result<Vec<(String, String)>, Error> {
+    let Vocabulary { tokens, ids, .. } = vocabulary;
+    let scores = vocabulary.scores()?;
+    let types = vocabulary.types()?;
     let mut found: Vec<(f32, usize, usize, u32, u32)> = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
         let score = scores.as_ref().map_or(0.0, |scores| scores[id]);
@@ -119,7 +114,7 @@ fn scored_merges(
         let chars = token.chars().count();
         if chars > MAX_CHARS {
             // Those that are matched in the text before it is cut need no merges.
-            let is_added = types.as_ref().and_then(|types| types.get(id)).is_some_and(|kind| (2..=4).contains(kind));
+            let is_added = types.as_ref().is_some_and(|types| (2..=4).contains(&types[id]));
             if is_added {
                 continue;
             }
