@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use tokenizers::DecoderWrapper;
 
 use crate::byte_level;
 use crate::error::Error;
 use crate::tokenizer::Tokenizer;
 
-/// How many tokens a decoder that is not byte-level may hold back before their text is given out as it is. A character
+/// What stands for a space in SentencePiece's style.
+const SPACE: &str = "▁";
+
+/// How many tokens a decoder that is neither may hold back before their text is given out as it is. A character
 /// takes at most four byte tokens; beyond that the bytes are simply not UTF-8.
 const MAX_HELD: usize = 8;
 
 /// Turns a stream of ids into text, holding back what may still change: the bytes of an unfinished character.
 ///
-/// For byte-level tokenizers the pieces join to exactly what [`Tokenizer::decode`] gives for all the ids, at a constant
-/// cost a token. Other decoders (SentencePiece's) look at neighbouring tokens, so a short window is decoded again for
-/// each token; only invalid byte sequences can differ there.
+/// At a constant cost a token, the pieces join to what [`Tokenizer::decode`] gives for all the ids: exactly for byte-level
+/// tokenizers, and for those in SentencePiece's style wherever the bytes are UTF-8. (There one byte that is not makes U+FFFD
+/// of every byte around it, of characters too that have been given out.) Other decoders look at neighbouring tokens, so a
+/// short window is decoded again for each token.
 #[derive(Debug)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
@@ -28,6 +33,8 @@ pub struct Detokenizer {
 enum State {
     /// For byte-level decoders, the bytes of an unfinished character, at most three.
     Bytes(Vec<u8>),
+    /// In SentencePiece's style, the bytes of an unfinished character, and whether a space is still to be dropped.
+    ByteFallback { held: Vec<u8>, strip: bool },
     /// For all others, the tokens of the last piece given out (`ids[..read]`), as context, and then those held back.
     Window { ids: Vec<u32>, read: usize },
 }
@@ -37,6 +44,9 @@ impl Detokenizer {
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> Self {
         let state = match tokenizer.inner().get_decoder() {
             Some(DecoderWrapper::ByteLevel(_)) => State::Bytes(Vec::new()),
+            Some(decoder) if let Some(strip) = byte_fallback(decoder) => {
+                State::ByteFallback { held: Vec::new(), strip }
+            }
             _ => State::Window { ids: Vec::new(), read: 0 },
         };
         Self { tokenizer, skip_special_tokens, state }
@@ -56,6 +66,22 @@ impl Detokenizer {
             State::Bytes(held) => {
                 byte_level::extend_with_token(held, &token);
                 Ok(take_complete(held))
+            }
+            State::ByteFallback { held, strip } => {
+                let mut text = match byte_of(&token) {
+                    Some(byte) => {
+                        held.push(byte);
+                        take_complete(held)
+                    }
+                    None => String::from_utf8_lossy(&std::mem::take(held)).into_owned() + &token.replace(SPACE, " "),
+                };
+                if *strip && !text.is_empty() {
+                    *strip = false;
+                    if text.starts_with(' ') {
+                        text.remove(0);
+                    }
+                }
+                Ok(text)
             }
             State::Window { ids, read } => {
                 ids.push(id);
@@ -77,7 +103,7 @@ impl Detokenizer {
     /// Ends the stream and returns what was held back, unfinished characters as U+FFFD.
     pub fn finish(self) -> String {
         match self.state {
-            State::Bytes(held) => String::from_utf8_lossy(&held).into_owned(),
+            State::Bytes(held) | State::ByteFallback { held, .. } => String::from_utf8_lossy(&held).into_owned(),
             State::Window { ids, read } => {
                 // These ids were decoded when they came; the library does not fail on what it accepted before.
                 let decode = |ids| self.tokenizer.decode(ids, false).unwrap_or_default();
@@ -85,6 +111,26 @@ impl Detokenizer {
             }
         }
     }
+}
+
+/// For the decoder of vocabularies in SentencePiece's style, whether it drops a space at the beginning; none for any other.
+fn byte_fallback(decoder: &DecoderWrapper) -> Option<bool> {
+    let json = serde_json::to_value(decoder).ok()?;
+    let steps = json["decoders"].as_array()?;
+    let replace = json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "});
+    let usual = [replace, json!({"type": "ByteFallback"}), json!({"type": "Fuse"})];
+    let rest = steps.strip_prefix(&usual[..])?;
+    match rest {
+        [] => Some(false),
+        [strip] if *strip == json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}) => Some(true),
+        _ => None,
+    }
+}
+
+/// The byte that a token such as `<0x0A>` spells out.
+fn byte_of(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
 /// What `after` says beyond its common beginning with `before`.

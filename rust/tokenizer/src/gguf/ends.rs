@@ -30,6 +30,11 @@ const ENDS: [&str; 22] = [
     "[e~[", // MiniMax
 ];
 
+/// Whether a token ends a generation wherever it is one that is matched as a whole.
+pub(super) fn is_one(text: &str) -> bool {
+    ENDS.contains(&text)
+}
+
 /// The ends among the tokens that `has` knows.
 pub(super) fn by_text(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let mut ends: Vec<&str> = ENDS.into_iter().filter(|text| has(text)).collect();

@@ -94,13 +94,15 @@ impl<'a> Vocabulary<'a> {
             let has = |ids: &HashSet<u32>| u32::try_from(id).is_ok_and(|id| ids.contains(&id));
             flagged.iter().fold(token, |token, (ids, set)| set(token, has(ids)))
         };
+        // Converters have given ends the type of a user's own tokens; llama.cpp overrules them.
+        let by_text = self.metadata.get(EOS_LIST).is_none();
         let mut added = Vec::new();
         for (id, (token, token_type)) in self.tokens.iter().zip(types.iter()).enumerate() {
             match token_type {
                 // Unless a list says otherwise the whole-text normaliser must not touch them: their text is matched as
                 // it stands.
                 2 | 3 => added.push(flags(id, AddedToken::from(token.as_str(), true))),
-                4 => added.push(flags(id, AddedToken::from(token.as_str(), false))),
+                4 => added.push(flags(id, AddedToken::from(token.as_str(), by_text && ends::is_one(token)))),
                 0 | 1 | 5 | 6 => {}
                 &token_type => return Err(Error::TokenType { id, token_type }),
             }
