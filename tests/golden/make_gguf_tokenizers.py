@@ -1,7 +1,8 @@
 """Makes `gguf_tokenizers/`: a small tokenizer of each kind of GGUF vocabulary, in both forms.
 
-Each is trained here and written as a `tokenizer.json` in the manner of the models that come with its kind, and llama.cpp's
-own converter makes the GGUF vocabulary of it. Run it with llama.cpp's checkout and its `gguf-py` on the path.
+Each is trained here and written as a `tokenizer.json` in the manner of the models that come with its kind, and
+llama.cpp's own converter makes the GGUF vocabulary of it. Run it with llama.cpp's
+checkout and its `gguf-py` on the path. Training breaks ties at random, so that no two runs make the same files.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ TEXT = (HERE / "public_domain.txt").read_text(encoding="utf-8").splitlines()
 # Pieces that the training texts mix: words of many scripts, code, numbers, white space.
 PIECES = [
     *("the", " the", " and", "I'm", " don't", "we'LL", " fooBar", " HTTPServer", " naïve", " é", "\u0301", " über"),
-    *(" Привет", " мир", " Ωμέγα", " שלום", " مرحبا", " हिन्दी", " ภาษาไทย", " 日本語", "漢字", "テキスト", " 한국어", "我想"),
-    *(" def f(x):", "\n    return x", "\n\n", "\r\n", "\t", "  ", "    ", "        ", " 12", "345", " 1,234.5", " 2026-11-26"),
-    *(" !=", " == ", "();", "{}", "[0]", "->", "...", "!!", "//", "🚀", " 😀", "👩‍👩‍👧", "½", "²"),
+    *(" Привет", " мир", " Ωμέγα", " שלום", " مرحبا", " हिन्दी", " ภาษาไทย"),
+    *(" 日本語", "漢字", "テキスト", " 한국어", "我想"),
+    *(" def f(x):", "\n    return x", "\n\n", "\r\n", "\t", "  ", "    ", "        "),
+    *(" 12", "345", " 1,234.5", " 2026-11-26", "½", "²"),
+    *(" !=", " == ", "();", "{}", "[0]", "->", "...", "!!", "//", "🚀", " 😀", "👩‍👩‍👧"),
 ]
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -42,7 +45,7 @@ BYTE_LEVEL_SIZE, SENTENCE_PIECE_SIZE = 420, 600
 
 def texts(count: int = 3000) -> Iterator[str]:
     """Draw the texts to train on."""
-    drawn = random.Random(11)  # noqa: S311 - no secret
+    drawn = random.Random(11)
     yield from TEXT
     for _ in range(count):
         yield "".join(drawn.choices(PIECES, k=drawn.randrange(1, 20)))
@@ -113,13 +116,15 @@ def gpt_4o() -> Tokenizer:
     return byte_level([cut], ["<|startoftext|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>"])
 
 
+DEEPSEEK = {"bos_token": "<\uff5cbegin▁of▁sentence\uff5c>", "eos_token": "<\uff5cend▁of▁sentence\uff5c>"}
+
+
 def deepseek_v3() -> Tokenizer:
     """Three cuts: numbers, East Asian writing, the rest."""
-    ascii_punctuation = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
-    rest = rf"{ascii_punctuation}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"
-    cuts = [r"\p{N}{1,3}", "[一-龥\u3040-ゟ゠-ヿ]+", rest]
-    special = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>"]
-    return byte_level(cuts, special, bos=True)
+    rest = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    rest += rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"
+    cuts = [r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", rest]
+    return byte_level(cuts, [*DEEPSEEK.values(), "<\uff5cUser\uff5c>"], bos=True)
 
 
 def sentence_piece(directory: Path, prefix: bool, user_defined: list[str]) -> Tokenizer:
@@ -195,7 +200,7 @@ BYTE_LEVEL: dict[str, tuple[Callable[[], Tokenizer], dict[str, str]]] = {
     "qwen2": (qwen2, {"eos_token": "<|im_end|>"}),
     "tekken": (tekken, {"bos_token": "<s>", "eos_token": "</s>"}),
     "gpt-4o": (gpt_4o, {"bos_token": "<|startoftext|>", "eos_token": "<|return|>"}),
-    "deepseek-v3": (deepseek_v3, {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}),
+    "deepseek-v3": (deepseek_v3, DEEPSEEK),
 }
 SENTENCE_PIECE: dict[str, tuple[Callable[[Path], Tokenizer], dict[str, str]]] = {
     "llama": (llama, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}),
@@ -212,11 +217,14 @@ def main() -> None:
         directory.mkdir(parents=True)
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder)
-            make, roles = (BYTE_LEVEL | SENTENCE_PIECE)[name]
-            tokenizer = make() if name in BYTE_LEVEL else make(source)
+            if name in BYTE_LEVEL:
+                train, roles = BYTE_LEVEL[name]
+                tokenizer = train()
+            else:
+                train_in, roles = SENTENCE_PIECE[name]
+                tokenizer = train_in(source)
             tokenizer.save(str(source / "tokenizer.json"))
-            config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-            config |= roles
+            config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **roles}
             added = tokenizer.get_added_tokens_decoder()
             config["extra_special_tokens"] = [token.content for token in added.values() if token.special]
             config["added_tokens_decoder"] = {str(index): described(token) for index, token in added.items()}

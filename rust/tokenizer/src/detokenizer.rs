@@ -7,10 +7,8 @@ use tokenizers::DecoderWrapper;
 
 use crate::byte_level;
 use crate::error::Error;
+use crate::gguf::SPACE;
 use crate::tokenizer::Tokenizer;
-
-/// What stands for a space in SentencePiece's style.
-const SPACE: &str = "▁";
 
 /// How many tokens a decoder that is neither may hold back before their text is given out as it is. A character
 /// takes at most four byte tokens; beyond that the bytes are simply not UTF-8.

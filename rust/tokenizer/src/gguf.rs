@@ -18,9 +18,14 @@ use crate::post_processor;
 use crate::pre_tokenizer::PreTokenizer;
 use crate::settings::Settings;
 
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
-const SCORES: &str = "tokenizer.ggml.scores";
+pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(crate) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
+pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
+/// Whether a text begins with a space that it does not have.
+pub(crate) const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+/// What stands for a space in SentencePiece's style.
+pub(crate) const SPACE: &str = "▁";
 /// Whether a text begins with the BOS token.
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const BOS: &str = "tokenizer.ggml.bos_token_id";

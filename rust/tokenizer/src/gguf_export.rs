@@ -2,6 +2,8 @@
 //!
 //! What GGUF has no key for is found by rebuilding: whatever the rebuilt tokenizer does otherwise is lost, and named.
 
+mod sentence_piece;
+
 use std::collections::BTreeSet;
 
 use nanovllm_gguf::{Array, Metadata, Value};
@@ -11,16 +13,18 @@ use tokenizers::{NormalizedString, NormalizerWrapper, PreTokenizerWrapper};
 
 use crate::chat::DEFAULT;
 use crate::error::Error;
-use crate::gguf::{self, EOS_LIST, FLAGS, MORE_EOS_KEYS, ROLE_KEYS};
+use crate::gguf::{self, EOS_LIST, FLAGS, MERGES, MORE_EOS_KEYS, ROLE_KEYS, TOKEN_TYPE, TOKENS};
 use crate::parts::Parts;
 use crate::pre_tokenizer::{self, PreTokenizer};
 use crate::special::ROLES;
 
-/// The values of `tokenizer.ggml.token_type` that are written.
+/// The values of `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
 
 /// A text that the pre-tokenizers cut differently: cases, contractions, digits, many spaces, punctuation before letters
 /// and line ends, scripts with and without spaces, combining marks that a normaliser would join, tokens of pictures.
@@ -83,6 +87,13 @@ fn lost(before: &Parts, after: &Parts) -> Result<Vec<String>, Error> {
     } else if ids(after, true)? != around {
         lost.push("the tokens that are put around a text".to_owned());
     }
+    if let Some(token) = before.tokenizer.get_added_tokens_decoder().values().next() {
+        let text = format!("a{}b", token.content);
+        let ids = |parts: &Parts| parts.tokenizer.encode_fast(text.as_str(), false).map(|e| e.get_ids().to_vec());
+        if ids(before).map_err(fail)? != ids(after).map_err(fail)? {
+            lost.push("how a text goes on after an added token".to_owned());
+        }
+    }
     let decode = |parts: &Parts| parts.tokenizer.decode(&text, false).map_err(fail);
     if decode(before)? != decode(after)? {
         lost.push("how some tokens are decoded".to_owned());
@@ -97,20 +108,24 @@ fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
     let json = parts.tokenizer.to_string(false).map_err(|e| Error::Tokenizer(e.to_string()))?;
     let json: Json = serde_json::from_str(&json).map_err(|e| Error::Build(e.to_string()))?;
     let model = &json["model"];
-    if model["type"] != "BPE" || model["byte_fallback"] == true {
-        return Err(fail("only byte-level BPE vocabularies can be written"));
+    if model["type"] != "BPE" {
+        return Err(fail("only vocabularies of byte-pair encoding can be written"));
     }
-    let pre = name(&parts.tokenizer, model["ignore_merges"] == true)?;
-    let (tokens, types) = vocabulary(&json, rows).map_err(|reason| fail(&reason))?;
+    let (tokens, mut types) = vocabulary(&json, rows).map_err(|reason| fail(&reason))?;
     let merges = merges(model).ok_or_else(|| fail("a merge is not a pair of tokens"))?;
-
-    let mut pairs = vec![
-        ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
-        ("tokenizer.ggml.pre".to_owned(), Value::String(pre.to_owned())),
-        ("tokenizer.ggml.tokens".to_owned(), Value::Array(Array::String(tokens))),
-        ("tokenizer.ggml.token_type".to_owned(), Value::Array(Array::I32(types))),
-        ("tokenizer.ggml.merges".to_owned(), Value::Array(Array::String(merges))),
-    ];
+    let mut pairs = if model["byte_fallback"] == true {
+        sentence_piece::mark(&mut types, &tokens, model["unk_token"].as_str());
+        sentence_piece::pairs(&json, &tokens, merges).map_err(fail)?
+    } else {
+        let pre = name(&parts.tokenizer, model["ignore_merges"] == true)?;
+        vec![
+            ("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned())),
+            ("tokenizer.ggml.pre".to_owned(), Value::String(pre.to_owned())),
+            (MERGES.to_owned(), Value::Array(Array::String(merges.iter().map(|(l, r)| format!("{l} {r}")).collect()))),
+        ]
+    };
+    pairs.push((TOKENS.to_owned(), Value::Array(Array::String(tokens))));
+    pairs.push((TOKEN_TYPE.to_owned(), Value::Array(Array::I32(types))));
     let mut id_of = |key: &str, id: Option<u32>| {
         if let Some(id) = id {
             pairs.push((key.to_owned(), Value::U32(id)));
@@ -177,12 +192,12 @@ fn vocabulary(json: &Json, rows: usize) -> Result<(Vec<String>, Vec<i32>), Strin
     Ok((tokens, types))
 }
 
-/// Merge rules as "left right", from either way of writing them.
-fn merges(model: &Json) -> Option<Vec<String>> {
+/// Merge rules, from either way of writing them.
+fn merges(model: &Json) -> Option<Vec<(String, String)>> {
     let rule = |rule: &Json| match rule {
-        Json::String(text) => Some(text.clone()),
+        Json::String(text) => text.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned())),
         Json::Array(pair) => match pair.as_slice() {
-            [left, right] => Some(format!("{} {}", left.as_str()?, right.as_str()?)),
+            [left, right] => Some((left.as_str()?.to_owned(), right.as_str()?.to_owned())),
             _ => None,
         },
         _ => None,

@@ -9,11 +9,8 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::{DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
 
 use super::vocabulary::{DefaultIds, Vocabulary};
-use super::{BOS, EOS, UNKNOWN};
+use super::{BOS, EOS, SPACE, SPACE_PREFIX, UNKNOWN};
 use crate::error::Error;
-
-/// What stands for a space.
-const SPACE: &str = "▁";
 
 /// The most characters of a token that merges can make. It bounds the work: each character is a place to cut.
 const MAX_CHARS: usize = 256;
@@ -61,7 +58,7 @@ impl Kind {
 /// GGUF file cannot tell apart, put it before the first stretch alone.
 pub(super) fn tokenizer(vocabulary: &Vocabulary, kind: Kind) -> Result<HfTokenizer, Error> {
     let merges = if kind == Kind::Llama { scored_merges(vocabulary)? } else { vocabulary.merges()? };
-    let prefix = vocabulary.metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(kind == Kind::Llama);
+    let prefix = vocabulary.metadata.opt_bool(SPACE_PREFIX)?.unwrap_or(kind == Kind::Llama);
 
     let mut bpe = BPE::builder().vocab_and_merges(vocabulary.owned(), merges).byte_fallback(true).fuse_unk(true);
     if let Some((unknown, _)) = vocabulary.token_of(UNKNOWN)? {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use nanovllm_gguf::Metadata;
 use tokenizers::AddedToken;
 
-use super::{EOS, EOS_LIST, FLAGS, MORE_EOS_KEYS, ROLE_KEYS, SCORES, TOKEN_TYPE, TOKENS, ends};
+use super::{EOS, EOS_LIST, FLAGS, MERGES, MORE_EOS_KEYS, ROLE_KEYS, SCORES, TOKEN_TYPE, TOKENS, ends};
 use crate::error::Error;
 use crate::post_processor::TokenAndId;
 use crate::special::SpecialTokens;
@@ -37,7 +37,7 @@ impl<'a> Vocabulary<'a> {
 
     /// The merge rules in order of rank, each checked: both halves and their union are tokens, and no rule comes twice.
     pub(super) fn merges(&self) -> Result<Vec<(String, String)>, Error> {
-        let rules = self.metadata.strings("tokenizer.ggml.merges")?;
+        let rules = self.metadata.strings(MERGES)?;
         let mut seen = HashSet::with_capacity(rules.len());
         let mut merges = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
