@@ -115,7 +115,7 @@ fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
     let merges = merges(model).ok_or_else(|| fail("a merge is not a pair of tokens"))?;
     let mut pairs = if model["byte_fallback"] == true {
         sentence_piece::mark(&mut types, &tokens, model["unk_token"].as_str());
-        sentence_piece::pairs(&json, &tokens, merges).map_err(fail)?
+        sentence_piece::pairs(&json, &tokens, &merges).map_err(fail)?
     } else {
         let pre = name(&parts.tokenizer, model["ignore_merges"] == true)?;
         vec![

@@ -27,11 +27,11 @@ pub(super) fn mark(types: &mut [i32], tokens: &[String], unknown: Option<&str>) 
 pub(super) fn pairs(
     json: &Json,
     tokens: &[String],
-    merges: Vec<(String, String)>,
+    merges: &[(String, String)],
 ) -> Result<Vec<(String, Value)>, &'static str> {
     let prefix = prefix(json).ok_or("its normaliser or its way of cutting words is not SentencePiece's")?;
     let mut pairs = vec![(SPACE_PREFIX.to_owned(), Value::Bool(prefix))];
-    if let Some(scores) = scores(tokens, &merges) {
+    if let Some(scores) = scores(tokens, merges) {
         pairs.push(("tokenizer.ggml.model".to_owned(), Value::String("llama".to_owned())));
         pairs.push(("tokenizer.ggml.pre".to_owned(), Value::String("default".to_owned())));
         pairs.push((SCORES.to_owned(), Value::Array(Array::F32(scores))));
