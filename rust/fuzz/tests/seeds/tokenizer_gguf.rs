@@ -75,8 +75,10 @@ pub(super) fn seeds() -> Vec<Seed> {
         }),
         seed("Score-nan", "score of token 3", kind("llama", &[0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0])),
         seed("MissingSpecialToken-sentence_piece", "bos", {
-            changed(&[("tokenizer.ggml.model", Some(Value::String("llama".into())))])
+            changed(&[("tokenizer.ggml.model", Some(Value::String("gemma4".into())))])
         }),
+        // The beginning is then token 1, which this vocabulary has.
+        seed("ok-llama_without_roles", "", changed(&[("tokenizer.ggml.model", Some(Value::String("llama".into())))])),
         case("UnknownPreTokenizer-new", "brand-new", "tokenizer.ggml.pre", Value::String("brand-new".into())),
         case("WrongType-tokens", "array of string", TOKENS, types(&[1, 2])),
         case("WrongType-merges", "array of string", MERGES, Value::String("a b".into())),
