@@ -92,6 +92,7 @@ fn split(pattern: &str) -> Result<PreTokenizerWrapper, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use tokenizers::pre_tokenizers::PreTokenizerWrapper;
     use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
@@ -143,6 +144,33 @@ mod tests {
         assert_eq!(words("kimi-k2", "ab'll漢字x").len(), 3);
         assert_eq!(words("youtu", "한국a1").len(), 3);
         assert_eq!(words("spark2_5", "a!\n"), ["a", "!", "Ċ"]);
+    }
+
+    proptest! {
+        /// As the models' own regular expressions cut it, which take the square of a number's length.
+        #[test]
+        fn numbers_are_cut_as_models_cut_them(text in "([0-9]{0,14}|[0-9½ax ]{0,14}|٣{0,7}){0,5}") {
+            for (own, linear) in [
+                (r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", patterns::BY_THREES_FROM_RIGHT),
+                (r"\d{1,3}(?=(?:\d{3})*\b)", patterns::COHERE_BY_THREES),
+                (r"(?=(\d{3})+(?!\d))", patterns::BETWEEN_THREES),
+            ] {
+                let pieces = |pattern: &str| {
+                    let mut pieces = PreTokenizedString::from(text.as_str());
+                    split(pattern).unwrap().pre_tokenize(&mut pieces).unwrap();
+                    let splits = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+                    splits.into_iter().map(|(word, _, _)| word.to_owned()).collect::<Vec<_>>()
+                };
+                prop_assert_eq!(pieces(linear), pieces(own), "{}", own);
+            }
+        }
+    }
+
+    #[test]
+    fn long_numbers_take_linear_time() {
+        for pre in ["afmoe", "tiny_aya", "superbpe"] {
+            assert_eq!(words(pre, &"1".repeat(30_001)).len(), 10_001, "{pre}");
+        }
     }
 
     #[test]

@@ -45,12 +45,17 @@ pub(super) const KIMI_K2: &str = r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{
 
 /// Numbers by threes, from the left.
 pub(super) const BY_THREES: &str = r"\p{N}{1,3}";
-/// Numbers by threes, from the right: 1234567 is 1, 234, 567.
-pub(super) const BY_THREES_FROM_RIGHT: &str = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
-/// As above, in the words of the models of Cohere: a number that touches letters stays whole.
-pub(super) const COHERE_BY_THREES: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
-/// Between groups of three digits from the right; the match is empty.
-pub(super) const BETWEEN_THREES: &str = r"(?=(\d{3})+(?!\d))";
+/// Numbers by threes, from the right: 1234567 is 1, 234, 567. What follows is looked at where a number begins, and not again
+/// at each three, as models write it (`\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))`): a long number would take the square of its length.
+pub(super) const BY_THREES_FROM_RIGHT: &str =
+    r"(?<!\p{N})\p{N}{1,2}(?=(?:\p{N}{3})+(?!\p{N}))|\p{N}{3}|(?<!\p{N})\p{N}{1,2}(?!\p{N})";
+/// The same of Cohere's models, where a number that touches letters stays whole: `\d{1,3}(?=(?:\d{3})*\b)`.
+pub(super) const COHERE_BY_THREES: &str = r"(?<!\d)\d{1,3}(?=(?:\d{3})*\b)|\G(?<=\d)\d{3}";
+/// Between groups of three digits from the right, as `(?=(\d{3})+(?!\d))` matches nothing before each.
+pub(super) const BETWEEN_THREES: &str = concat!(
+    r"(?:(?<!\d)|(?<=(?<!\d)\d)|(?<=(?<!\d)\d\d))(?:(?=\d{3}(?!\d))|(?=(?:\d{3})+(?!\d))\d{3})",
+    r"|\G(?<=\d)\d{3}(?=\d)",
+);
 /// Whole lines and runs of line ends.
 pub(super) const LINES: &str = r"[^\n]+|[\n]+";
 /// Chinese characters and Japanese syllables, as DeepSeek's models have them.
