@@ -10,6 +10,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
 use self::sentence_piece::Kind;
+pub(crate) use self::sentence_piece::merges_of_scores;
 use self::vocabulary::Vocabulary;
 use crate::chat::ChatTemplates;
 use crate::error::Error;
@@ -24,6 +25,11 @@ pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
 pub(crate) const MERGES: &str = "tokenizer.ggml.merges";
 /// Whether a text begins with a space that it does not have.
 pub(crate) const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+/// A key of our own, since the format has none: which stretches of a text a Metaspace puts a space before, `first` or
+/// `always`, unless they begin with one.
+pub(crate) const PREPEND_SCHEME: &str = "nanovllm.tokenizer.prepend_scheme";
+/// The cut of vocabularies that list their merges.
+pub(crate) const LINES: &str = r"[^\n]+|\n+";
 /// What stands for a space in SentencePiece's style.
 pub(crate) const SPACE: &str = "▁";
 /// Whether a text begins with the BOS token.
@@ -78,7 +84,7 @@ pub(crate) fn load(metadata: &Metadata) -> Result<Parts, Error> {
 fn load_sentence_piece(metadata: &Metadata, kind: Kind) -> Result<Parts, Error> {
     let vocabulary = Vocabulary::read(metadata, kind.default_ids())?;
     let added = vocabulary.added_tokens()?;
-    let special = vocabulary.special_tokens(&added)?;
+    let special = vocabulary.special_tokens()?;
     let bos = match kind {
         Kind::Llama => vocabulary.edge(ADD_BOS, true, BOS)?,
         // Whatever the file says: some were made that deny it, and llama.cpp overrules them.
@@ -101,7 +107,7 @@ fn load_byte_level(metadata: &Metadata) -> Result<Parts, Error> {
     let vocabulary = Vocabulary::read(metadata, &[])?;
     let merges = vocabulary.merges()?;
     let added = vocabulary.added_tokens()?;
-    let special = vocabulary.special_tokens(&added)?;
+    let special = vocabulary.special_tokens()?;
     let bos = vocabulary.edge(ADD_BOS, pre.add_bos, BOS)?;
     let eos = vocabulary.edge(ADD_EOS, false, EOS)?;
     let templates = chat_templates(metadata)?;

@@ -64,6 +64,9 @@ fn lost(before: &Parts, after: &Parts) -> Result<Vec<String>, Error> {
     for id in before.special.eos_token_ids().iter().filter(|id| !kept.contains(id)) {
         lost.push(format!("the end-of-sequence id {id}, which is no token of the model"));
     }
+    for id in kept.iter().filter(|id| !before.special.eos_token_ids().contains(id)) {
+        lost.push(format!("that a generation does not end at the id {id}"));
+    }
     let added = |parts: &Parts| {
         let tokens = parts.tokenizer.get_added_tokens_decoder().into_iter();
         let told =
@@ -87,11 +90,12 @@ fn lost(before: &Parts, after: &Parts) -> Result<Vec<String>, Error> {
     } else if ids(after, true)? != around {
         lost.push("the tokens that are put around a text".to_owned());
     }
-    if let Some(token) = before.tokenizer.get_added_tokens_decoder().values().next() {
-        let text = format!("a{}b", token.content);
+    let tokens = before.tokenizer.get_added_tokens_decoder();
+    let token = tokens.iter().filter(|(_, token)| !token.single_word).min_by_key(|(id, _)| **id);
+    for text in [" x".to_owned(), token.map_or(String::new(), |(_, token)| format!("a{0}b{0} c", token.content))] {
         let ids = |parts: &Parts| parts.tokenizer.encode_fast(text.as_str(), false).map(|e| e.get_ids().to_vec());
         if ids(before).map_err(fail)? != ids(after).map_err(fail)? {
-            lost.push("how a text goes on after an added token".to_owned());
+            lost.push(format!("how a text such as {text:?} is cut into tokens"));
         }
     }
     let decode = |parts: &Parts| parts.tokenizer.decode(&text, false).map_err(fail);
@@ -115,7 +119,7 @@ fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
     let merges = merges(model).ok_or_else(|| fail("a merge is not a pair of tokens"))?;
     let mut pairs = if model["byte_fallback"] == true {
         sentence_piece::mark(&mut types, &tokens, model["unk_token"].as_str());
-        sentence_piece::pairs(&json, &tokens, &merges).map_err(fail)?
+        sentence_piece::pairs(&json, &tokens, &types, &merges, edges(parts)?.0).map_err(fail)?
     } else {
         let pre = name(&parts.tokenizer, model["ignore_merges"] == true)?;
         vec![
@@ -132,7 +136,9 @@ fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
         }
     };
     for (key, role) in ROLE_KEYS {
-        id_of(key, parts.special.get(role).and_then(|token| parts.tokenizer.token_to_id(token)));
+        let unknown = if role == "unk_token" { model["unk_token"].as_str() } else { None };
+        let token = parts.special.get(role).or(unknown);
+        id_of(key, token.and_then(|token| parts.tokenizer.token_to_id(token)).filter(|&id| (id as usize) < rows));
     }
     // What else ends a generation: llama.cpp has room for the end of a turn and of a message, and others read a list.
     let eos = parts.special.get("eos_token").and_then(|token| parts.tokenizer.token_to_id(token));
@@ -142,13 +148,12 @@ fn pairs(parts: &Parts, rows: usize) -> Result<Vec<(String, Value)>, Error> {
         id_of(key, others.next());
     }
     let all: Vec<u32> = ids.collect();
-    // Even one alone, so that no other token is taken for an end because of its text.
-    if !all.is_empty() {
-        pairs.push((EOS_LIST.to_owned(), Value::Array(Array::U32(all))));
-    }
+    // Even if there are none, so that no other token is taken for an end because of its text.
+    pairs.push((EOS_LIST.to_owned(), Value::Array(Array::U32(all))));
     for (key, has, _) in FLAGS {
         let tokens = parts.tokenizer.get_added_tokens_decoder();
-        let ids: BTreeSet<u32> = tokens.iter().filter(|(_, token)| has(token)).map(|(id, _)| *id).collect();
+        let flagged = tokens.iter().filter(|&(&id, token)| (id as usize) < rows && has(token));
+        let ids: BTreeSet<u32> = flagged.map(|(id, _)| *id).collect();
         if !ids.is_empty() {
             pairs.push((key.to_owned(), Value::Array(Array::U32(ids.into_iter().collect()))));
         }
@@ -178,13 +183,18 @@ fn vocabulary(json: &Json, rows: usize) -> Result<(Vec<String>, Vec<i32>), Strin
     };
     let mut tokens: Vec<String> = (0..rows).map(|id| format!("[PAD{id}]")).collect();
     let mut types = vec![UNUSED; rows];
-    for (token, id) in json["model"]["vocab"].as_object().into_iter().flatten() {
+    let model = &json["model"];
+    for (token, id) in model["vocab"].as_object().into_iter().flatten() {
         let id = entry(id, token)?;
         tokens[id].clone_from(token);
         types[id] = NORMAL;
     }
     for added in json["added_tokens"].as_array().into_iter().flatten() {
         let token = added["content"].as_str().unwrap_or_default();
+        // Some models come with tokens beyond their rows, which nothing can be made of.
+        if added["id"].as_u64().is_none_or(|id| id >= rows as u64) && model["vocab"].get(token).is_none() {
+            continue;
+        }
         let id = entry(&added["id"], token)?;
         token.clone_into(&mut tokens[id]);
         types[id] = if added["special"] == true { CONTROL } else { USER_DEFINED };

@@ -53,6 +53,11 @@ impl SpecialTokens {
         }
     }
 
+    /// Takes ids away that end nothing after all.
+    pub(crate) fn drop_eos(&mut self, ids: &[u32]) {
+        self.eos_token_ids.retain(|id| !ids.contains(id));
+    }
+
     /// Ids that end a generation, the tokenizer's own first.
     pub(crate) fn eos_token_ids(&self) -> &[u32] {
         &self.eos_token_ids

@@ -72,8 +72,8 @@ impl Tokenizer {
     /// [`from_gguf`](Self::from_gguf) reads them back.
     ///
     /// # Errors
-    /// [`Error::NoGgufForm`] for a vocabulary that is not byte-level BPE, has ids past `rows`, or cuts words in a way
-    /// that GGUF has no name for; those of [`from_gguf`](Self::from_gguf).
+    /// [`Error::NoGgufForm`] for a vocabulary that is neither byte-level BPE nor in SentencePiece's style, has ordinary
+    /// tokens past `rows`, or cuts words in a way that GGUF has no name for; those of [`from_gguf`](Self::from_gguf).
     pub fn to_gguf(&self, rows: usize) -> Result<GgufTokenizer, Error> {
         gguf_export::export(&self.parts, rows)
     }

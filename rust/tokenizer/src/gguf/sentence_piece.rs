@@ -4,12 +4,14 @@
 //! the highest score. The others list their merges. All are rebuilt as transformers writes them to `tokenizer.json`: byte-pair
 //! encoding with a normaliser that puts `▁` for spaces, and byte fallback.
 
+use std::collections::HashMap;
+
 use serde_json::{Value as Json, json};
 use tokenizers::models::bpe::BPE;
 use tokenizers::{DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
 
 use super::vocabulary::{DefaultIds, Vocabulary};
-use super::{BOS, EOS, SPACE, SPACE_PREFIX, UNKNOWN};
+use super::{BOS, EOS, LINES, PREPEND_SCHEME, SPACE, SPACE_PREFIX, UNKNOWN};
 use crate::error::Error;
 
 /// The most characters of a token that merges can make. It bounds the work: each character is a place to cut.
@@ -54,8 +56,8 @@ impl Kind {
 /// The tokenizer without its added tokens and without what is put around a text.
 ///
 /// Where a text begins with a space that it does not have (`tokenizer.ggml.add_space_prefix`), so does each stretch after
-/// an added token, as in llama.cpp and in tokenizers of transformers with `legacy` set; newer ones of transformers, which a
-/// GGUF file cannot tell apart, put it before the first stretch alone.
+/// an added token, as in llama.cpp and in tokenizers of transformers with `legacy` set. Newer ones of transformers put it
+/// before the first stretch alone, or only where there is none; files that we write say so, those of others cannot.
 pub(super) fn tokenizer(vocabulary: &Vocabulary, kind: Kind) -> Result<HfTokenizer, Error> {
     let merges = if kind == Kind::Llama { scored_merges(vocabulary)? } else { vocabulary.merges()? };
     let prefix = vocabulary.metadata.opt_bool(SPACE_PREFIX)?.unwrap_or(kind == Kind::Llama);
@@ -65,9 +67,11 @@ pub(super) fn tokenizer(vocabulary: &Vocabulary, kind: Kind) -> Result<HfTokeniz
         bpe = bpe.unk_token(unknown.to_owned());
     }
     let mut tokenizer = HfTokenizer::new(bpe.build().map_err(Error::build)?);
-    let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
-    let prepend = json!({"type": "Prepend", "prepend": SPACE});
-    let normalizer: Vec<&Json> = prefix.then_some(&prepend).into_iter().chain([&spaces]).collect();
+    let scheme = vocabulary.metadata.opt_str(PREPEND_SCHEME)?;
+    let (normalizer, cut) = match scheme {
+        Some(scheme) => (None, Some(metaspace(scheme)?)),
+        None => (Some(normalizer(prefix)?), (kind != Kind::Llama).then(lines).transpose()?),
+    };
     let mut decoder = vec![
         json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
         json!({"type": "ByteFallback"}),
@@ -76,19 +80,27 @@ pub(super) fn tokenizer(vocabulary: &Vocabulary, kind: Kind) -> Result<HfTokeniz
     if prefix {
         decoder.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
-    let normalizer: NormalizerWrapper = part(json!({"type": "Sequence", "normalizers": normalizer}))?;
     let decoder: DecoderWrapper = part(json!({"type": "Sequence", "decoders": decoder}))?;
-    // As llama.cpp cuts a text of Gemma 4: no token holds both line ends and something else.
-    let cut = json!({
-        "type": "Split", "pattern": {"Regex": r"[^\n]+|\n+"}, "behavior": "Isolated", "invert": false
-    });
-    let pre_tokenizer: Option<PreTokenizerWrapper> = (kind != Kind::Llama).then(|| part(cut)).transpose()?;
-    tokenizer
-        .with_normalizer(Some(normalizer))
-        .map_err(Error::build)?
-        .with_pre_tokenizer(pre_tokenizer)
-        .with_decoder(Some(decoder));
+    tokenizer.with_normalizer(normalizer).map_err(Error::build)?.with_pre_tokenizer(cut).with_decoder(Some(decoder));
     Ok(tokenizer)
+}
+
+/// Spaces as `▁`, with one before each stretch if there is a `prefix`.
+fn normalizer(prefix: bool) -> Result<NormalizerWrapper, Error> {
+    let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
+    let prepend = json!({"type": "Prepend", "prepend": SPACE});
+    let steps: Vec<&Json> = prefix.then_some(&prepend).into_iter().chain([&spaces]).collect();
+    part(json!({"type": "Sequence", "normalizers": steps}))
+}
+
+/// Spaces as `▁`, with one before stretches that do not begin with one: all, or the first of a text, as `scheme` says.
+fn metaspace(scheme: &str) -> Result<PreTokenizerWrapper, Error> {
+    part(json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": false}))
+}
+
+/// As llama.cpp cuts a text of Gemma 4: no token holds both line ends and something else.
+fn lines() -> Result<PreTokenizerWrapper, Error> {
+    part(json!({"type": "Split", "pattern": {"Regex": LINES}, "behavior": "Isolated", "invert": false}))
 }
 
 /// A part of the library's tokenizer from its JSON form, in which its fields have names.
@@ -96,23 +108,36 @@ fn part<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, Error> {
     serde_json::from_value(json).map_err(|error| Error::Build(error.to_string()))
 }
 
-/// The merges that follow from the scores, in order of rank, as transformers' `generate_merges` has them: a merge for
-/// each cut of a token into two tokens, the highest score first, and of equal ones the longest left half.
+/// The merges that follow from a file's scores.
 fn scored_merges(vocabulary: &Vocabulary) -> Result<Vec<(String, String)>, Error> {
     let Vocabulary { tokens, ids, .. } = vocabulary;
     let scores = vocabulary.scores()?;
     let types = vocabulary.types()?;
+    let score = |id: usize| scores.as_ref().map_or(0.0, |scores| scores[id]);
+    let is_added = |id: usize| types.as_ref().is_some_and(|types| (2..=4).contains(&types[id]));
+    let text = |id: u32| tokens[id as usize].clone();
+    let merges = merges_of_scores(tokens, ids, score, is_added)?;
+    Ok(merges.into_iter().map(|(left, right)| (text(left), text(right))).collect())
+}
+
+/// The merges that follow from scores, in order of rank, as transformers' `generate_merges` has them: a merge for each cut
+/// of a token into two tokens, the highest score first, and of equal ones the longest left half. Added tokens, which are
+/// matched in the text before it is cut, need none, and may be of any length.
+pub(crate) fn merges_of_scores(
+    tokens: &[String],
+    ids: &HashMap<&str, u32>,
+    score: impl Fn(usize) -> f32,
+    is_added: impl Fn(usize) -> bool,
+) -> Result<Vec<(u32, u32)>, Error> {
     let mut found: Vec<(f32, usize, usize, u32, u32)> = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
-        let score = scores.as_ref().map_or(0.0, |scores| scores[id]);
+        let score = score(id);
         if score.is_nan() {
             return Err(Error::Score { id });
         }
         let chars = token.chars().count();
         if chars > MAX_CHARS {
-            // Those that are matched in the text before it is cut need no merges.
-            let is_added = types.as_ref().is_some_and(|types| (2..=4).contains(&types[id]));
-            if is_added {
+            if is_added(id) {
                 continue;
             }
             return Err(Error::TokenLength { id, got: chars, limit: MAX_CHARS });
@@ -132,6 +157,5 @@ fn scored_merges(vocabulary: &Vocabulary) -> Result<Vec<(String, String)>, Error
     }
     // Stable, so that what is equal stays in the order of ids.
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
-    let text = |id: u32| tokens[id as usize].clone();
-    Ok(found.into_iter().map(|(_, _, _, left, right)| (text(left), text(right))).collect())
+    Ok(found.into_iter().map(|(_, _, _, left, right)| (left, right)).collect())
 }

@@ -94,15 +94,16 @@ impl<'a> Vocabulary<'a> {
             let has = |ids: &HashSet<u32>| u32::try_from(id).is_ok_and(|id| ids.contains(&id));
             flagged.iter().fold(token, |token, (ids, set)| set(token, has(ids)))
         };
-        // Converters have given ends the type of a user's own tokens; llama.cpp overrules them.
-        let by_text = self.metadata.get(EOS_LIST).is_none();
+        // Converters have given ends the types of other tokens; llama.cpp overrules them.
+        let ends: HashSet<&str> = self.ends()?.into_iter().collect();
         let mut added = Vec::new();
         for (id, (token, token_type)) in self.tokens.iter().zip(types.iter()).enumerate() {
+            let special = matches!(token_type, 2 | 3) || ends.contains(token.as_str());
             match token_type {
                 // Unless a list says otherwise the whole-text normaliser must not touch them: their text is matched as
                 // it stands.
-                2 | 3 => added.push(flags(id, AddedToken::from(token.as_str(), true))),
-                4 => added.push(flags(id, AddedToken::from(token.as_str(), by_text && ends::is_one(token)))),
+                2..=4 => added.push(flags(id, AddedToken::from(token.as_str(), special))),
+                0 | 1 | 5 | 6 if special => added.push(flags(id, AddedToken::from(token.as_str(), special))),
                 0 | 1 | 5 | 6 => {}
                 &token_type => return Err(Error::TokenType { id, token_type }),
             }
@@ -110,9 +111,26 @@ impl<'a> Vocabulary<'a> {
         Ok(added)
     }
 
+    /// The ends of a generation by their text; none where the file lists its ends.
+    fn ends(&self) -> Result<Vec<&'static str>, Error> {
+        if self.lists_ends() {
+            return Ok(Vec::new());
+        }
+        let types = self.types()?;
+        let whole = |id: u32| types.as_ref().is_some_and(|types| (2..=4).contains(&types[id as usize]));
+        Ok(ends::by_text(|text| self.ids.get(text).map(|&id| whole(id))))
+    }
+
+    /// Whether the file lists all tokens that end a generation.
+    fn lists_ends(&self) -> bool {
+        self.metadata.get(EOS_LIST).is_some()
+    }
+
     /// The token that `key` names, if it is there.
     pub(super) fn token_of(&self, key: &'static str) -> Result<Option<TokenAndId<'a>>, Error> {
-        let default = || self.default_ids.iter().find(|(name, _)| *name == key).map(|(_, id)| *id);
+        // A file that lists its ends names its roles too.
+        let default_ids = if self.lists_ends() { &[] } else { self.default_ids };
+        let default = || default_ids.iter().find(|(name, _)| *name == key).map(|(_, id)| *id);
         let Some(id) = self.metadata.opt_u64(key)?.or_else(default) else { return Ok(None) };
         let token = usize::try_from(id).ok().and_then(|id| self.tokens.get(id));
         let token = token.ok_or(Error::SpecialTokenId { key, id, vocab_size: self.tokens.len() })?;
@@ -120,8 +138,8 @@ impl<'a> Vocabulary<'a> {
         Ok(Some((token, id as u32)))
     }
 
-    /// The tokens with a role, and all that end a generation; `added` are those that are matched in the text.
-    pub(super) fn special_tokens(&self, added: &[AddedToken]) -> Result<SpecialTokens, Error> {
+    /// The tokens with a role, and all that end a generation.
+    pub(super) fn special_tokens(&self) -> Result<SpecialTokens, Error> {
         let mut special = SpecialTokens::default();
         for (key, role) in ROLE_KEYS {
             if let Some((token, _)) = self.token_of(key)? {
@@ -133,10 +151,15 @@ impl<'a> Vocabulary<'a> {
         for key in MORE_EOS_KEYS {
             special.extend_eos(self.token_of(key)?.map(|(_, id)| id));
         }
-        if self.metadata.get(EOS_LIST).is_none() {
-            let added: HashSet<&str> = added.iter().map(|token| token.content.as_str()).collect();
-            let ends = ends::by_text(|text| added.contains(text));
-            special.extend_eos(ends.into_iter().filter_map(|text| self.ids.get(text).copied()));
+        let ids =
+            |texts: Vec<&str>| texts.into_iter().filter_map(|text| self.ids.get(text).copied()).collect::<Vec<u32>>();
+        special.extend_eos(ids(self.ends()?));
+        if !self.lists_ends() {
+            let not = ids(ends::not_ends(|text| self.ids.contains_key(text)));
+            // A model whose only end it is keeps it.
+            if special.eos_token_ids().iter().any(|id| !not.contains(id)) {
+                special.drop_eos(&not);
+            }
         }
         Ok(special)
     }

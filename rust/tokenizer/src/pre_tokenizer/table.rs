@@ -16,8 +16,6 @@ pub(crate) const TABLE: &[PreTokenizer] = &[
             "gpt-2",
             "gpt2",
             "phi-2",
-            "mpt",
-            "olmo",
             "jais",
             "trillion",
             "granite-docling",
@@ -25,7 +23,6 @@ pub(crate) const TABLE: &[PreTokenizer] = &[
             "gigachat",
             "a.x-4.0",
             "mellum",
-            "modern-bert",
             "roberta-bpe",
             "jina-es",
             "jina-de",
@@ -37,6 +34,8 @@ pub(crate) const TABLE: &[PreTokenizer] = &[
         cuts: &[Cut::Gpt2],
         ..PLAIN
     },
+    // The tokenizer of GPT-NeoX.
+    PreTokenizer { names: &["olmo", "mpt", "modern-bert"], cuts: &[Cut::Gpt2], nfc: true, ..PLAIN },
     PreTokenizer {
         names: &["smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b", "mellum2"],
         cuts: &[Cut::Digits, Cut::Gpt2],
