@@ -78,7 +78,7 @@ impl<'a> Prefix<'a> {
         }
         // Gemma's cut at spaces, of which its normaliser leaves none.
         let known = |pattern: &Json| *pattern == json!({"String": " "}) || *pattern == json!({"Regex": LINES});
-        if !cut.is_null() && !(cut["type"] == "Split" && known(&cut["pattern"])) {
+        if !(cut.is_null() || cut["type"] == "Split" && known(&cut["pattern"])) {
             return None;
         }
         let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
