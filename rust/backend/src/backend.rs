@@ -3,6 +3,7 @@
 use crate::attention::{AttentionOptions, HeadLayout, HeadNorms, Rope};
 use crate::context::Context;
 use crate::error::Result;
+use crate::experts::{ExpertRoom, Experts, Routing};
 use crate::kv_cache::KvCacheSpec;
 use crate::memory::Memory;
 use crate::rows::{Activation, Scale};
@@ -162,6 +163,20 @@ pub trait Backend: Send + Sync + 'static {
         gate: &Self::Tensor,
         values: &Self::Tensor,
         column: usize,
+        out: &mut Self::Tensor,
+    );
+
+    /// A mixture of experts: each row of `x` goes through the experts that `routing` chooses by its row of `logits`, and `out`
+    /// is the sum of their outputs, each times its weight, in the order in which they were chosen. `x` and `out` are
+    /// `[rows, hidden]`, `logits` are `[rows, experts]`, and `room` is for at least as many rows. Products are as in
+    /// [`linear`](Self::linear), gates as in [`activate_and_mul`](Self::activate_and_mul).
+    fn experts(
+        &self,
+        x: &Self::Tensor,
+        logits: &Self::Tensor,
+        routing: &Routing<'_, Self::Tensor>,
+        experts: &Experts<'_, Self::Weight, Self::Tensor>,
+        room: &mut ExpertRoom<Self::Tensor>,
         out: &mut Self::Tensor,
     );
 

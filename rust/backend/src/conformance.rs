@@ -8,6 +8,7 @@
 mod attention;
 mod check;
 mod embedding;
+mod experts;
 mod kv_cache;
 mod linear;
 mod promise;
@@ -29,6 +30,7 @@ use libtest_mimic::{Arguments, Trial};
 use crate::Inspect;
 use attention::*;
 use embedding::*;
+use experts::*;
 use kv_cache::*;
 use linear::*;
 use rows::*;
@@ -67,6 +69,7 @@ fn tests<B: Inspect>() -> Vec<(&'static str, Test<B>)> {
         rms_norm_of_rows add_rms_norm_of_rows activations_of_rows norms_of_groups activations_of_columns rows_are_added rows_are_written rows_are_scaled rows_are_capped rows_are_gathered
         buffers_are_reused
         linear_of_every_type linear_of_odd_shapes linear_of_stacked_parts linear_adds_the_bias
+        experts_of_every_type rows_of_experts_are_their_own
         kv_caches_come_back layers_are_apart wrong_caches_are_refused
         rows_are_stored_in_f32 rows_are_stored_in_bf16 norms_and_rotations_combine
         attention_over_an_f32_cache attention_over_a_bf16_cache attention_of_long_prompts

@@ -27,6 +27,7 @@ mod backend;
 pub mod conformance;
 mod context;
 mod error;
+mod experts;
 mod inspect;
 mod kv_cache;
 mod memory;
@@ -39,6 +40,7 @@ pub use attention::{AttentionOptions, HeadLayout, HeadNorm, HeadNorms, Rope, def
 pub use backend::Backend;
 pub use context::Context;
 pub use error::{Error, Result};
+pub use experts::{ExpertRoom, Experts, Route, Routing};
 pub use inspect::Inspect;
 pub use kv_cache::{KvCacheSpec, KvHeads, LayerCache};
 pub use memory::Memory;

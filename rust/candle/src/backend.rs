@@ -4,8 +4,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{Device, Tensor};
 use nanovllm_backend::{
-    Activation, AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result,
-    Rope, SampleRow, Scale, WeightPart,
+    Activation, AttentionOptions, Backend, Context, DType, Error, ExpertRoom, Experts, HeadLayout, HeadNorms, Inspect,
+    KvCacheSpec, Result, Rope, Routing, SampleRow, Scale, WeightPart,
 };
 
 use crate::error::{NAME, device_error};
@@ -13,7 +13,7 @@ use crate::kv_cache::KvCache;
 use crate::matrix::Matrix;
 use crate::memory::{probe, tensor, zeroed_vec, zeros};
 use crate::weight::{self, Weight};
-use crate::{attention, rows, store};
+use crate::{attention, experts, rows, store};
 
 /// How to set up the device.
 #[derive(Debug, Clone, Copy, Default)]
@@ -211,6 +211,18 @@ impl Backend for CandleBackend {
             let values = values.data().narrow(1, column, gate.cols())?.contiguous()?;
             rows::activate(activation, gate.data())?.mul(&values)
         });
+    }
+
+    fn experts(
+        &self,
+        x: &Matrix,
+        logits: &Matrix,
+        routing: &Routing<'_, Matrix>,
+        experts: &Experts<'_, Weight, Matrix>,
+        _: &mut ExpertRoom<Matrix>,
+        out: &mut Matrix,
+    ) {
+        self.compute(x.rows(), out, || experts::experts(&self.device, x.data(), logits.data(), routing, experts));
     }
 
     fn add(&self, x: &Matrix, sum: &mut Matrix) {

@@ -27,6 +27,7 @@
 mod attention;
 mod backend;
 mod error;
+mod experts;
 mod kv_cache;
 mod matrix;
 mod memory;

@@ -10,7 +10,7 @@ use nanovllm_candle::{CandleBackend, CandleOptions};
 
 fn main() -> ExitCode {
     let dtypes = DType::ALL.iter().copied().filter(|dtype| !dtype.is_integer());
-    let oracle = Promise { dtypes: dtypes.collect(), half: PRODUCT, quantized: PRODUCT };
+    let oracle = Promise { dtypes: dtypes.collect(), half: PRODUCT, quantized: PRODUCT, rows_are_exact: false };
     let generating = Promise { quantized: QUANTIZED, ..oracle.clone() };
     let subject = |name: &str, oracle, promise| Subject {
         name: name.into(),

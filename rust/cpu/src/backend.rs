@@ -3,14 +3,15 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nanovllm_backend::{
-    Activation, AttentionOptions, Backend, Context, DType, Error, HeadLayout, HeadNorms, Inspect, KvCacheSpec, Result,
-    Rope, SampleRow, Scale, WeightPart,
+    Activation, AttentionOptions, Backend, Context, DType, Error, ExpertRoom, Experts, HeadLayout, HeadNorms, Inspect,
+    KvCacheSpec, Result, Rope, Routing, SampleRow, Scale, WeightPart,
 };
 
 use crate::activations::{ActivationBits, Activations};
 use crate::arena::Arena;
 use crate::attention::{self, Scratch as AttentionScratch};
 use crate::claims::Claims;
+use crate::experts::{self, ExpertOrder};
 use crate::format;
 use crate::isa::Isa;
 use crate::kernels::table::Kernels;
@@ -48,6 +49,7 @@ pub struct CpuBackend {
 struct Scratch {
     activations: Activations,
     attention: AttentionScratch,
+    experts: ExpertOrder,
 }
 
 impl CpuBackend {
@@ -68,6 +70,7 @@ impl CpuBackend {
             scratch: Mutex::new(Scratch {
                 activations: Activations::new()?,
                 attention: AttentionScratch::new(team.size()),
+                experts: ExpertOrder::default(),
             }),
             team,
         })
@@ -219,6 +222,21 @@ impl Backend for CpuBackend {
         out: &mut Tensor,
     ) {
         rows::activate_and_mul_columns(&self.team, &self.kernels.rows, activation, gate, values, column, out);
+    }
+
+    fn experts(
+        &self,
+        x: &Tensor,
+        logits: &Tensor,
+        routing: &Routing<'_, Tensor>,
+        experts: &Experts<'_, Weight, Tensor>,
+        room: &mut ExpertRoom<Tensor>,
+        out: &mut Tensor,
+    ) {
+        let matmul = Matmul { kernels: &self.kernels.matmul, bits: self.activation_bits };
+        let kernels = experts::Kernels { matmul, rows: &self.kernels.rows };
+        let Scratch { activations, experts: order, .. } = &mut *self.scratch();
+        experts::experts(&self.team, &kernels, activations, order, x, logits, routing, experts, room, out);
     }
 
     fn add(&self, x: &Tensor, sum: &mut Tensor) {

@@ -32,6 +32,7 @@ mod attention;
 mod backend;
 mod buffer;
 mod claims;
+mod experts;
 mod format;
 mod isa;
 // Portable code, the only set of other machines so far, has no byte products.

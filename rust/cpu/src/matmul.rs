@@ -4,6 +4,8 @@
 //! tiles: a group of outputs for some of the rows, computed by one call of a kernel. A row goes through the same operations
 //! whatever the number of rows beside it and whichever thread computes it.
 
+use std::ops::Range;
+
 use nanovllm_backend::{Error, Result};
 
 use crate::activations::{ActivationBits, Activations};
@@ -44,11 +46,12 @@ impl Matmul<'_> {
         }
     }
 
-    /// The conversions of rows that the formats of `parts` need.
-    fn conversions(&self, parts: &[Packed]) -> [Option<ConvertKernel>; 2] {
-        let quantized = parts.iter().any(|p| matches!(p.format, Format::Quantized(_)));
+    /// The conversions of rows that the formats of `weights` need.
+    pub(crate) fn conversions(&self, weights: &[Weight]) -> [Option<ConvertKernel>; 2] {
+        let any = |is: fn(&Format) -> bool| weights.iter().flat_map(|w| &w.parts).any(|part| is(&part.format));
+        let quantized = any(|format| matches!(format, Format::Quantized(_)));
         let quantize = quantized.then_some(self.kernels.quantize[self.wide()]);
-        let pair = self.kernels.pair.filter(|_| parts.iter().any(|p| matches!(p.format, Format::Bf16)));
+        let pair = self.kernels.pair.filter(|_| any(|format| matches!(format, Format::Bf16)));
         [quantize, pair]
     }
 }
@@ -67,6 +70,16 @@ impl Weight {
     /// How many inputs it has.
     pub fn cols(&self) -> usize {
         self.parts.first().map_or(0, |p| p.cols)
+    }
+
+    /// Groups of outputs, over all parts.
+    pub(crate) fn groups(&self) -> usize {
+        self.parts.iter().map(Packed::groups).sum()
+    }
+
+    /// Whether it was packed for these kernels.
+    pub(crate) fn is_for(&self, kernels: &MatmulKernels) -> bool {
+        self.parts.iter().all(|part| part.lanes == kernels.lanes)
     }
 
     /// Bytes it takes in memory.
@@ -110,21 +123,17 @@ pub(crate) fn linear(
     let (rows, cols) = (x.rows(), x.cols());
     assert_eq!(cols, weight.cols(), "inputs of a linear layer");
     assert_eq!(out.cols(), weight.rows(), "outputs of a linear layer");
-    assert!(weight.parts.iter().all(|p| p.lanes == matmul.kernels.lanes), "a weight packed for this instruction set");
+    assert!(weight.is_for(matmul.kernels), "a weight packed for this instruction set");
     out.set_rows(rows);
-    let conversions = matmul.conversions(&weight.parts);
-    // Tiles have about the same number of rows, a multiple of the most that a kernel computes together.
-    let most = (ROW_TILE_BYTES / cols.max(1)).max(8);
-    let row_tile = rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(8);
+    let conversions = matmul.conversions(std::slice::from_ref(weight));
+    let row_tile = row_tile(rows, cols);
     let call = Call {
         weight,
-        matmul,
-        rows: scratch.rows(x),
+        product: Product { matmul, rows: scratch.rows(x), out: out.shared() },
         num_rows: rows,
         row_tile,
-        groups: weight.parts.iter().map(Packed::groups).sum(),
+        groups: weight.groups(),
         bias: bias.map(Tensor::as_slice),
-        out: out.shared(),
     };
     let shares = Shares::new(rows.div_ceil(row_tile.max(1)) * call.groups, team.size());
     team.run(|me| {
@@ -132,7 +141,7 @@ pub(crate) fn linear(
             for row in me.share(rows) {
                 for convert in conversions.into_iter().flatten() {
                     // SAFETY: the scratch has room for all rows, and each row is in one member's share.
-                    unsafe { convert(&call.rows, row) };
+                    unsafe { convert(&call.product.rows, row) };
                 }
             }
             me.barrier();
@@ -141,67 +150,95 @@ pub(crate) fn linear(
     });
 }
 
+/// How many of `rows` rows of `cols` inputs make a tile. Tiles have about the same number of rows, a multiple of the most that a
+/// kernel computes together.
+pub(crate) fn row_tile(rows: usize, cols: usize) -> usize {
+    let most = (ROW_TILE_BYTES / cols.max(1)).max(8);
+    rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(8)
+}
+
+/// How many groups a thread claims at once of `groups`: few enough that threads finish together, enough to read memory in one
+/// stream.
+pub(crate) fn claim(groups: usize, team: usize) -> usize {
+    (groups / (team * 8)).clamp(1, 16)
+}
+
 /// One matmul as its threads see it. Its tiles are numbered by their rows first, then by group of outputs over all parts.
 struct Call<'a> {
     weight: &'a Weight,
-    matmul: Matmul<'a>,
-    rows: Rows,
+    product: Product<'a>,
     num_rows: usize,
     /// Rows of a tile.
     row_tile: usize,
     /// Groups of outputs, over all parts.
     groups: usize,
     bias: Option<&'a [f32]>,
-    out: SharedMut,
 }
 
 impl Call<'_> {
     /// Computes what this member can claim.
     fn run(&self, me: &Member<'_>, shares: &Shares) {
-        // Small enough that threads finish together, large enough to read memory in one stream.
-        let most = (self.groups / (me.size() * 8)).clamp(1, 16);
+        let most = claim(self.groups, me.size());
         while let Some(range) = shares.take(me.rank, most) {
             for tile in range {
-                let (rows, mut group) = (tile / self.groups, tile % self.groups);
-                let mut column = 0;
-                for part in &self.weight.parts {
-                    if group < part.groups() {
-                        self.compute(part, group, column + group * part.lanes, rows * self.row_tile);
-                        break;
+                let first = tile / self.groups * self.row_tile;
+                let rows = first..(first + self.row_tile).min(self.num_rows);
+                // SAFETY: the rows were converted before the barrier, the shapes were compared in `linear`, and one member claims
+                // this tile.
+                let columns = unsafe { self.product.compute(self.weight, tile % self.groups, rows.clone()) };
+                if let Some(bias) = self.bias {
+                    for row in rows {
+                        // SAFETY: as above.
+                        let out = unsafe {
+                            std::slice::from_raw_parts_mut(self.product.out.at(row, columns.start), columns.len())
+                        };
+                        out.iter_mut().zip(&bias[columns.clone()]).for_each(|(o, b)| *o += b);
                     }
-                    group -= part.groups();
-                    column += part.rows;
                 }
             }
         }
     }
+}
 
-    /// Computes one tile: a group of `part`, whose outputs begin at `column`, for the rows from `first` on.
-    fn compute(&self, part: &Packed, group: usize, column: usize, first: usize) {
-        let kernel = self.matmul.tile(part.format);
-        let count = self.row_tile.min(self.num_rows - first);
-        let lanes = part.lanes.min(part.rows - group * part.lanes);
-        let (weight, rows, stride) = (part.group(group).as_ptr(), self.rows, self.out.cols());
-        // SAFETY: `first` is a row and `column + lanes` within the columns, as the shapes were compared in `linear`; the rows
-        // were converted before the barrier, and one member claims this tile.
-        unsafe {
-            kernel(&Tile {
-                weight,
-                table: part.format.table(),
-                rows,
-                first,
-                count,
-                out: self.out.at(first, column),
-                stride,
-                lanes,
-            });
-            if let Some(bias) = self.bias {
-                for row in first..first + count {
-                    let out = std::slice::from_raw_parts_mut(self.out.at(row, column), lanes);
-                    out.iter_mut().zip(&bias[column..]).for_each(|(o, b)| *o += b);
+/// Products of rows with weights, written to a matrix of as many rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    pub(crate) matmul: Matmul<'a>,
+    pub(crate) rows: Rows,
+    pub(crate) out: SharedMut,
+}
+
+impl Product<'_> {
+    /// Computes group `group` of a weight's outputs for `rows`, and returns the columns that it wrote.
+    ///
+    /// # Safety
+    /// The weight has such a group, its inputs are the columns of the rows and its outputs at most those of the matrix; the rows
+    /// exist and were converted for it; nobody else touches these columns of them meanwhile.
+    pub(crate) unsafe fn compute(&self, weight: &Weight, mut group: usize, rows: Range<usize>) -> Range<usize> {
+        let mut column = 0;
+        for part in &weight.parts {
+            if group < part.groups() {
+                column += group * part.lanes;
+                let lanes = part.lanes.min(part.rows - group * part.lanes);
+                // SAFETY: by this function's contract.
+                unsafe {
+                    self.matmul.tile(part.format)(&Tile {
+                        weight: part.group(group).as_ptr(),
+                        table: part.format.table(),
+                        rows: self.rows,
+                        first: rows.start,
+                        count: rows.len(),
+                        out: self.out.at(rows.start, column),
+                        stride: self.out.cols(),
+                        lanes,
+                    });
                 }
+                return column..column + lanes;
             }
+            group -= part.groups();
+            column += part.rows;
         }
+        column..column
     }
 }
 

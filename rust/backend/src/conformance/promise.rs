@@ -20,6 +20,8 @@ pub struct Promise {
     pub half: f64,
     /// NMSE of products with quantised weights.
     pub quantized: f64,
+    /// Whether a row's result is the same to the last bit whatever rows are beside it.
+    pub rows_are_exact: bool,
 }
 
 impl Promise {
