@@ -36,6 +36,7 @@ from transformers import (
     Phi3Config,
     PretrainedConfig,
     Qwen2Config,
+    Qwen3MoeConfig,
     SmolLM3Config,
 )
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -195,9 +196,24 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
     "qwen2": Qwen2Config(**COMMON, tie_word_embeddings=True),
     "qwen2_windows": Qwen2Config(**COMMON, use_sliding_window=True, sliding_window=40, max_window_layers=1),
+    "qwen3_moe": Qwen3MoeConfig(
+        **COMMON | {"head_dim": 32},
+        num_experts=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        norm_topk_prob=True,
+    ),
+    "qwen3_moe_mixed": Qwen3MoeConfig(
+        **COMMON,
+        num_experts=3,
+        num_experts_per_tok=3,
+        moe_intermediate_size=48,
+        mlp_only_layers=[1],
+        decoder_sparse_step=1,
+    ),
     "smollm3": SmolLM3Config(**COMMON),
 }
-REFUSED = {"gemma3_cap", "mistral_window", "qwen2_windows"}
+REFUSED = {"gemma3_cap", "mistral_window", "qwen2_windows", "qwen3_moe_mixed"}
 """What GGUF has no key for, and llama.cpp's converter refuses or leaves out."""
 NOT_CONVERTED = REFUSED | {"granite4_still"}
 """What llama.cpp's converter leaves out though there is a key."""
@@ -214,6 +230,8 @@ AS_ON_THE_HUB: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["attention"] * 4, "time_step_limit": None},
 }
 """What published files of a model's type have in config.json where transformers 5 writes something else."""
+EXPERTS_APART = {"qwen3_moe"}
+"""Cases whose files have the tensors of each expert apart, as most published ones; the classes stack them."""
 ZERO_NORMS = ("gemma3",)
 """Families whose norms add 1 to their weights."""
 HUB = {"gemma3_images": [(r"^model\.language_model", "language_model.model"), (r"^model\.", "")]}
@@ -232,7 +250,7 @@ def make(name: str, config: PretrainedConfig) -> None:
     auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     model = auto.from_config(config, attn_implementation="eager").float().eval()
     fix_long_rope(model)
-    state = {stored_name(name, tensor): values for tensor, values in model.state_dict().items()}
+    state = {stored: values for tensor in model.state_dict().items() for stored, values in stored_as(name, *tensor)}
     if config.tie_word_embeddings:
         state.pop("lm_head.weight")
     config.architectures = [type(model).__name__]
@@ -246,15 +264,18 @@ def make(name: str, config: PretrainedConfig) -> None:
     write_json(FOLDER / f"{name}.json", description)
     drawn = weights(name, description["tensors"], description["zero_norms"])
     arrays = run(name, model, drawn, "float32")
-    arrays |= run(name, model, {tensor: at_q8_0(values) for tensor, values in drawn.items()}, "q8_0")
+    arrays |= run(name, model, {tensor: at_q8_0(tensor, values) for tensor, values in drawn.items()}, "q8_0")
     np.savez_compressed(FOLDER / f"{name}.npz", **arrays)
     write_json(FOLDER / f"{name}.json", description | {"gguf": converted(name)})
 
 
 def run(name: str, model: Any, values: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """Compute the logits of every prompt, those of `ROWS` for the longest, and the likeliest token of every row."""
-    inner = {stored_name(name, tensor): tensor for tensor in model.state_dict()}
-    state = {inner[tensor]: torch.from_numpy(array) for tensor, array in values.items() if tensor in inner}
+    state = {}
+    for tensor, empty in model.state_dict().items():
+        parts = [values[stored] for stored, _ in stored_as(name, tensor, empty) if stored in values]
+        if parts:
+            state[tensor] = torch.from_numpy(np.concatenate(parts).reshape(empty.shape))
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or [tensor for tensor in missing if tensor != "lm_head.weight"]:
         raise RuntimeError(f"{name}: {missing} are missing, {unexpected} are not known")
@@ -268,6 +289,19 @@ def run(name: str, model: Any, values: dict[str, np.ndarray], prefix: str) -> di
         arrays[f"{prefix}_logits_{length}"] = kept
         arrays[f"{prefix}_greedy_{length}"] = logits.argmax(axis=-1).astype(np.int16)
     return arrays
+
+
+def stored_as(name: str, tensor: str, values: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """Return the tensors that one of the class is in files: one, or one for each expert and projection."""
+    path, _, module = tensor.rpartition(".experts.")
+    parts = {"gate_up_proj": ["gate_proj", "up_proj"], "down_proj": ["down_proj"]}.get(module if path else "", [])
+    if name not in EXPERTS_APART or not parts:
+        return [(stored_name(name, tensor), values)]
+    return [
+        (f"{path}.experts.{expert}.{part}.weight", rows)
+        for expert, matrix in enumerate(values)
+        for part, rows in zip(parts, matrix.chunk(len(parts)), strict=True)
+    ]
 
 
 def stored_name(name: str, tensor: str) -> str:
@@ -297,9 +331,9 @@ def fix_long_rope(model: Any) -> None:
         rotary.rope_type = "default"
 
 
-def at_q8_0(values: np.ndarray) -> np.ndarray:
-    """Return a matrix as it is after it was stored as Q8_0; vectors, and what is not the decoder's, stay float32."""
-    if values.ndim != 2 or values.shape[1] % 32:
+def at_q8_0(tensor: str, values: np.ndarray) -> np.ndarray:
+    """Return a matrix as it is after it was stored as Q8_0; vectors, and routers of experts, stay float32."""
+    if values.ndim < 2 or values.shape[-1] % 32 or tensor.endswith(".mlp.gate.weight"):
         return values
     kind = gguf.GGMLQuantizationType.Q8_0
     return gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)
@@ -327,7 +361,7 @@ def converted(name: str) -> dict[str, Any] | None:
             for tensor in reader.tensors
         }
     # What every model of the hybrid class gets, which a model without a state and without experts has no use for.
-    left_over = (".ssm.", ".expert_")
+    left_over = (".ssm.", ".expert_") if name.startswith("granite4") else ()
     metadata = {key: value for key, value in metadata.items() if not any(word in key for word in left_over)}
     heads = f"{metadata['general.architecture']}.attention.head_count_kv"
     if isinstance(metadata[heads], list) and len(set(metadata[heads])) == 1:

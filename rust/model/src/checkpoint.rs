@@ -13,7 +13,7 @@ use nanovllm_gguf::{FilePart, GgufFile};
 
 pub use self::export::ExportedTensor;
 pub use self::gguf::GgufCheckpoint;
-pub(crate) use self::names::FusedModule;
+pub(crate) use self::names::{FusedModule, StackedExperts};
 pub use self::path::ModelPath;
 pub use self::safetensors::SafeTensorsCheckpoint;
 pub use self::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};

@@ -1,6 +1,7 @@
 //! Hyperparameters that models of all families have, read from config.json or from GGUF metadata and written as either.
 
 mod base;
+pub(crate) mod experts;
 pub(crate) mod gguf;
 pub(crate) mod json;
 mod rope;

@@ -13,6 +13,7 @@ pub mod mistral;
 pub mod phi3;
 pub mod qwen2;
 pub mod qwen3;
+pub mod qwen3_moe;
 pub(crate) mod registry;
 pub mod smollm3;
 pub(crate) mod tensor_table;

@@ -81,6 +81,11 @@ impl<'a, B: Backend> Weights<'a, B> {
     /// The matrix that the tensors `names` make up, packed for the device tensor by tensor, their pages released. A missing
     /// one adds no rows until [`finish`](Self::finish) refuses the checkpoint.
     pub(crate) fn matrix(&mut self, names: &[String], sharding: Sharding) -> Result<Arc<B::Weight>> {
+        self.packed(names, sharding).map(Arc::new)
+    }
+
+    /// The same, not to be shared.
+    pub(crate) fn packed(&mut self, names: &[String], sharding: Sharding) -> Result<B::Weight> {
         let mut parameter = Parameter::new(sharding);
         let mut parts = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
@@ -99,7 +104,7 @@ impl<'a, B: Backend> Weights<'a, B> {
         if parts.is_empty() {
             parts.push(parameter.pack_shard(self.backend, 0)?);
         }
-        Ok(Arc::new(self.backend.concat(parts)?))
+        Ok(self.backend.concat(parts)?)
     }
 
     /// The vector that the tensors `names` make up, on the device in f32, `[1, len]`; empty if one is missing.

@@ -97,11 +97,12 @@ fn the_registry_knows_its_families() {
             [json!({"architectures": [row.hugging_face.class]}), json!({"model_type": row.hugging_face.model_type})]
         {
             let mut config = golden("configs/tiny_llama_transformers4.json");
-            // What is not refused of a Gemma in GGUF, and what makes a hybrid Granite a dense one.
+            // What is not refused of a Gemma or of experts in GGUF, and what makes a hybrid Granite a dense one.
             config["query_pre_attn_scalar"] = config["head_dim"].clone();
             config["layer_types"] =
                 vec!["full_attention"; config["num_hidden_layers"].as_u64().expect("a number") as usize].into();
-            config["num_local_experts"] = json!(0);
+            config["num_local_experts"] = json!(if row.name == "Qwen3Moe" { 8 } else { 0 });
+            config["norm_topk_prob"] = json!(true);
             for key in ["architectures", "model_type"] {
                 config[key] = named.get(key).cloned().unwrap_or(Value::Null);
             }

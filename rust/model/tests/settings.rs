@@ -224,12 +224,20 @@ fn gguf(architecture: &str, keys: &[(&str, Value)], factors: bool) -> Result<Mod
     ] {
         metadata.set(&format!("{architecture}.{key}"), Value::U32(value));
     }
-    let needed = [
-        ("attention.sliding_window_pattern", Value::Array(Array::Bool(vec![false]))),
-        ("attention.sliding_window", Value::U32(8)),
-        ("attention.key_length_swa", Value::U32(16)),
-    ];
-    for (key, value) in needed.iter().filter(|_| architecture == "gemma4").chain(keys) {
+    let needed: &[(&str, Value)] = match architecture {
+        "gemma4" => &[
+            ("attention.sliding_window_pattern", Value::Array(Array::Bool(vec![false]))),
+            ("attention.sliding_window", Value::U32(8)),
+            ("attention.key_length_swa", Value::U32(16)),
+        ],
+        "qwen3moe" => &[
+            ("expert_count", Value::U32(4)),
+            ("expert_used_count", Value::U32(2)),
+            ("expert_feed_forward_length", Value::U32(32)),
+        ],
+        _ => &[],
+    };
+    for (key, value) in needed.iter().chain(keys) {
         metadata.set(&format!("{architecture}.{key}"), value.clone());
     }
     let name = if factors { "rope_freqs.weight" } else { "token_embd.weight" };

@@ -29,10 +29,10 @@ impl SourceTensor {
 /// The files that the tensors are read from.
 enum Files {
     Gguf(GgufFile),
-    /// The names are those in the checkpoint, in the order of [`Source::tensors`].
+    /// The names are those in the checkpoint that each tensor is made of, in the order of [`Source::tensors`].
     HuggingFace {
         checkpoint: Box<SafeTensorsCheckpoint>,
-        names: Vec<String>,
+        names: Vec<Vec<String>>,
     },
 }
 
@@ -84,7 +84,7 @@ impl Source {
     fn hugging_face(dir: &Path, checkpoint: Box<SafeTensorsCheckpoint>) -> Result<Self, Error> {
         let config = checkpoint.config();
         let exported = checkpoint.gguf_tensors()?.into_iter();
-        let split = |t: ExportedTensor| (SourceTensor { name: t.name, dtype: t.dtype, dims: t.dims }, t.stored_name);
+        let split = |t: ExportedTensor| (SourceTensor { name: t.name, dtype: t.dtype, dims: t.dims }, t.stored_names);
         let (tensors, names) = exported.map(split).unzip();
         let extra = config.rope_tensors()?.into_iter().map(|(name, factors)| {
             let tensor = SourceTensor { name: name.to_owned(), dtype: GgmlType::F32, dims: vec![factors.len()] };
@@ -128,7 +128,9 @@ impl Source {
                 let stored = names.get(i).ok_or_else(gone)?;
                 let data = checkpoint.gguf_data(stored)?.ok_or_else(gone)?;
                 let result = with(&data);
-                checkpoint.release(stored);
+                for name in stored {
+                    checkpoint.release(name);
+                }
                 result
             }
         }

@@ -1,6 +1,7 @@
 //! A Hugging Face checkpoint as GGUF stores it: names, the order of rows, tensors that follow from the configuration.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
 use nanovllm_backend::DType;
 
@@ -9,14 +10,15 @@ use crate::config::gguf::ROPE_TENSORS;
 use crate::config::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
 use crate::model_config::ModelConfig;
+use crate::stored_tensor::StoredTensor;
 
 /// A tensor of a GGUF file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportedTensor {
     /// The tensor's name in GGUF.
     pub name: String,
-    /// The tensor's name in the checkpoint.
-    pub stored_name: String,
+    /// The names in the checkpoint of the tensors that it is made of, one after the other: one, or one for each expert.
+    pub stored_names: Vec<String>,
     /// The element type, the same in both.
     pub dtype: DType,
     /// The size of each dimension, innermost first, as GGUF writes them.
@@ -32,7 +34,8 @@ impl SafeTensorsCheckpoint {
     pub fn gguf_tensors(&self) -> Result<Vec<ExportedTensor>> {
         let table = self.config().family.config().tensor_table();
         let tied = self.config().base.tie_word_embeddings;
-        let mut tensors = Vec::new();
+        let mut tensors: Vec<ExportedTensor> = Vec::new();
+        let mut stacked: HashMap<String, BTreeMap<usize, String>> = HashMap::new();
         for stored_name in self.names() {
             // A copy of the embedding, and a table that follows from the configuration.
             if (tied && stored_name == "lm_head.weight") || stored_name.ends_with("rotary_emb.inv_freq") {
@@ -41,22 +44,51 @@ impl SafeTensorsCheckpoint {
             let (Some(name), Some(stored)) = (table.to_gguf(&stored_name), self.stored(&stored_name)) else {
                 return Err(LoadError::Unsupported(format!("tensor {stored_name:?} has no place in a GGUF file")));
             };
-            let dims = stored.shape.iter().rev().copied().collect();
+            let dims: Vec<usize> = stored.shape.iter().rev().copied().collect();
             let dtype = table.used_dtype(&stored_name, stored.dtype);
-            tensors.push(ExportedTensor { name, stored_name, dtype, dims });
+            if let Some(expert) = table.expert(&stored_name) {
+                let experts = stacked.entry(name.clone()).or_default();
+                experts.insert(expert, stored_name);
+                if experts.len() > 1 {
+                    continue;
+                }
+                tensors.push(ExportedTensor { name, stored_names: Vec::new(), dtype, dims });
+            } else {
+                tensors.push(ExportedTensor { name, stored_names: vec![stored_name], dtype, dims });
+            }
+        }
+        for tensor in &mut tensors {
+            let Some(experts) = stacked.remove(&tensor.name) else { continue };
+            for (number, (&expert, stored)) in experts.iter().enumerate() {
+                let same = |s: StoredTensor<'_>| s.dtype == tensor.dtype && s.shape.iter().rev().eq(&tensor.dims);
+                if expert != number || !self.stored(stored).is_some_and(same) {
+                    let reason = format!("{stored:?} does not fit with the other experts in {:?}", tensor.name);
+                    return Err(LoadError::Unsupported(reason));
+                }
+            }
+            tensor.dims.push(experts.len());
+            tensor.stored_names = experts.into_values().collect();
         }
         tensors.sort_by_cached_key(|tensor| place(&tensor.name));
         Ok(tensors)
     }
 
-    /// The bytes of the tensor stored under this name, in GGUF's order; `None` if there is none.
+    /// The bytes of the tensors stored under these names, one after the other, in GGUF's order; `None` if one is missing.
     ///
     /// # Errors
     /// [`LoadError::SafeTensors`] or [`LoadError::Io`] naming the file, where it is shorter than when it was opened.
-    pub fn gguf_data(&self, stored_name: &str) -> Result<Option<Cow<'_, [u8]>>> {
-        let row_order = self.config().family.config().tensor_table().row_order(stored_name);
-        let tensor = self.tensor(stored_name)?;
-        Ok(tensor.map(|tensor| row_order.to_gguf(tensor, &self.config().base).data))
+    pub fn gguf_data(&self, stored_names: &[String]) -> Result<Option<Cow<'_, [u8]>>> {
+        let table = self.config().family.config().tensor_table();
+        let mut all: Option<Cow<'_, [u8]>> = None;
+        for name in stored_names {
+            let Some(tensor) = self.tensor(name)? else { return Ok(None) };
+            let data = table.row_order(name).to_gguf(tensor, &self.config().base).data;
+            match &mut all {
+                None => all = Some(data),
+                Some(all) => all.to_mut().extend_from_slice(&data),
+            }
+        }
+        Ok(all)
     }
 }
 

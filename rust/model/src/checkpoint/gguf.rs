@@ -46,7 +46,14 @@ impl GgufCheckpoint {
         // The configuration has the rotary factors already.
         let weights = self.file.tensors().iter().filter(|t| !ROPE_TENSORS.contains(&t.name.as_str()));
         let table = self.table();
-        weights.map(|t| table.to_hugging_face(&t.name).unwrap_or_else(|| t.name.clone())).collect()
+        let names = |name: &str, dims: &[usize]| {
+            // A tensor without elements may claim any number of experts.
+            let experts = dims.last().copied().filter(|_| !dims.contains(&0)).unwrap_or(1);
+            table
+                .to_hugging_face(name, if dims.len() > 2 { experts } else { 1 })
+                .unwrap_or_else(|| vec![name.to_owned()])
+        };
+        weights.flat_map(|t| names(&t.name, &t.dims)).collect()
     }
 
     pub(super) fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
@@ -54,11 +61,20 @@ impl GgufCheckpoint {
         let Some(view) = self.file.tensor(&stored) else { return Ok(None) };
         self.file.check(&stored)?;
         let mut shape: Vec<usize> = view.dims.iter().rev().copied().collect();
+        let mut data = view.data;
+        if let Some(expert) = self.table().expert(name) {
+            let experts = if shape.len() > 2 { shape.remove(0) } else { 1 };
+            if expert >= experts {
+                return Ok(None);
+            }
+            let bytes = data.len() / experts;
+            data = &data[expert * bytes..(expert + 1) * bytes];
+        }
         // A vector may be stored with trailing dimensions of one.
         while shape.len() > 1 && shape[0] == 1 {
             shape.remove(0);
         }
-        let tensor = StoredTensor { name: view.name, dtype: view.dtype, shape, data: Cow::Borrowed(view.data) };
+        let tensor = StoredTensor { name: view.name, dtype: view.dtype, shape, data: Cow::Borrowed(data) };
         Ok(Some(self.table().row_order(name).to_hugging_face(tensor, &self.config.base)))
     }
 

@@ -9,6 +9,16 @@ pub(crate) struct FusedModule {
     pub(crate) parts: &'static [&'static str],
 }
 
+/// The experts of each layer in files that have those of a layer in one tensor, `[experts, rows, cols]`, which is called by a
+/// module alone: what decoders know is `PATH.EXPERT.PART.weight`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StackedExperts {
+    /// How many a layer has.
+    pub(crate) count: usize,
+    /// The modules, and their parts, of equal rows, in their order.
+    pub(crate) modules: &'static [FusedModule],
+}
+
 /// What the names of other parts than the decoder begin with, after an optional `model.`: towers for images and sound,
 /// and what brings their outputs to the width of the decoder.
 const OTHER_PARTS: [&str; 7] = [
@@ -40,17 +50,24 @@ pub(super) struct TensorNames {
 }
 
 impl TensorNames {
-    /// Sorts the names that files have. `has_other_parts` says whether they are those of a model of text, images and
+    /// Sorts the names that files have, given with the bytes of each tensor: one of fewer bytes than experts is not theirs. `has_other_parts` says whether they are those of a model of text, images and
     /// sound; one that is neither the decoder's nor known as another part's keeps its name.
-    pub(super) fn new<'a>(stored: impl Iterator<Item = &'a str>, has_other_parts: bool, fused: &[FusedModule]) -> Self {
+    pub(super) fn new<'a>(
+        stored: impl Iterator<Item = (&'a str, usize)>,
+        has_other_parts: bool,
+        fused: &[FusedModule],
+        experts: Option<StackedExperts>,
+    ) -> Self {
         let mut found = Self::default();
-        for stored in stored {
+        for (stored, bytes) in stored {
             let name = if has_other_parts { decoder_name(stored) } else { Some(stored.to_owned()) };
             let Some(name) = name else {
                 found.skipped += 1;
                 continue;
             };
-            let parts = parts(&name, fused).unwrap_or_else(|| vec![name]);
+            let parts = parts(&name, fused)
+                .or_else(|| expert_parts(&name, experts.filter(|experts| experts.count <= bytes)?))
+                .unwrap_or_else(|| vec![name]);
             // Two spellings of one name: the second keeps its own, by which it is refused as nobody's.
             let is_taken = parts.iter().any(|name| found.places.contains_key(name));
             let parts = if is_taken { vec![stored.to_owned()] } else { parts };
@@ -92,9 +109,23 @@ fn parts(name: &str, fused: &[FusedModule]) -> Option<Vec<String>> {
     Some(parts.iter().map(|part| format!("{layer}{part}.{kind}")).collect())
 }
 
+/// The names of the tensors that `name` is made of, if it is that of a layer's experts.
+fn expert_parts(name: &str, experts: StackedExperts) -> Option<Vec<String>> {
+    let found = experts.modules.iter().find_map(|module| Some((name.strip_suffix(module.stored)?, module)));
+    let (layer, module) = found.filter(|(layer, _)| layer.ends_with('.'))?;
+    let path = module.stored.rsplit_once('.')?.0;
+    let parts = |expert| module.parts.iter().map(move |part| format!("{layer}{path}.{expert}.{part}.weight"));
+    Some((0..experts.count).flat_map(parts).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Names with a size.
+    fn sized<'a>(names: &'a [&'a str]) -> impl Iterator<Item = (&'a str, usize)> {
+        names.iter().map(|name| (*name, 64))
+    }
 
     #[test]
     fn decoders_have_the_names_of_models_of_text_alone() {
@@ -106,7 +137,7 @@ mod tests {
             "model.multi_modal_projector.mm_soft_emb_norm.weight",
             "model.layers.0.unheard_of",
         ];
-        let names = TensorNames::new(stored.into_iter(), true, &[]);
+        let names = TensorNames::new(sized(&stored), true, &[], None);
         assert_eq!(names.skipped, 2);
         let expected = [
             "model.embed_tokens.weight",
@@ -118,9 +149,9 @@ mod tests {
         let place = Place { stored: stored[1].to_owned(), part: 0, parts: 1 };
         assert_eq!(names.place("model.layers.3.mlp.up_proj.weight"), Some(&place));
         assert_eq!(names.place(stored[3]), None);
-        assert_eq!(TensorNames::new(stored.into_iter(), false, &[]).names(), stored);
+        assert_eq!(TensorNames::new(sized(&stored), false, &[], None).names(), stored);
         let twice = ["model.norm.weight", "language_model.model.norm.weight"];
-        assert_eq!(TensorNames::new(twice.into_iter(), true, &[]).names(), twice, "none hides another");
+        assert_eq!(TensorNames::new(sized(&twice), true, &[], None).names(), twice, "none hides another");
     }
 
     #[test]
@@ -128,9 +159,31 @@ mod tests {
         let fused = [FusedModule { stored: "shared_mlp.input_linear", parts: &["mlp.gate_proj", "mlp.up_proj"] }];
         let stored =
             ["model.layers.7.shared_mlp.input_linear.weight", "model.layers.7.unshared_mlp.input_linear.weight"];
-        let names = TensorNames::new(stored.into_iter(), false, &fused);
+        let names = TensorNames::new(sized(&stored), false, &fused, None);
         let expected = ["model.layers.7.mlp.gate_proj.weight", "model.layers.7.mlp.up_proj.weight", stored[1]];
         assert_eq!(names.names(), expected);
         assert_eq!(names.place(expected[1]), Some(&Place { stored: stored[0].to_owned(), part: 1, parts: 2 }));
+    }
+
+    #[test]
+    fn stacked_experts_are_each_ones_own() {
+        const MODULES: &[FusedModule] = &[
+            FusedModule { stored: "mlp.experts.gate_up_proj", parts: &["gate_proj", "up_proj"] },
+            FusedModule { stored: "mlp.experts.down_proj", parts: &["down_proj"] },
+        ];
+        let stored = ["model.layers.3.mlp.experts.gate_up_proj", "model.layers.3.mlp.experts.down_proj"];
+        let experts = StackedExperts { count: 2, modules: MODULES };
+        let names = TensorNames::new(sized(&stored), false, &[], Some(experts));
+        let expected = ["0.gate_proj", "0.up_proj", "1.gate_proj", "1.up_proj", "0.down_proj", "1.down_proj"]
+            .map(|part| format!("model.layers.3.mlp.experts.{part}.weight"));
+        assert_eq!(names.names(), expected);
+        let place = Place { stored: stored[0].to_owned(), part: 2, parts: 4 };
+        assert_eq!(names.place("model.layers.3.mlp.experts.1.gate_proj.weight"), Some(&place));
+        let many = StackedExperts { count: 65, modules: MODULES };
+        assert_eq!(
+            TensorNames::new(sized(&stored), false, &[], Some(many)).names(),
+            stored,
+            "more than there are bytes"
+        );
     }
 }

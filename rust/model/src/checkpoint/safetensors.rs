@@ -29,8 +29,10 @@ impl SafeTensorsCheckpoint {
     pub fn open(dir: &Path) -> Result<Self> {
         let mut config = read_config(&dir.join("config.json"))?;
         let files = SafeTensorsFiles::open(dir)?;
-        let stored = files.tensors().iter().map(|info| info.name.as_str());
-        let names = TensorNames::new(stored, config.has_other_parts, config.family.config().fused_modules());
+        let stored = files.tensors().iter().map(|info| (info.name.as_str(), files.data(info).len()));
+        let family = config.family.config();
+        let (fused, experts) = (family.fused_modules(), family.stacked_experts());
+        let names = TensorNames::new(stored, config.has_other_parts, fused, experts);
         for info in names.names().iter().filter_map(|name| files.info(&names.place(name)?.stored)) {
             if dtype(info.dtype).is_none() {
                 let (name, dtype) = (info.name.clone(), info.dtype.to_string());
@@ -70,6 +72,11 @@ impl SafeTensorsCheckpoint {
         let place = self.names.place(name)?;
         let info = self.files.info(&place.stored)?;
         let (mut data, mut shape) = (self.files.data(info), info.shape.clone());
+        // Matrices that are stacked are one of all their rows.
+        if place.parts > 1 && shape.len() == 3 {
+            let matrices = shape.remove(0);
+            shape[0] = shape[0].checked_mul(matrices)?;
+        }
         // One that is not made of so many parts is left as it is, for the shape check to report.
         if let Some(rows) = shape.first_mut().filter(|rows| rows.is_multiple_of(place.parts)) {
             *rows /= place.parts;

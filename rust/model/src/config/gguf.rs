@@ -139,6 +139,17 @@ pub(crate) fn check_no_experts(keys: &Keys<'_>) -> Result<()> {
 /// values of another width than keys.
 pub(crate) fn check(keys: &Keys<'_>, base: &BaseConfig) -> Result<()> {
     check_no_experts(keys)?;
+    check_layers(keys, base)
+}
+
+/// Refuses what a decoder of equal layers has no code for, but for mixtures of experts.
+pub(crate) fn check_plain_with_experts(keys: &Keys<'_>, base: &BaseConfig) -> Result<()> {
+    check_layers(keys, base)?;
+    keys.check_whole_heads(base.head_dim)
+}
+
+/// Refuses layers that differ, and values of another width than keys.
+fn check_layers(keys: &Keys<'_>, base: &BaseConfig) -> Result<()> {
     base.check()?; // a width of heads says something only where there are heads
     keys.check_equal_layers(base.num_hidden_layers)?;
     keys.check_values(base.head_dim)

@@ -1,6 +1,6 @@
 //! The buffers for the activations of one slice, allocated once at load and used by every layer in turn.
 
-use nanovllm_backend::{Backend, Result};
+use nanovllm_backend::{Backend, ExpertRoom, Result};
 
 /// The widths of what a layer works in, in which layers of one model may differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,7 +9,29 @@ pub struct LayerSizes {
     pub qkv: usize,
     /// Of a row of queries.
     pub q: usize,
-    /// Of the MLP between its projections.
+    /// Of the MLP.
+    pub mlp: MlpSizes,
+}
+
+/// The widths of what an MLP works in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MlpSizes {
+    /// Between the projections of what is not made of experts; 0 where nothing is.
+    pub intermediate: usize,
+    /// Those of experts, if there are any.
+    pub experts: Option<ExpertSizes>,
+}
+
+/// The widths of what a mixture of experts works in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertSizes {
+    /// How many experts there are.
+    pub experts: usize,
+    /// How many each row goes through.
+    pub experts_per_row: usize,
+    /// Of their inputs and outputs.
+    pub hidden: usize,
+    /// Between the projections of each.
     pub intermediate: usize,
 }
 
@@ -42,11 +64,20 @@ impl<B: Backend> AttentionBuffers<B> {
 
 /// The buffers of an MLP.
 pub struct MlpBuffers<B: Backend> {
-    intermediate_size: usize,
+    sizes: MlpSizes,
     /// Gates and values, `[rows, 2 intermediate]`.
     pub(super) gate_up: B::Tensor,
     /// Their activation, `[rows, intermediate]`.
     pub(super) activation: B::Tensor,
+    /// Those of experts, if there are any.
+    pub(super) experts: Option<ExpertBuffers<B>>,
+}
+
+/// The buffers of a mixture of experts.
+pub(super) struct ExpertBuffers<B: Backend> {
+    /// The router's, `[rows, experts]`.
+    pub(super) logits: B::Tensor,
+    pub(super) room: ExpertRoom<B::Tensor>,
 }
 
 impl<B: Backend> MlpBuffers<B> {
@@ -54,11 +85,19 @@ impl<B: Backend> MlpBuffers<B> {
     ///
     /// # Errors
     /// [`nanovllm_backend::Error::OutOfMemory`].
-    pub fn new(backend: &B, intermediate_size: usize, rows: usize) -> Result<Self> {
+    pub fn new(backend: &B, sizes: MlpSizes, rows: usize) -> Result<Self> {
+        let experts = |sizes: ExpertSizes| {
+            let ExpertSizes { experts, experts_per_row, hidden, intermediate } = sizes;
+            Ok(ExpertBuffers {
+                logits: backend.tensor(rows, experts)?,
+                room: ExpertRoom::new(backend, rows, experts_per_row, hidden, intermediate)?,
+            })
+        };
         Ok(Self {
-            intermediate_size,
-            gate_up: backend.tensor(rows, 2 * intermediate_size)?,
-            activation: backend.tensor(rows, intermediate_size)?,
+            sizes,
+            gate_up: backend.tensor(rows, 2 * sizes.intermediate)?,
+            activation: backend.tensor(rows, sizes.intermediate)?,
+            experts: sizes.experts.map(experts).transpose()?,
         })
     }
 }
@@ -85,12 +124,12 @@ pub(super) struct LayerBuffers<B: Backend> {
 impl<B: Backend> LayerBuffers<B> {
     fn new(backend: &B, layers: &[LayerSizes], rows: usize) -> Result<Self> {
         let mut buffers = Self { attention: Vec::new(), mlp: Vec::new() };
-        for &LayerSizes { qkv, q, intermediate } in layers {
+        for &LayerSizes { qkv, q, mlp } in layers {
             if !buffers.attention.iter().any(|buffer| buffer.sizes == (qkv, q)) {
                 buffers.attention.push(AttentionBuffers::new(backend, qkv, q, rows)?);
             }
-            if !buffers.mlp.iter().any(|buffer| buffer.intermediate_size == intermediate) {
-                buffers.mlp.push(MlpBuffers::new(backend, intermediate, rows)?);
+            if !buffers.mlp.iter().any(|buffer| buffer.sizes == mlp) {
+                buffers.mlp.push(MlpBuffers::new(backend, mlp, rows)?);
             }
         }
         Ok(buffers)
@@ -99,7 +138,7 @@ impl<B: Backend> LayerBuffers<B> {
     /// The buffers of a layer of these widths, which is one of those that they were made for.
     pub(super) fn of(&mut self, sizes: LayerSizes) -> (&mut AttentionBuffers<B>, &mut MlpBuffers<B>) {
         let attention = self.attention.iter().position(|buffer| buffer.sizes == (sizes.qkv, sizes.q));
-        let mlp = self.mlp.iter().position(|buffer| buffer.intermediate_size == sizes.intermediate);
+        let mlp = self.mlp.iter().position(|buffer| buffer.sizes == sizes.mlp);
         (&mut self.attention[attention.unwrap_or(0)], &mut self.mlp[mlp.unwrap_or(0)])
     }
 }

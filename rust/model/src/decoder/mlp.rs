@@ -3,11 +3,20 @@
 use nanovllm_backend::{Activation, Backend};
 
 use crate::config::BaseConfig;
-use crate::decoder::buffers::MlpBuffers;
+use crate::decoder::buffers::{MlpBuffers, MlpSizes};
 use crate::error::Result;
 use crate::layers::linear::{Linear, LinearSharding};
 use crate::sharding::TpRank;
 use crate::weights::Weights;
+
+/// What a layer does with each row by itself.
+pub trait FeedForward<B: Backend>: Send {
+    /// The widths of what it works in.
+    fn sizes(&self) -> MlpSizes;
+
+    /// From `x` to `out`, both `[rows, hidden]`.
+    fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor);
+}
 
 /// The gated feed-forward (Shazeer 2020).
 pub struct GatedMlp<B: Backend> {
@@ -34,9 +43,14 @@ impl<B: Backend> GatedMlp<B> {
             intermediate_size: intermediate,
         })
     }
+}
 
-    /// From `x` to `out`, both `[rows, hidden]`.
-    pub fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor) {
+impl<B: Backend> FeedForward<B> for GatedMlp<B> {
+    fn sizes(&self) -> MlpSizes {
+        MlpSizes { intermediate: self.intermediate_size, experts: None }
+    }
+
+    fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor) {
         let MlpBuffers { gate_up, activation, .. } = buffers;
         self.gate_up_proj.forward(backend, x, gate_up);
         backend.activate_and_mul(self.activation, gate_up, activation);

@@ -5,7 +5,7 @@ use nanovllm_backend::{Activation, Backend};
 use crate::config::BaseConfig;
 use crate::decoder::buffers::{Buffers, LayerSizes};
 use crate::decoder::contract::DecoderLayer;
-use crate::decoder::mlp::GatedMlp;
+use crate::decoder::mlp::{FeedForward, GatedMlp};
 use crate::decoder::self_attention::{SelfAttention, layer_sizes};
 use crate::error::Result;
 use crate::layers::layernorm::RmsNorm;

@@ -4,7 +4,7 @@ use nanovllm_backend::{Backend, KvHeads, LayerCache};
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
-use crate::checkpoint::FusedModule;
+use crate::checkpoint::{FusedModule, StackedExperts};
 use crate::config::gguf::Keys;
 use crate::config::json::Object;
 use crate::config::settings::Settings;
@@ -86,6 +86,11 @@ pub(crate) trait FamilyConfig {
     /// need not be among them.
     fn fused_modules(&self) -> &'static [FusedModule] {
         &[]
+    }
+
+    /// How Hugging Face stacks the experts of a layer, where a family has any.
+    fn stacked_experts(&self) -> Option<StackedExperts> {
+        None
     }
 
     /// The kinds of rotary embedding that layers have, [`BaseConfig::rope`] first; each becomes a table, which layers

@@ -14,7 +14,9 @@ use crate::config::settings::Settings;
 use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
-use crate::models::{gemma3, gemma4, granite, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, smollm3};
+use crate::models::{
+    gemma3, gemma4, granite, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, qwen3_moe, smollm3,
+};
 use crate::weights::Weights;
 
 // A row says: the family's name for logs, the type of its configuration, its class and type in config.json, and its
@@ -30,6 +32,7 @@ families! {
     Phi3(phi3::Config), "Phi3ForCausalLM", "phi3", "phi3";
     Qwen2(qwen2::Config), "Qwen2ForCausalLM", "qwen2", "qwen2";
     Qwen3(qwen3::Config), "Qwen3ForCausalLM", "qwen3", "qwen3";
+    Qwen3Moe(qwen3_moe::Config), "Qwen3MoeForCausalLM", "qwen3_moe", "qwen3moe";
     SmolLm3(smollm3::Config), "SmolLM3ForCausalLM", "smollm3", "smollm3";
 }
 

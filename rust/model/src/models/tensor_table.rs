@@ -20,6 +20,7 @@ pub(crate) enum RowOrder {
 
 /// One module's names, without the `.weight` or `.bias` that follows, and the order of its rows in GGUF.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools)] // independent facts of a name
 pub(crate) struct TensorRule {
     /// Whether each layer has one; `blk.N.` or `model.layers.N.` then stands before the names.
     in_layer: bool,
@@ -30,12 +31,23 @@ pub(crate) struct TensorRule {
     less_one: bool,
     /// Whether Hugging Face's name ends with the module, without the `.weight` that GGUF adds.
     bare: bool,
+    /// Whether there is one for each expert, which GGUF stacks in one tensor: `experts.` in Hugging Face's name is followed by
+    /// the expert's number.
+    pub(crate) of_experts: bool,
 }
 
 impl TensorRule {
     /// A module outside the layers, with its rows in the same order in both.
     pub(crate) const fn top(gguf: &'static str, hugging_face: &'static str) -> Self {
-        Self { in_layer: false, gguf, hugging_face, row_order: RowOrder::Same, less_one: false, bare: false }
+        Self {
+            in_layer: false,
+            gguf,
+            hugging_face,
+            row_order: RowOrder::Same,
+            less_one: false,
+            bare: false,
+            of_experts: false,
+        }
     }
 
     /// A module of each layer, with its rows in the same order in both.
@@ -53,6 +65,11 @@ impl TensorRule {
         Self { bare: true, ..self }
     }
 
+    /// The same, of which there is one for each expert.
+    pub(crate) const fn of_experts(self) -> Self {
+        Self { of_experts: true, ..self }
+    }
+
     /// The same, of a norm whose weight Hugging Face stores less 1.
     pub(crate) const fn less_one(self) -> Self {
         Self { less_one: true, ..self }
@@ -64,12 +81,23 @@ const GGUF_LAYER: &str = "blk.";
 /// The same of Hugging Face names.
 const HUGGING_FACE_LAYER: &str = "model.layers.";
 
+/// What the number of an expert follows in Hugging Face names.
+const EXPERTS: &str = "experts.";
+
 /// A family's tensors, as lists of rules; where two rules have one name the first counts, so a family puts what it does
 /// otherwise before a list that it shares.
 #[derive(Clone, Copy)]
 pub(crate) struct TensorTable(pub(crate) &'static [&'static [TensorRule]]);
 
 impl TensorTable {
+    /// The tensors of gated experts that are an MLP's.
+    pub(crate) const EXPERTS: &'static [TensorRule] = &[
+        TensorRule::layer("ffn_gate_inp", "mlp.gate"),
+        TensorRule::layer("ffn_gate_exps", "mlp.experts.gate_proj").of_experts(),
+        TensorRule::layer("ffn_up_exps", "mlp.experts.up_proj").of_experts(),
+        TensorRule::layer("ffn_down_exps", "mlp.experts.down_proj").of_experts(),
+    ];
+
     /// The tensors of a decoder of pre-norm layers, of which a family need not have all.
     pub(crate) const PRE_NORM: &'static [TensorRule] = &[
         TensorRule::top("token_embd", "model.embed_tokens"),
@@ -88,12 +116,23 @@ impl TensorTable {
         TensorRule::layer("ffn_down", "mlp.down_proj"),
     ];
 
-    /// The Hugging Face name of a GGUF tensor.
-    pub(crate) fn to_hugging_face(self, name: &str) -> Option<String> {
+    /// The Hugging Face names of a GGUF tensor whose outermost dimension is `outermost`: one, or one for each expert.
+    pub(crate) fn to_hugging_face(self, name: &str, outermost: usize) -> Option<Vec<String>> {
         let (layer, module, kind) = parts(name, GGUF_LAYER)?;
         let rule = self.rules().find(|rule| rule.in_layer == layer.is_some() && rule.gguf == module)?;
         let kind = if rule.bare { "" } else { kind };
-        Some(joined(HUGGING_FACE_LAYER, layer, rule.hugging_face, kind))
+        let joined = |module: &str| joined(HUGGING_FACE_LAYER, layer, module, kind);
+        if !rule.of_experts {
+            return Some(vec![joined(rule.hugging_face)]);
+        }
+        let numbered = |expert| joined(&rule.hugging_face.replace(EXPERTS, &format!("{EXPERTS}{expert}.")));
+        Some((0..outermost).map(numbered).collect())
+    }
+
+    /// The number of the expert that the tensor with this Hugging Face name is of, if it is one's that GGUF stacks.
+    pub(crate) fn expert(self, name: &str) -> Option<usize> {
+        self.rule(name).filter(|rule| rule.of_experts)?;
+        without_expert(name)?.1.parse().ok()
     }
 
     /// The GGUF name of a Hugging Face tensor.
@@ -127,9 +166,12 @@ impl TensorTable {
     }
 
     fn rule(self, name: &str) -> Option<&'static TensorRule> {
-        let (layer, module, kind) = parts(name, HUGGING_FACE_LAYER)?;
+        let of_one = without_expert(name);
+        let plain = of_one.as_ref().map_or(name, |(plain, _)| plain);
+        let (layer, module, kind) = parts(plain, HUGGING_FACE_LAYER)?;
         let is_it = |rule: &&TensorRule| {
-            rule.in_layer == layer.is_some() && rule.hugging_face == module && rule.bare == kind.is_empty()
+            let kinds = (rule.in_layer, rule.bare, rule.of_experts);
+            kinds == (layer.is_some(), kind.is_empty(), of_one.is_some()) && rule.hugging_face == module
         };
         self.rules().find(is_it)
     }
@@ -147,6 +189,13 @@ fn parts<'a>(name: &'a str, layer_prefix: &str) -> Option<(Option<&'a str>, &'a 
         Some(rest) => rest.split_once('.').map(|(layer, module)| (Some(layer), module, kind)),
         None => Some((None, path, kind)),
     }
+}
+
+/// A Hugging Face name without the number of an expert, and the number.
+fn without_expert(name: &str) -> Option<(String, &str)> {
+    let (before, rest) = name.split_once(EXPERTS)?;
+    let (number, module) = rest.split_once('.')?;
+    number.bytes().all(|digit| digit.is_ascii_digit()).then(|| (format!("{before}{EXPERTS}{module}"), number))
 }
 
 fn joined(layer_prefix: &str, layer: Option<&str>, module: &str, kind: &str) -> String {
@@ -206,10 +255,10 @@ mod tests {
             ("blk.17.attn_q.bias", "model.layers.17.self_attn.q_proj.bias"),
             ("blk.0.ffn_down.weight", "model.layers.0.mlp.down_proj.weight"),
         ] {
-            assert_eq!(TABLE.to_hugging_face(gguf).as_deref(), Some(hf));
+            assert_eq!(TABLE.to_hugging_face(gguf, 1), Some(vec![hf.to_owned()]));
             assert_eq!(TABLE.to_gguf(hf).as_deref(), Some(gguf));
         }
-        assert_eq!(TABLE.to_hugging_face("rope_freqs.weight"), None);
+        assert_eq!(TABLE.to_hugging_face("rope_freqs.weight", 1), None);
         assert_eq!(TABLE.to_gguf("model.layers.0.mlp.experts.weight"), None);
         assert_eq!(TABLE.to_gguf("self_attn.q_proj.weight"), None, "a layer's module outside of one");
     }

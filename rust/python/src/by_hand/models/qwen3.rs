@@ -2,7 +2,7 @@
 //! place is used; parameters stay packed from call to call.
 
 use nanovllm_backend::{Backend, DType, Inspect};
-use nanovllm_model::decoder::{AttentionBuffers, Buffers, DecoderLayer, MlpBuffers};
+use nanovllm_model::decoder::{AttentionBuffers, Buffers, DecoderLayer, FeedForward, MlpBuffers};
 use nanovllm_model::{ParameterError, Slice};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -172,7 +172,7 @@ fn attention<B: Inspect>(
 
 fn mlp<B: Backend>(backend: &B, face: &MlpFace, x: &Array) -> Result<Vec<f32>, ParameterError> {
     let layer = face.bind(backend)?;
-    let mut buffers = MlpBuffers::new(backend, face.intermediate_size(), x.rows())?;
+    let mut buffers = MlpBuffers::new(backend, layer.sizes(), x.rows())?;
     let mut out = backend.tensor(x.rows(), x.width())?;
     layer.forward(backend, &backend.upload(&x.values, x.rows(), x.width())?, &mut buffers, &mut out);
     Ok(backend.download(&out))

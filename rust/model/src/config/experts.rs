@@ -1,0 +1,61 @@
+//! What a mixture of experts has.
+
+use crate::config::gguf::{self, Keys};
+use crate::error::{LoadError, Result};
+
+/// The most experts of a layer. Each has tensors of its own, which a number that no model has must not make many.
+const MOST_EXPERTS: usize = 1 << 12;
+
+/// The experts of a layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ExpertsConfig {
+    /// How many there are.
+    pub(crate) num_experts: usize,
+    /// How many each token goes through.
+    pub(crate) experts_per_row: usize,
+    /// Width of each between its projections.
+    pub(crate) intermediate_size: usize,
+    /// Whether the weights of a token's experts add up to 1.
+    pub(crate) normalized: bool,
+}
+
+impl ExpertsConfig {
+    /// Refuses numbers that no model has.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let Self { num_experts, experts_per_row, intermediate_size, .. } = self;
+        if !(1..=MOST_EXPERTS).contains(&num_experts) {
+            let reason = format!("the number of experts must be between 1 and {MOST_EXPERTS}, got {num_experts}");
+            return Err(LoadError::Config(reason));
+        }
+        if !(1..=num_experts).contains(&experts_per_row) {
+            let reason = format!("a token must go through 1 to {num_experts} experts, got {experts_per_row}");
+            return Err(LoadError::Config(reason));
+        }
+        if !(1..=1 << 28).contains(&intermediate_size) {
+            let limit = 1 << 28;
+            let reason = format!("the width of an expert must be between 1 and {limit}, got {intermediate_size}");
+            return Err(LoadError::Config(reason));
+        }
+        Ok(self)
+    }
+
+    /// Reads GGUF metadata, which do not say how weights are made of logits.
+    pub(crate) fn from_gguf(keys: &Keys<'_>, normalized: bool) -> Result<Self> {
+        let config = Self {
+            num_experts: keys.usize("expert_count")?,
+            experts_per_row: keys.usize("expert_used_count")?,
+            intermediate_size: keys.usize("expert_feed_forward_length")?,
+            normalized,
+        };
+        config.checked()
+    }
+
+    /// The GGUF metadata, for keys that begin with `name`.
+    pub(crate) fn to_gguf(&self, name: &str) -> Result<Vec<(String, nanovllm_gguf::Value)>> {
+        Ok(vec![
+            gguf::number(name, "expert_count", self.num_experts)?,
+            gguf::number(name, "expert_used_count", self.experts_per_row)?,
+            gguf::number(name, "expert_feed_forward_length", self.intermediate_size)?,
+        ])
+    }
+}
