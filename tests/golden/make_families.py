@@ -29,7 +29,9 @@ from transformers import (
     Gemma4TextConfig,
     Gemma4UnifiedConfig,
     GraniteConfig,
+    GraniteMoeConfig,
     GraniteMoeHybridConfig,
+    GraniteMoeSharedConfig,
     Ministral3Config,
     Mistral3Config,
     MistralConfig,
@@ -160,6 +162,26 @@ CONFIGS: dict[str, PretrainedConfig] = {
         logits_scaling=5.0,
         **STATE,
     ),
+    "granite_moe": GraniteMoeConfig(
+        **COMMON | {"intermediate_size": 32},
+        num_local_experts=6,
+        num_experts_per_tok=3,
+        attention_multiplier=0.4,
+        embedding_multiplier=6.0,
+        residual_multiplier=0.3,
+        logits_scaling=5.0,
+        tie_word_embeddings=True,
+    ),
+    "granite_moe_shared": GraniteMoeSharedConfig(
+        **COMMON | {"intermediate_size": 64},
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        shared_intermediate_size=96,
+        attention_multiplier=0.4,
+        embedding_multiplier=6.0,
+        residual_multiplier=0.3,
+        logits_scaling=1.5,
+    ),
     "ministral3": Ministral3Config(
         **COMMON | {"head_dim": 16},
         rope_parameters=YARN,
@@ -234,7 +256,16 @@ EXPERTS_APART = {"qwen3_moe"}
 """Cases whose files have the tensors of each expert apart, as most published ones; the classes stack them."""
 ZERO_NORMS = ("gemma3",)
 """Families whose norms add 1 to their weights."""
-HUB = {"gemma3_images": [(r"^model\.language_model", "language_model.model"), (r"^model\.", "")]}
+GRANITE_MOE = [
+    (r"experts\.gate_up_proj$", "input_linear.weight"),
+    (r"experts\.down_proj$", "output_linear.weight"),
+    (r"router\.weight$", "router.layer.weight"),
+]
+HUB = {
+    "granite_moe": GRANITE_MOE,
+    "granite_moe_shared": GRANITE_MOE,
+    "gemma3_images": [(r"^model\.language_model", "language_model.model"), (r"^model\.", "")],
+}
 """How tensors are called in files, where that is not as in the class: what to replace by what, the first that fits."""
 
 
@@ -333,7 +364,7 @@ def fix_long_rope(model: Any) -> None:
 
 def at_q8_0(tensor: str, values: np.ndarray) -> np.ndarray:
     """Return a matrix as it is after it was stored as Q8_0; vectors, and routers of experts, stay float32."""
-    if values.ndim < 2 or values.shape[-1] % 32 or tensor.endswith(".mlp.gate.weight"):
+    if values.ndim < 2 or values.shape[-1] % 32 or tensor.endswith((".mlp.gate.weight", ".router.layer.weight")):
         return values
     kind = gguf.GGMLQuantizationType.Q8_0
     return gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)

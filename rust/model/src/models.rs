@@ -7,6 +7,7 @@ pub mod gemma3;
 pub mod gemma4;
 pub mod granite;
 pub mod granite4;
+pub mod granite_moe;
 pub mod llama;
 pub mod ministral3;
 pub mod mistral;

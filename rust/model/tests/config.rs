@@ -101,7 +101,7 @@ fn the_registry_knows_its_families() {
             config["query_pre_attn_scalar"] = config["head_dim"].clone();
             config["layer_types"] =
                 vec!["full_attention"; config["num_hidden_layers"].as_u64().expect("a number") as usize].into();
-            config["num_local_experts"] = json!(if row.name == "Qwen3Moe" { 8 } else { 0 });
+            config["num_local_experts"] = json!(if row.name.ends_with("Moe") { 8 } else { 0 });
             config["norm_topk_prob"] = json!(true);
             for key in ["architectures", "model_type"] {
                 config[key] = named.get(key).cloned().unwrap_or(Value::Null);

@@ -205,6 +205,7 @@ const READ_BY_ONE: &[(&str, &str)] = &[
     ("gemma4", "attention.key_length_swa"),
     ("gemma4", "attention.value_length_swa"),
     ("granite", "rope.scaling.finetuned"),
+    ("granitemoe", "rope.scaling.finetuned"),
 ];
 /// Those of them that change nothing of what one architecture computes.
 const HARMLESS_IN_ONE: &[(&str, &str)] = &[("granite", "expert_shared_feed_forward_length")];
@@ -230,7 +231,7 @@ fn gguf(architecture: &str, keys: &[(&str, Value)], factors: bool) -> Result<Mod
             ("attention.sliding_window", Value::U32(8)),
             ("attention.key_length_swa", Value::U32(16)),
         ],
-        "qwen3moe" => &[
+        "qwen3moe" | "granitemoe" => &[
             ("expert_count", Value::U32(4)),
             ("expert_used_count", Value::U32(2)),
             ("expert_feed_forward_length", Value::U32(32)),

@@ -10,12 +10,12 @@ pub(crate) struct FusedModule {
 }
 
 /// The experts of each layer in files that have those of a layer in one tensor, `[experts, rows, cols]`, which is called by a
-/// module alone: what decoders know is `PATH.EXPERT.PART.weight`.
+/// module, alone or with `.weight`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StackedExperts {
     /// How many a layer has.
     pub(crate) count: usize,
-    /// The modules, and their parts, of equal rows, in their order.
+    /// The modules, and their parts, of equal rows, in their order: what decoders know as `mlp.experts.EXPERT.PART.weight`.
     pub(crate) modules: &'static [FusedModule],
 }
 
@@ -111,10 +111,10 @@ fn parts(name: &str, fused: &[FusedModule]) -> Option<Vec<String>> {
 
 /// The names of the tensors that `name` is made of, if it is that of a layer's experts.
 fn expert_parts(name: &str, experts: StackedExperts) -> Option<Vec<String>> {
+    let name = name.strip_suffix(".weight").unwrap_or(name);
     let found = experts.modules.iter().find_map(|module| Some((name.strip_suffix(module.stored)?, module)));
     let (layer, module) = found.filter(|(layer, _)| layer.ends_with('.'))?;
-    let path = module.stored.rsplit_once('.')?.0;
-    let parts = |expert| module.parts.iter().map(move |part| format!("{layer}{path}.{expert}.{part}.weight"));
+    let parts = |expert| module.parts.iter().map(move |part| format!("{layer}mlp.experts.{expert}.{part}.weight"));
     Some((0..experts.count).flat_map(parts).collect())
 }
 

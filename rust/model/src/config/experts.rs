@@ -1,5 +1,6 @@
 //! What a mixture of experts has.
 
+use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::error::{LoadError, Result};
 
@@ -15,6 +16,8 @@ pub(crate) struct ExpertsConfig {
     pub(crate) experts_per_row: usize,
     /// Width of each between its projections.
     pub(crate) intermediate_size: usize,
+    /// Width of an MLP that all tokens go through beside them, if there is one.
+    pub(crate) shared_size: Option<usize>,
     /// Whether the weights of a token's experts add up to 1.
     pub(crate) normalized: bool,
 }
@@ -22,7 +25,7 @@ pub(crate) struct ExpertsConfig {
 impl ExpertsConfig {
     /// Refuses numbers that no model has.
     pub(crate) fn checked(self) -> Result<Self> {
-        let Self { num_experts, experts_per_row, intermediate_size, .. } = self;
+        let Self { num_experts, experts_per_row, intermediate_size, shared_size, .. } = self;
         if !(1..=MOST_EXPERTS).contains(&num_experts) {
             let reason = format!("the number of experts must be between 1 and {MOST_EXPERTS}, got {num_experts}");
             return Err(LoadError::Config(reason));
@@ -31,20 +34,24 @@ impl ExpertsConfig {
             let reason = format!("a token must go through 1 to {num_experts} experts, got {experts_per_row}");
             return Err(LoadError::Config(reason));
         }
-        if !(1..=1 << 28).contains(&intermediate_size) {
-            let limit = 1 << 28;
-            let reason = format!("the width of an expert must be between 1 and {limit}, got {intermediate_size}");
-            return Err(LoadError::Config(reason));
+        for width in [Some(intermediate_size), shared_size].into_iter().flatten() {
+            if !(1..=1 << 28).contains(&width) {
+                let limit = 1 << 28;
+                let reason = format!("the width of an expert must be between 1 and {limit}, got {width}");
+                return Err(LoadError::Config(reason));
+            }
         }
         Ok(self)
     }
 
-    /// Reads GGUF metadata, which do not say how weights are made of logits.
-    pub(crate) fn from_gguf(keys: &Keys<'_>, normalized: bool) -> Result<Self> {
+    /// Reads GGUF metadata, which do not say how weights are made of logits; experts of no width of their own have that of
+    /// `base`.
+    pub(crate) fn from_gguf(keys: &Keys<'_>, base: &BaseConfig, normalized: bool) -> Result<Self> {
         let config = Self {
             num_experts: keys.usize("expert_count")?,
             experts_per_row: keys.usize("expert_used_count")?,
-            intermediate_size: keys.usize("expert_feed_forward_length")?,
+            intermediate_size: keys.opt("expert_feed_forward_length")?.unwrap_or(base.intermediate_size),
+            shared_size: keys.opt("expert_shared_feed_forward_length")?.filter(|&size| size > 0),
             normalized,
         };
         config.checked()
@@ -52,10 +59,14 @@ impl ExpertsConfig {
 
     /// The GGUF metadata, for keys that begin with `name`.
     pub(crate) fn to_gguf(&self, name: &str) -> Result<Vec<(String, nanovllm_gguf::Value)>> {
-        Ok(vec![
+        let mut pairs = vec![
             gguf::number(name, "expert_count", self.num_experts)?,
             gguf::number(name, "expert_used_count", self.experts_per_row)?,
             gguf::number(name, "expert_feed_forward_length", self.intermediate_size)?,
-        ])
+        ];
+        if let Some(size) = self.shared_size {
+            pairs.push(gguf::number(name, "expert_shared_feed_forward_length", size)?);
+        }
+        Ok(pairs)
     }
 }

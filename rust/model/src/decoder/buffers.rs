@@ -78,6 +78,8 @@ pub(super) struct ExpertBuffers<B: Backend> {
     /// The router's, `[rows, experts]`.
     pub(super) logits: B::Tensor,
     pub(super) room: ExpertRoom<B::Tensor>,
+    /// What is computed beside the experts, `[rows, hidden]`.
+    pub(super) shared: B::Tensor,
 }
 
 impl<B: Backend> MlpBuffers<B> {
@@ -91,6 +93,7 @@ impl<B: Backend> MlpBuffers<B> {
             Ok(ExpertBuffers {
                 logits: backend.tensor(rows, experts)?,
                 room: ExpertRoom::new(backend, rows, experts_per_row, hidden, intermediate)?,
+                shared: backend.tensor(rows, hidden)?,
             })
         };
         Ok(Self {

@@ -43,6 +43,20 @@ impl<B: Backend> GatedMlp<B> {
             intermediate_size: intermediate,
         })
     }
+
+    /// The same in buffers of `[rows, 2 intermediate]` and `[rows, intermediate]`.
+    pub(super) fn run(
+        &self,
+        backend: &B,
+        x: &B::Tensor,
+        gate_up: &mut B::Tensor,
+        activation: &mut B::Tensor,
+        out: &mut B::Tensor,
+    ) {
+        self.gate_up_proj.forward(backend, x, gate_up);
+        backend.activate_and_mul(self.activation, gate_up, activation);
+        self.down_proj.forward(backend, activation, out);
+    }
 }
 
 impl<B: Backend> FeedForward<B> for GatedMlp<B> {
@@ -51,9 +65,6 @@ impl<B: Backend> FeedForward<B> for GatedMlp<B> {
     }
 
     fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor) {
-        let MlpBuffers { gate_up, activation, .. } = buffers;
-        self.gate_up_proj.forward(backend, x, gate_up);
-        backend.activate_and_mul(self.activation, gate_up, activation);
-        self.down_proj.forward(backend, activation, out);
+        self.run(backend, x, &mut buffers.gate_up, &mut buffers.activation, out);
     }
 }

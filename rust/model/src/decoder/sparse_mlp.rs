@@ -19,22 +19,23 @@ pub(crate) struct SparseMlp<B: Backend> {
     down: Vec<B::Weight>,
     activation: Activation,
     normalized: bool,
+    /// An MLP that every row goes through, which is added.
+    shared: Option<GatedMlp<B>>,
     sizes: ExpertSizes,
 }
 
 impl<B: Backend> SparseMlp<B> {
-    /// Loads the router, called `router` under `prefix`, and the experts of `prefix.experts`.
+    /// Loads `prefix.gate`, the router, the experts of `prefix.experts`, and `prefix.shared` where there is such an MLP.
     pub(crate) fn load(
         weights: &mut Weights<'_, B>,
         prefix: &str,
-        router: &str,
         base: &BaseConfig,
         config: &ExpertsConfig,
     ) -> Result<Self> {
-        let &ExpertsConfig { num_experts, experts_per_row, intermediate_size, normalized } = config;
+        let &ExpertsConfig { num_experts, experts_per_row, intermediate_size, shared_size, normalized } = config;
         let (hidden, tp) = (base.hidden_size, TpRank::SINGLE);
         let to_logits = LinearSharding::row_parallel(hidden, num_experts, false, tp)?;
-        let router = Linear::load(weights, &format!("{prefix}.{router}"), to_logits)?;
+        let router = Linear::load(weights, &format!("{prefix}.gate"), to_logits)?;
         let mut gate_up = Vec::with_capacity(num_experts);
         let mut down = Vec::with_capacity(num_experts);
         for expert in 0..num_experts {
@@ -44,19 +45,24 @@ impl<B: Backend> SparseMlp<B> {
             let back = LinearSharding::row_parallel(intermediate_size, hidden, false, tp)?;
             down.push(weights.packed(&[name("down_proj")], back.weight)?);
         }
+        let shared = shared_size.map(|intermediate_size| {
+            let base = BaseConfig { intermediate_size, ..base.clone() };
+            GatedMlp::load(weights, &format!("{prefix}.shared"), &base)
+        });
         let sizes = ExpertSizes { experts: num_experts, experts_per_row, hidden, intermediate: intermediate_size };
-        Ok(Self { router, gate_up, down, activation: Activation::Silu, normalized, sizes })
+        Ok(Self { router, gate_up, down, activation: Activation::Silu, normalized, shared: shared.transpose()?, sizes })
     }
 }
 
 impl<B: Backend> FeedForward<B> for SparseMlp<B> {
     fn sizes(&self) -> MlpSizes {
-        MlpSizes { intermediate: 0, experts: Some(self.sizes) }
+        let intermediate = self.shared.as_ref().map_or(0, |shared| shared.intermediate_size);
+        MlpSizes { intermediate, experts: Some(self.sizes) }
     }
 
     fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut MlpBuffers<B>, out: &mut B::Tensor) {
         // Buffers of these sizes have them.
-        let Some(ExpertBuffers { logits, room }) = &mut buffers.experts else { return };
+        let Some(ExpertBuffers { logits, room, shared: beside }) = &mut buffers.experts else { return };
         self.router.forward(backend, x, logits);
         let routing =
             Routing { experts_per_row: self.sizes.experts_per_row, normalized: self.normalized, factors: None };
@@ -68,6 +74,10 @@ impl<B: Backend> FeedForward<B> for SparseMlp<B> {
             activation: self.activation,
         };
         backend.experts(x, logits, &routing, &experts, room, out);
+        if let Some(shared) = &self.shared {
+            shared.run(backend, x, &mut buffers.gate_up, &mut buffers.activation, beside);
+            backend.add(beside, out);
+        }
     }
 }
 

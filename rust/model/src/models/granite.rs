@@ -8,7 +8,7 @@ use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Settings, Treatment};
-use crate::decoder::{Decoder, PreNormLayer, Stack};
+use crate::decoder::{Decoder, FeedForward, GatedMlp, PreNormLayer, Stack};
 use crate::error::{LoadError, Result};
 use crate::layers::attention::Attention;
 use crate::models::family_config::FamilyConfig;
@@ -35,8 +35,11 @@ pub struct Config {
 pub(crate) const MULTIPLIERS: &[Group] =
     &[(Treatment::Read, &["attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling"])];
 
-const SCALES: &[Group] = &[
-    (Treatment::Read, &["attention.scale", "embedding_scale", "residual_scale", "logit_scale", ROTATES]),
+/// The GGUF metadata that say so.
+pub(crate) const SCALES: &[Group] =
+    &[(Treatment::Read, &["attention.scale", "embedding_scale", "residual_scale", "logit_scale", ROTATES])];
+
+const HYBRID: &[Group] = &[
     // Of hybrid models, which a dense Granite 4 is a special case of: it has neither states nor experts.
     (
         Treatment::Harmless,
@@ -68,6 +71,35 @@ impl Config {
         config.checked()
     }
 
+    /// Reads the multipliers of GGUF metadata.
+    pub(crate) fn scaled(keys: &Keys<'_>, base: &BaseConfig) -> Result<Self> {
+        // Zero stands for no such scale, but of scores for the usual one.
+        let scale = |key: &str, none: f64| Ok::<_, LoadError>(keys.f64(key)?.filter(|&s| s != 0.0).unwrap_or(none));
+        let config = Self {
+            attention_multiplier: scale("attention.scale", default_scale(base.head_dim))?,
+            embedding_multiplier: scale("embedding_scale", 1.0)?,
+            residual_multiplier: scale("residual_scale", 1.0)?,
+            logits_scaling: scale("logit_scale", 1.0)?,
+            rotates: keys.bool(ROTATES)?.unwrap_or(true),
+        };
+        config.checked()
+    }
+
+    /// A stack of layers whose feed-forward part `mlp` loads, whose prefix it is given.
+    pub(crate) fn stack<B: Backend, M: FeedForward<B> + 'static>(
+        &self,
+        base: &BaseConfig,
+        weights: &mut Weights<'_, B>,
+        positions: usize,
+        mlp: impl Fn(&mut Weights<'_, B>, &str) -> Result<M>,
+    ) -> Result<Box<dyn Decoder<B>>> {
+        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
+            let layer = PreNormLayer::load_with(weights, prefix, base, self.attention(base, i), false, &mlp)?;
+            Ok(PreNormLayer { residual_multiplier: self.residual_multiplier as f32, ..layer })
+        })?;
+        Ok(Box::new(decoder.multiplied(self.embedding_multiplier as f32, self.logits_scaling.recip() as f32)))
+    }
+
     /// Refuses what would make every logit the same or none a number.
     fn checked(self) -> Result<Self> {
         let Self { attention_multiplier, embedding_multiplier, residual_multiplier, logits_scaling, .. } = self;
@@ -93,16 +125,7 @@ impl FamilyConfig for Config {
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
         gguf::check_plain(keys, base)?;
-        // Zero stands for no such scale, but of scores for the usual one.
-        let scale = |key: &str, none: f64| Ok::<_, LoadError>(keys.f64(key)?.filter(|&s| s != 0.0).unwrap_or(none));
-        let config = Self {
-            attention_multiplier: scale("attention.scale", default_scale(base.head_dim))?,
-            embedding_multiplier: scale("embedding_scale", 1.0)?,
-            residual_multiplier: scale("residual_scale", 1.0)?,
-            logits_scaling: scale("logit_scale", 1.0)?,
-            rotates: keys.bool(ROTATES)?.unwrap_or(true),
-        };
-        config.checked()
+        Self::scaled(keys, base)
     }
 
     fn json_settings() -> Settings {
@@ -110,7 +133,7 @@ impl FamilyConfig for Config {
     }
 
     fn gguf_settings() -> Settings {
-        Settings(&[SCALES, gguf::PLAIN])
+        Settings(&[SCALES, HYBRID, gguf::PLAIN])
     }
 
     fn to_json(&self) -> Vec<(&'static str, Value)> {
@@ -149,10 +172,6 @@ impl FamilyConfig for Config {
         weights: &mut Weights<'_, B>,
         positions: usize,
     ) -> Result<Box<dyn Decoder<B>>> {
-        let decoder = Stack::load(base, weights, &self.ropes(base), positions, |weights, i, prefix| {
-            let layer = PreNormLayer::load(weights, prefix, base, self.attention(base, i), false)?;
-            Ok(PreNormLayer { residual_multiplier: self.residual_multiplier as f32, ..layer })
-        })?;
-        Ok(Box::new(decoder.multiplied(self.embedding_multiplier as f32, self.logits_scaling.recip() as f32)))
+        self.stack(base, weights, positions, |weights, prefix| GatedMlp::load(weights, prefix, base))
     }
 }

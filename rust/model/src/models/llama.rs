@@ -13,7 +13,7 @@ use crate::models::tensor_table::{TensorRule, TensorTable};
 pub struct Config;
 
 /// llama.cpp's conversion reorders the rows of q and k for its kernels.
-const PERMUTED: &[TensorRule] = &[
+pub(crate) const PERMUTED: &[TensorRule] = &[
     TensorRule::layer("attn_q", "self_attn.q_proj").in_rotary_pairs(),
     TensorRule::layer("attn_k", "self_attn.k_proj").in_rotary_pairs(),
 ];

@@ -74,6 +74,7 @@ impl FamilyConfig for Config {
             },
             experts_per_row: json.usize("num_experts_per_tok")?,
             intermediate_size: json.usize("moe_intermediate_size")?,
+            shared_size: None,
             normalized: json.bool("norm_topk_prob", false)?,
         };
         let step = json.usize("decoder_sparse_step")?;
@@ -107,7 +108,10 @@ impl FamilyConfig for Config {
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
         gguf::check_plain_with_experts(keys, base)?;
         // llama.cpp makes the weights of a token's experts add up to 1, whatever the model.
-        Ok(Self { experts: ExpertsConfig::from_gguf(keys, true)?, dense_layers: Vec::new() })
+        Ok(Self {
+            experts: ExpertsConfig { shared_size: None, ..ExpertsConfig::from_gguf(keys, base, true)? },
+            dense_layers: Vec::new(),
+        })
     }
 
     fn json_settings() -> Settings {
@@ -119,7 +123,7 @@ impl FamilyConfig for Config {
     }
 
     fn to_json(&self) -> Vec<(&'static str, Value)> {
-        let ExpertsConfig { num_experts, experts_per_row, intermediate_size, normalized } = self.experts;
+        let ExpertsConfig { num_experts, experts_per_row, intermediate_size, normalized, .. } = self.experts;
         vec![
             ("num_experts", num_experts.into()),
             ("num_experts_per_tok", experts_per_row.into()),
@@ -162,7 +166,7 @@ impl FamilyConfig for Config {
                 if self.dense_layers.contains(&i) {
                     GatedMlp::load(weights, prefix, base).map(Mlp::Dense)
                 } else {
-                    SparseMlp::load(weights, prefix, "gate", base, &self.experts).map(Mlp::Sparse)
+                    SparseMlp::load(weights, prefix, base, &self.experts).map(Mlp::Sparse)
                 }
             };
             PreNormLayer::load_with(weights, prefix, base, self.attention(base, i), true, mlp)

@@ -15,7 +15,7 @@ use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
 use crate::models::{
-    gemma3, gemma4, granite, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, qwen3_moe, smollm3,
+    gemma3, gemma4, granite, granite_moe, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, qwen3_moe, smollm3,
 };
 use crate::weights::Weights;
 
@@ -26,6 +26,7 @@ families! {
     Gemma4(gemma4::Config), "Gemma4ForCausalLM", "gemma4_text", "gemma4";
     Granite(granite::Config), "GraniteForCausalLM", "granite", "granite";
     Granite4(granite4::Config), "GraniteMoeHybridForCausalLM", "granitemoehybrid", "granite";
+    GraniteMoe(granite_moe::Config), "GraniteMoeForCausalLM", "granitemoe", "granitemoe";
     Llama(llama::Config), "LlamaForCausalLM", "llama", "llama";
     Ministral3(ministral3::Config), "Ministral3ForCausalLM", "ministral3", "mistral3";
     Mistral(mistral::Config), "MistralForCausalLM", "mistral", "llama";

@@ -98,6 +98,13 @@ impl TensorTable {
         TensorRule::layer("ffn_down_exps", "mlp.experts.down_proj").of_experts(),
     ];
 
+    /// The tensors of an MLP that all tokens go through beside experts.
+    pub(crate) const SHARED_EXPERT: &'static [TensorRule] = &[
+        TensorRule::layer("ffn_gate_shexp", "mlp.shared.gate_proj"),
+        TensorRule::layer("ffn_up_shexp", "mlp.shared.up_proj"),
+        TensorRule::layer("ffn_down_shexp", "mlp.shared.down_proj"),
+    ];
+
     /// The tensors of a decoder of pre-norm layers, of which a family need not have all.
     pub(crate) const PRE_NORM: &'static [TensorRule] = &[
         TensorRule::top("token_embd", "model.embed_tokens"),
