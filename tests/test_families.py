@@ -120,4 +120,5 @@ def test_every_family_has_a_case() -> None:
     """`CASES` names whatever there is code for; a model of images and text is one of text with other parts."""
     configs = [family_cases.case(name)["config"] for name in CASES]
     tested = {config["architectures"][0] for config in configs if "text_config" not in config}
-    assert tested | {"LlamaForCausalLM", "Qwen3ForCausalLM"} == set(_core.architectures())
+    also_called = {"GraniteMoeSharedForCausalLM"}  # a Granite with experts, of which it has one more
+    assert (tested - also_called) | {"LlamaForCausalLM", "Qwen3ForCausalLM"} == set(_core.architectures())
