@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from zlib import crc32
 import gguf
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from family_models import CASES, FORMATS, LENGTHS, FamilyModel, expected, make
 from golden import family_cases
@@ -122,3 +123,32 @@ def test_every_family_has_a_case() -> None:
     tested = {config["architectures"][0] for config in configs if "text_config" not in config}
     also_called = {"GraniteMoeSharedForCausalLM"}  # a Granite with experts, of which it has one more
     assert (tested - also_called) | {"LlamaForCausalLM", "Qwen3ForCausalLM"} == set(_core.architectures())
+
+
+def test_a_head_that_differs_from_the_embedding_is_no_copy(tmp_path: Path) -> None:
+    """Some tools train it and leave `tie_word_embeddings` true; transformers then ties nothing."""
+
+    def answer(name: str, *, tied: bool, head: str | None) -> list[int]:
+        directory = tmp_path / name
+        family_cases.write("qwen2", directory)
+        tensors = load_file(directory / "model.safetensors")
+        embedding = tensors["model.embed_tokens.weight"]
+        if head is not None:
+            tensors["lm_head.weight"] = embedding[::-1].copy() if head == "own" else embedding
+        save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+        config = json.loads((directory / "config.json").read_text()) | {"tie_word_embeddings": tied}
+        (directory / "config.json").write_text(json.dumps(config))
+        command = ["nanovllm", "quantize", str(directory), f"{directory}.gguf", "--type", "F32"]
+        assert _core.run_command(command, Path) == 0
+        answers = []
+        for path in (directory, f"{directory}.gguf"):
+            llm = LLM(str(path), num_kvcache_blocks=4)
+            params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+            answers.append(llm.generate([[5, 6, 7]], params, use_tqdm=False)[0]["token_ids"])
+        assert answers[0] == answers[1]
+        return answers[0]
+
+    tied, copied = answer("tied", tied=True, head=None), answer("copied", tied=True, head="copy")
+    said, own = answer("said", tied=False, head="own"), answer("own", tied=True, head="own")
+    assert tied == copied
+    assert own == said != tied

@@ -118,6 +118,78 @@ fn the_registry_knows_its_families() {
     }
 }
 
+/// What published files and other versions of transformers write for the same model.
+#[test]
+fn other_forms_say_the_same() {
+    let case = |name: &str| golden(&format!("families/{name}.json"))["config"].clone();
+    let same = |name: &str, change: &dyn Fn(&mut Value)| {
+        let mut changed = case(name);
+        change(&mut changed);
+        assert_eq!(without_raw(changed), without_raw(case(name)), "{name}");
+    };
+    // Numbers of layers since 5.15, and the class of a text alone.
+    same("gemma4", &|config| {
+        let layers = config["per_layer_config"].as_object().expect("layers").clone();
+        config["per_layer_config"] = layers.into_iter().map(|(key, value)| (format!("0{key}"), value)).collect();
+    });
+    let mut text = case("gemma4_unified")["text_config"].clone();
+    text["architectures"] = json!(["Gemma4UnifiedForCausalLM"]);
+    assert_eq!(ModelConfig::from_json(text).expect("a good config").family.row().name, "Gemma4");
+    // The name of transformers 4, beside the base.
+    same("ministral3", &|config| {
+        config["rope_scaling"] = config["rope_parameters"].take();
+        config["rope_theta"] = config["rope_scaling"]["rope_theta"].clone();
+    });
+}
+
+/// Of what config.json leaves out transformers' classes know something else than null says.
+#[test]
+fn what_is_left_out_is_not_null() {
+    let with = |name: &str, changes: &[(&str, Option<Value>)]| {
+        let mut config = golden(&format!("families/{name}.json"))["config"].clone();
+        for (key, value) in changes {
+            let object = config.as_object_mut().expect("an object");
+            match value {
+                Some(value) => object.insert((*key).to_owned(), value.clone()),
+                None => object.remove(*key),
+            };
+        }
+        ModelConfig::from_json(config).expect("a good config")
+    };
+    let ministral = with("ministral3", &[("rope_parameters", None)]);
+    assert_eq!(ministral.base.rope.theta, 1e6);
+    assert!(matches!(ministral.base.rope.scaling, RopeScaling::Yarn { factor: 16.0, .. }));
+    let windows = |config: &ModelConfig| {
+        let slides =
+            |layer: &&nanovllm_backend::LayerCache| matches!(layer, nanovllm_backend::LayerCache::SlidingWindow { .. });
+        config.cache_layers().iter().filter(slides).count()
+    };
+    let left_out = [("layer_types", None), ("sliding_window", None), ("max_window_layers", Some(json!(1)))];
+    assert_eq!(windows(&with("qwen2_windows", &left_out)), 3);
+    let null = [("layer_types", None), ("sliding_window", Some(Value::Null)), ("max_window_layers", Some(json!(1)))];
+    assert_eq!(windows(&with("qwen2_windows", &null)), 0);
+    let phi =
+        with("phi3", &[("original_max_position_embeddings", None), ("max_position_embeddings", Some(json!(8192)))]);
+    assert!(matches!(phi.base.rope.scaling, RopeScaling::LongRope { original_max_position: 4096, .. }));
+}
+
+/// What a file claims decides no allocation, and says nothing that nobody heeds.
+#[test]
+fn wide_heads_and_parts_of_heads_are_refused() {
+    let refused = |name: &str, pointer: &str, key: &str, value: Value| {
+        let mut config = golden(&format!("families/{name}.json"))["config"].clone();
+        config.pointer_mut(pointer).expect("an object")[key] = value;
+        ModelConfig::from_json(config).expect_err("a bad config").to_string()
+    };
+    let wide = json!({"head_dim": 1u64 << 40});
+    let message = refused("gemma4", "", "per_layer_config", json!({"2": wide, "5": wide, "7": wide}));
+    assert!(message.contains("head_dim must be between"), "{message}");
+    let twice = refused("gemma4", "/per_layer_config", "02", json!({"head_dim": 16}));
+    assert!(twice.contains("says what another key says"), "{twice}");
+    let part = refused("gemma3", "/rope_parameters/full_attention", "partial_rotary_factor", json!(0.5));
+    assert!(part.contains("heads rotated in part"), "{part}");
+}
+
 #[test]
 fn bad_factors_are_refused() {
     for scaling in [

@@ -21,7 +21,7 @@ pub(crate) struct StackedExperts {
 
 /// What the names of other parts than the decoder begin with, after an optional `model.`: towers for images and sound,
 /// and what brings their outputs to the width of the decoder.
-const OTHER_PARTS: [&str; 7] = [
+const OTHER_PARTS: [&str; 8] = [
     "vision_tower.",
     "vision_model.",
     "vision_embedder.",
@@ -29,6 +29,7 @@ const OTHER_PARTS: [&str; 7] = [
     "multi_modal_projector.",
     "embed_vision.",
     "embed_audio.",
+    "image_newline",
 ];
 
 /// Where a tensor lies: in the one that is stored under this name, as part `part` of `parts` equal ones.

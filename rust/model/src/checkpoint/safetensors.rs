@@ -27,7 +27,7 @@ impl SafeTensorsCheckpoint {
     /// # Errors
     /// What is missing from the directory or wrong with its files.
     pub fn open(dir: &Path) -> Result<Self> {
-        let mut config = read_config(&dir.join("config.json"))?;
+        let config = read_config(&dir.join("config.json"))?;
         let files = SafeTensorsFiles::open(dir)?;
         let stored = files.tensors().iter().map(|info| (info.name.as_str(), files.data(info).len()));
         let family = config.family.config();
@@ -39,11 +39,20 @@ impl SafeTensorsCheckpoint {
                 return Err(LoadError::UnsupportedDType { name, dtype });
             }
         }
-        if config.has_other_parts {
-            // What such a config.json says of ties is said of the whole model, and often left out.
-            config.base.tie_word_embeddings &= names.place("lm_head.weight").is_none();
-        }
-        Ok(Self { path: dir.to_owned(), config, files, names })
+        let mut checkpoint = Self { path: dir.to_owned(), config, files, names };
+        checkpoint.config.base.tie_word_embeddings = checkpoint.is_tied()?;
+        Ok(checkpoint)
+    }
+
+    /// Whether the output projection is the embedding. As in transformers one that is stored counts where it differs,
+    /// whatever config.json says: some tools train it and leave the setting. Of a model with other parts config.json speaks of
+    /// ties in either of two objects, or not at all.
+    fn is_tied(&self) -> Result<bool> {
+        let says = self.config.base.tie_word_embeddings || self.config.has_other_parts;
+        let head = self.tensor("lm_head.weight")?;
+        let (Some(head), true) = (head, says) else { return Ok(says) };
+        let embedding = self.tensor("model.embed_tokens.weight")?;
+        Ok(self.config.base.tie_word_embeddings && embedding.is_some_and(|embedding| embedding.data == head.data))
     }
 
     /// The model's configuration.

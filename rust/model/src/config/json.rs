@@ -9,7 +9,7 @@ use serde_json::Value;
 pub(crate) use self::object::Object;
 use self::object::missing;
 use self::rope::rope;
-pub(crate) use self::rope::{check_whole_heads, rope_of, rope_of_kind, rotated_dims};
+pub(crate) use self::rope::{check_whole_heads, rope_object, rope_of, rope_of_kind, rotated_dims};
 pub(crate) use self::settings::{COMMON, check_settings};
 use crate::config::base::BaseConfig;
 use crate::error::{LoadError, Result};

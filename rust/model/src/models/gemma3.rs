@@ -61,7 +61,11 @@ const JSON: &[Group] = &[
     (Treatment::Harmless, &["cache_implementation", "hidden_act"]),
 ];
 
-const GGUF: &[Group] = &[(Treatment::Read, &[WINDOW, PATTERN_KEY, "rope.freq_base_swa", "final_logit_softcapping"])];
+const GGUF: &[Group] = &[
+    (Treatment::Read, &[WINDOW, PATTERN_KEY, "rope.freq_base_swa", "final_logit_softcapping"]),
+    // ollama's names of both bases, in files that lack more than these.
+    (Treatment::Only(&[]), &["rope.global.freq_base", "rope.local.freq_base"]),
+];
 const WINDOW: &str = "attention.sliding_window";
 const PATTERN_KEY: &str = "attention.sliding_window_pattern";
 

@@ -120,7 +120,7 @@ impl FamilyConfig for Config {
     }
 
     fn also_called() -> &'static [&'static str] {
-        &[json::UNIFIED]
+        &[json::UNIFIED, "Gemma4UnifiedForCausalLM"]
     }
 
     fn json_defaults(json: Object<'_>) -> Vec<(&'static str, Value)> {

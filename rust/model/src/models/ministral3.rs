@@ -1,8 +1,8 @@
 //! Ministral 3: a Llama whose queries grow beyond the context that it was first trained on. Its GGUF files, and those of
-//! Mistral Small 3, call themselves mistral3.
+//! Mistral Small from 3.1 on, call themselves mistral3.
 
 use nanovllm_gguf::Value as GgufValue;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
@@ -60,13 +60,21 @@ impl FamilyConfig for Config {
         json::check_silu(json)?;
         json::check_whole_heads(json)?;
         (base.qkv_bias, base.o_bias, base.mlp_bias) = (false, false, false);
-        let rope = json.object("rope_parameters")?;
+        let rope = json::rope_object(json)?.map(|(_, rope)| rope);
         let beta = rope.map(|rope| rope.f64("llama_4_scaling_beta")).transpose()?.flatten();
         Self::new(base, beta, json.opt_usize("sliding_window")?)
     }
 
-    fn json_defaults(_: Object<'_>) -> Vec<(&'static str, Value)> {
-        vec![("rms_norm_eps", 1e-5.into()), ("head_dim", 128.into())]
+    fn json_defaults(json: Object<'_>) -> Vec<(&'static str, Value)> {
+        let mut defaults = vec![("rms_norm_eps", 1e-5.into()), ("head_dim", 128.into())];
+        if !json.has("rope_scaling") && !json.has("rope_theta") {
+            let rope = json!({
+                "rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16384,
+                "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+            });
+            defaults.push(("rope_parameters", rope));
+        }
+        defaults
     }
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {

@@ -45,7 +45,11 @@ impl FamilyConfig for Config {
     }
 
     fn json_defaults(_: Object<'_>) -> Vec<(&'static str, Value)> {
-        vec![("rms_norm_eps", 1e-5.into()), ("max_position_embeddings", 4096.into())]
+        vec![
+            ("rms_norm_eps", 1e-5.into()),
+            ("max_position_embeddings", 4096.into()),
+            ("original_max_position_embeddings", 4096.into()),
+        ]
     }
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {

@@ -1,6 +1,7 @@
 //! Qwen2 and Qwen2.5: queries, keys and values have a bias, of which config.json says nothing.
 
 use nanovllm_gguf::Value as GgufValue;
+use serde_json::Value;
 
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
@@ -26,10 +27,14 @@ impl FamilyConfig for Config {
         json::check_silu(json)?;
         json::check_whole_heads(json)?;
         (base.qkv_bias, base.o_bias, base.mlp_bias) = (true, false, false);
-        let window = json.opt_usize("sliding_window")?.unwrap_or(4096);
-        let window = json.bool("use_sliding_window", false)?.then_some(window);
+        let use_window = json.bool("use_sliding_window", false)?;
+        let window = json.opt_usize("sliding_window")?.filter(|_| use_window);
         let first = json.opt_usize("max_window_layers")?.unwrap_or(28);
         Ok(Self { windows: Windows::from_json(json, base, window, |layer| layer >= first)? })
+    }
+
+    fn json_defaults(_: Object<'_>) -> Vec<(&'static str, Value)> {
+        vec![("sliding_window", 4096.into())]
     }
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {

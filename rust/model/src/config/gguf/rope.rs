@@ -17,8 +17,8 @@ const ORIGINAL: &str = "rope.scaling.original_context_length";
 const ATTENTION: &str = "rope.scaling.attn_factor";
 
 impl Keys<'_> {
-    /// Reads the rotary embedding, where llama.cpp would read it; whether heads are rotated in part is for the family to
-    /// say.
+    /// Reads the rotary embedding from llama.cpp's keys, of whichever architecture; whether heads are rotated in part is for
+    /// the family to say.
     pub(crate) fn rope(&self) -> Result<RopeConfig> {
         let theta = self.f64("rope.freq_base")?.unwrap_or(10000.0);
         if self.has(LONG) || self.has(SHORT) {
@@ -86,6 +86,8 @@ impl Keys<'_> {
             None => self.f64("rope.scale_linear")?,
             factor => factor,
         };
+        // llama.cpp writes 0 for none.
+        let factor = factor.map(|factor| if factor == 0.0 { 1.0 } else { factor });
         let needed = || -> Result<f64> {
             Ok(factor.map_or_else(|| self.metadata.f32(&self.name("rope.scaling.factor")).map(f64::from), Ok)?)
         };

@@ -20,7 +20,7 @@ impl RopeConfig {
 
 /// The object in which config.json describes rotary embeddings, if it has one, with its name. Where there are two, the
 /// one of transformers 5 is read, and the other may say nothing else.
-pub(super) fn rope_object(json: Object<'_>) -> Result<Option<(&'static str, Object<'_>)>> {
+pub(crate) fn rope_object(json: Object<'_>) -> Result<Option<(&'static str, Object<'_>)>> {
     let (new, old) = (json.object("rope_parameters")?, json.object("rope_scaling")?);
     if let (Some(new), Some(old)) = (new, old)
         && let Some((key, _)) =
@@ -79,6 +79,14 @@ pub(crate) fn rope_of(json: Object<'_>, name: &str, rope: Object<'_>, theta: f64
         }
         json.usize("max_position_embeddings")
     };
+    // One for a kind of layers says by itself how much of heads turns.
+    if rope_kind(rope)? != "default"
+        && name.contains('.')
+        && let Some(factor) = rope.f64("partial_rotary_factor")?.filter(|&factor| factor != 1.0)
+    {
+        let reason = format!("{name}.partial_rotary_factor {factor}: heads rotated in part");
+        return Err(LoadError::Unsupported(reason));
+    }
     let scaling = match rope_kind(rope)? {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: number("factor")? },

@@ -1,5 +1,7 @@
 //! A Gemma 4's config.json.
 
+use std::collections::HashMap;
+
 use nanovllm_backend::KvHeads;
 use serde_json::Value;
 
@@ -85,6 +87,7 @@ pub(super) fn read(json: Object<'_>, base: &mut BaseConfig) -> Result<Config> {
     let values_are_keys = json.bool("attention_k_eq_v", false)?;
     let global_heads = global_heads(json, local_heads, &slides, values_are_keys)?;
     (base.num_key_value_heads, base.head_dim) = (global_heads.num_kv_heads, global_heads.head_dim);
+    base.check()?; // and as long as heads are wide
 
     base.rope = match json::rope_of_kind(json, "full_attention")? {
         Some(rope) if rope.str("rope_type")? == Some("proportional") => proportional(rope, base.head_dim)?,
@@ -129,9 +132,17 @@ fn global_heads(json: Object<'_>, local: KvHeads, slides: &[bool], values_are_ke
     if let Some((key, _)) = layers.pairs().find(|(key, _)| !is_layer(key)) {
         return Err(LoadError::Config(format!("per_layer_config.{key} is no layer")));
     }
+    // Since 5.15 numbers have leading zeros.
+    let names: HashMap<usize, &str> =
+        layers.pairs().filter_map(|(key, _)| Some((key.parse::<usize>().ok()?, key))).collect();
+    if let Some((key, _)) =
+        layers.pairs().find(|(key, _)| key.parse().ok().and_then(|layer| names.get(&layer)) != Some(key))
+    {
+        return Err(LoadError::Config(format!("per_layer_config.{key} says what another key says")));
+    }
     let mut found = None;
     for (layer, &slides) in slides.iter().enumerate() {
-        let listed = layers.object(&layer.to_string())?;
+        let listed = names.get(&layer).map(|key| layers.object(key)).transpose()?.flatten();
         for (key, _) in listed.iter().flat_map(|listed| listed.pairs()) {
             if !["head_dim", "num_key_value_heads"].contains(&key) {
                 return Err(LoadError::Unsupported(format!("per_layer_config.{layer}.{key}")));
