@@ -45,8 +45,20 @@ fn well_formed() -> Vec<Seed> {
         seed("ok-only_what_must_be", "", text(&least)),
         seed("ok-llama3_rope", "", changed("rope_parameters", llama3)),
         seed("ok-yarn_rope", "", changed("rope_scaling", yarn)),
+        seed("ok-experts", "", experts("mlp_only_layers", json!([1]))),
         seed("ok-linear_rope", "", changed("rope_scaling", json!({"rope_type": "linear", "factor": 2.0}))),
     ]
+}
+
+/// A configuration with experts, with one value changed.
+fn experts(key: &str, value: Json) -> String {
+    let mut config = qwen3();
+    config["architectures"] = json!(["Qwen3MoeForCausalLM"]);
+    config["num_experts"] = json!(8);
+    config["num_experts_per_tok"] = json!(2);
+    config["moe_intermediate_size"] = json!(32);
+    config[key] = value;
+    text(&config)
 }
 
 /// The config.json of a model of images and text.
@@ -57,6 +69,12 @@ fn with_images(text_config: &Json) -> Json {
 fn sizes() -> Vec<Seed> {
     let case = |name: &str, says: &str, key: &str, value: Json| seed(name, says, changed(key, value));
     vec![
+        seed("Config-no_experts", "number of experts", experts("num_experts", json!(0))),
+        seed("Config-experts_huge", "number of experts", experts("num_experts", json!(1u64 << 40))),
+        seed("Config-experts_of_a_token", "1 to 8 experts", experts("num_experts_per_tok", json!(9))),
+        seed("Config-width_of_experts", "width of an expert", experts("moe_intermediate_size", json!(u64::MAX >> 1))),
+        seed("Config-sparse_step", "decoder_sparse_step", experts("decoder_sparse_step", json!(0))),
+        seed("Config-dense_layer", "mlp_only_layers", experts("mlp_only_layers", json!([-1]))),
         seed("Config-nothing", "EOF", ""),
         seed("Config-not_json", "EOF", r#"{"architectures": ["#),
         seed("Config-not_utf8", "invalid unicode", &b"{\"a\": \"\xff\xfe\"}"[..]),
