@@ -48,7 +48,10 @@ impl SafeTensorsCheckpoint {
             let dtype = table.used_dtype(&stored_name, stored.dtype);
             if let Some(expert) = table.expert(&stored_name) {
                 let experts = stacked.entry(name.clone()).or_default();
-                experts.insert(expert, stored_name);
+                if let Some(first) = experts.insert(expert, stored_name.clone()) {
+                    let reason = format!("{first:?} and {stored_name:?} are of one expert");
+                    return Err(LoadError::Unsupported(reason));
+                }
                 if experts.len() > 1 {
                     continue;
                 }
