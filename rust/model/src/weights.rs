@@ -68,6 +68,11 @@ impl<'a, B: Backend> Weights<'a, B> {
         self.left.contains(name)
     }
 
+    /// Whether a tensor that was asked for is missing, so that [`finish`](Self::finish) will refuse the checkpoint.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
     /// Takes the tensor called `name`; a missing one is noted for [`finish`](Self::finish).
     fn take(&mut self, name: &str) -> Result<Option<StoredTensor<'a>>> {
         self.left.remove(name);

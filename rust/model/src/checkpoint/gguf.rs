@@ -46,12 +46,12 @@ impl GgufCheckpoint {
         // The configuration has the rotary factors already.
         let weights = self.file.tensors().iter().filter(|t| !ROPE_TENSORS.contains(&t.name.as_str()));
         let table = self.table();
+        let experts = self.config.family.config().stacked_experts().map(|experts| experts.count);
         let names = |name: &str, dims: &[usize]| {
-            // A tensor without elements may claim any number of experts.
-            let experts = dims.last().copied().filter(|_| !dims.contains(&0)).unwrap_or(1);
-            table
-                .to_hugging_face(name, if dims.len() > 2 { experts } else { 1 })
-                .unwrap_or_else(|| vec![name.to_owned()])
+            // One that does not stack as many matrices as there are experts lacks some, and is not cut into others.
+            let stacks_all = dims.len() > 2 && dims.last() == experts.as_ref();
+            let count = experts.filter(|_| stacks_all).unwrap_or(1);
+            table.to_hugging_face(name, count).unwrap_or_else(|| vec![name.to_owned()])
         };
         weights.flat_map(|t| names(&t.name, &t.dims)).collect()
     }

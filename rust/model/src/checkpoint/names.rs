@@ -51,8 +51,9 @@ pub(super) struct TensorNames {
 }
 
 impl TensorNames {
-    /// Sorts the names that files have, given with the bytes of each tensor: one of fewer bytes than experts is not theirs. `has_other_parts` says whether they are those of a model of text, images and
-    /// sound; one that is neither the decoder's nor known as another part's keeps its name.
+    /// Sorts the names that files have, given with how many matrices of some size each tensor stacks. `has_other_parts` says
+    /// whether they are those of a model of text, images and sound; one that is neither the decoder's nor known as another part's
+    /// keeps its name.
     pub(super) fn new<'a>(
         stored: impl Iterator<Item = (&'a str, usize)>,
         has_other_parts: bool,
@@ -60,18 +61,26 @@ impl TensorNames {
         experts: Option<StackedExperts>,
     ) -> Self {
         let mut found = Self::default();
-        for (stored, bytes) in stored {
+        for (stored, stacked) in stored {
             let name = if has_other_parts { decoder_name(stored) } else { Some(stored.to_owned()) };
             let Some(name) = name else {
                 found.skipped += 1;
                 continue;
             };
             let parts = parts(&name, fused)
-                .or_else(|| expert_parts(&name, experts.filter(|experts| experts.count <= bytes)?))
+                .or_else(|| expert_parts(&name, experts.filter(|experts| experts.count == stacked)?))
                 .unwrap_or_else(|| vec![name]);
             // Two spellings of one name: the second keeps its own, by which it is refused as nobody's.
             let is_taken = parts.iter().any(|name| found.places.contains_key(name));
-            let parts = if is_taken { vec![stored.to_owned()] } else { parts };
+            let parts = if is_taken {
+                let mut own = stored.to_owned();
+                while found.places.contains_key(&own) {
+                    own.push_str(", again");
+                }
+                vec![own]
+            } else {
+                parts
+            };
             for (part, name) in parts.iter().enumerate() {
                 let place = Place { stored: stored.to_owned(), part, parts: parts.len() };
                 found.places.insert(name.clone(), place);
@@ -123,9 +132,9 @@ fn expert_parts(name: &str, experts: StackedExperts) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
-    /// Names with a size.
+    /// Names of tensors that stack two matrices.
     fn sized<'a>(names: &'a [&'a str]) -> impl Iterator<Item = (&'a str, usize)> {
-        names.iter().map(|name| (*name, 64))
+        names.iter().map(|name| (*name, 2))
     }
 
     #[test]
@@ -153,6 +162,10 @@ mod tests {
         assert_eq!(TensorNames::new(sized(&stored), false, &[], None).names(), stored);
         let twice = ["model.norm.weight", "language_model.model.norm.weight"];
         assert_eq!(TensorNames::new(sized(&twice), true, &[], None).names(), twice, "none hides another");
+        let twice = [twice[1], twice[0]];
+        let names = TensorNames::new(sized(&twice), true, &[], None);
+        assert_eq!(names.names(), [twice[1], "model.norm.weight, again"], "in either order");
+        assert_eq!(names.place(twice[1]).map(|place| place.stored.as_str()), Some(twice[0]));
     }
 
     #[test]
@@ -181,10 +194,6 @@ mod tests {
         let place = Place { stored: stored[0].to_owned(), part: 2, parts: 4 };
         assert_eq!(names.place("model.layers.3.mlp.experts.1.gate_proj.weight"), Some(&place));
         let many = StackedExperts { count: 65, modules: MODULES };
-        assert_eq!(
-            TensorNames::new(sized(&stored), false, &[], Some(many)).names(),
-            stored,
-            "more than there are bytes"
-        );
+        assert_eq!(TensorNames::new(sized(&stored), false, &[], Some(many)).names(), stored, "another number");
     }
 }

@@ -29,7 +29,7 @@ impl SafeTensorsCheckpoint {
     pub fn open(dir: &Path) -> Result<Self> {
         let config = read_config(&dir.join("config.json"))?;
         let files = SafeTensorsFiles::open(dir)?;
-        let stored = files.tensors().iter().map(|info| (info.name.as_str(), files.data(info).len()));
+        let stored = files.tensors().iter().map(|info| (info.name.as_str(), stacked(info, files.data(info).len())));
         let family = config.family.config();
         let (fused, experts) = (family.fused_modules(), family.stacked_experts());
         let names = TensorNames::new(stored, config.has_other_parts, fused, experts);
@@ -120,6 +120,14 @@ impl SafeTensorsCheckpoint {
 
     fn info(&self, name: &str) -> Option<&SafeTensorInfo> {
         self.files.info(&self.names.place(name)?.stored)
+    }
+}
+
+/// How many matrices a tensor stacks, where each has some bytes: a file must not name many tensors in little room.
+fn stacked(info: &SafeTensorInfo, bytes: usize) -> usize {
+    match info.shape[..] {
+        [count, _, _] if count <= bytes / 64 => count,
+        _ => 0,
     }
 }
 

@@ -26,8 +26,8 @@ impl ExpertsConfig {
     /// Refuses numbers that no model has.
     pub(crate) fn checked(self) -> Result<Self> {
         let Self { num_experts, experts_per_row, intermediate_size, shared_size, .. } = self;
-        if !(1..=MOST_EXPERTS).contains(&num_experts) {
-            let reason = format!("the number of experts must be between 1 and {MOST_EXPERTS}, got {num_experts}");
+        if !(2..=MOST_EXPERTS).contains(&num_experts) {
+            let reason = format!("the number of experts must be between 2 and {MOST_EXPERTS}, got {num_experts}");
             return Err(LoadError::Config(reason));
         }
         if !(1..=num_experts).contains(&experts_per_row) {

@@ -36,9 +36,13 @@ impl<B: Backend> SparseMlp<B> {
         let (hidden, tp) = (base.hidden_size, TpRank::SINGLE);
         let to_logits = LinearSharding::row_parallel(hidden, num_experts, false, tp)?;
         let router = Linear::load(weights, &format!("{prefix}.gate"), to_logits)?;
-        let mut gate_up = Vec::with_capacity(num_experts);
-        let mut down = Vec::with_capacity(num_experts);
+        let mut gate_up = Vec::new();
+        let mut down = Vec::new();
         for expert in 0..num_experts {
+            // What is missing is refused in the end; the names of all further experts would say no more.
+            if weights.is_incomplete() {
+                break;
+            }
             let name = |module: &str| format!("{prefix}.experts.{expert}.{module}.weight");
             let up = LinearSharding::column_parallel(hidden, &[intermediate_size; 2], false, tp)?;
             gate_up.push(weights.packed(&[name("gate_proj"), name("up_proj")], up.weight)?);

@@ -37,6 +37,10 @@ const EXPERTS: &[Group] = &[
             "mlp_only_layers",
         ],
     ),
+    // What it does not have, and what it has, in files that say so.
+    (Treatment::Only(&[Literal::Bool(false)]), &["qkv_bias"]),
+    (Treatment::Only(&[Literal::Number(0.0)]), &["shared_expert_intermediate_size"]),
+    (Treatment::Only(&[Literal::Bool(true)]), &["use_qk_norm"]),
     (
         Treatment::Harmless,
         &[

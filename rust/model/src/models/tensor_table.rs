@@ -202,7 +202,9 @@ fn parts<'a>(name: &'a str, layer_prefix: &str) -> Option<(Option<&'a str>, &'a 
 fn without_expert(name: &str) -> Option<(String, &str)> {
     let (before, rest) = name.split_once(EXPERTS)?;
     let (number, module) = rest.split_once('.')?;
-    number.bytes().all(|digit| digit.is_ascii_digit()).then(|| (format!("{before}{EXPERTS}{module}"), number))
+    // Written otherwise, with leading zeros, it would be a second name of the same expert.
+    let is_number = number.parse::<usize>().is_ok_and(|parsed| parsed.to_string() == number);
+    is_number.then(|| (format!("{before}{EXPERTS}{module}"), number))
 }
 
 fn joined(layer_prefix: &str, layer: Option<&str>, module: &str, kind: &str) -> String {
