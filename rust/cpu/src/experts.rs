@@ -1,7 +1,7 @@
 //! Mixtures of experts, over the team.
 //!
 //! The rows are put in the order of their experts, a copy for each expert that a row goes through, so that the weights of each
-//! expert are read once, by tiles of all its rows, and those of an expert without rows not at all. Threads claim tiles over all
+//! expert are read once for each tile of its rows, which are as many as stay in a core's cache, and those of an expert without rows not at all. Threads claim tiles over all
 //! experts together, so they finish together however the rows are spread. A row goes through the same operations whatever the
 //! rows beside it, and its experts' outputs are added in the order in which it chose them.
 
@@ -91,7 +91,7 @@ struct Products<'a> {
 impl<'a> Products<'a> {
     /// Of rows of `cols` inputs.
     fn new(product: Product<'a>, weights: &'a [Weight], order: &'a ExpertOrder, cols: usize) -> Self {
-        let groups = weights.iter().map(Weight::groups).max().unwrap_or(0);
+        let groups = order.chosen().map(|(expert, _)| weights[expert].groups()).max().unwrap_or(0);
         let most = order.chosen().map(|(_, places)| places.len()).max().unwrap_or(0);
         let row_tile = row_tile(most, cols).max(1);
         let tiles = order.chosen().map(|(_, places)| places.len().div_ceil(row_tile) * groups).sum();
@@ -160,14 +160,16 @@ pub(crate) fn experts(
     assert_eq!((logits.rows(), out.cols()), (rows, hidden), "shapes of a mixture");
     assert_eq!((experts.gate_up.len(), experts.down.len()), (count, count), "experts of a mixture");
     assert_eq!((inputs.cols(), gate_up.cols(), outputs.cols()), (hidden, 2 * width, hidden), "room for a mixture");
-    for (weights, outputs, inputs) in [(experts.gate_up, 2 * width, hidden), (experts.down, hidden, width)] {
-        let fits = |w: &Weight| w.rows() == outputs && w.cols() == inputs && w.is_for(kernels.matmul.kernels);
-        assert!(weights.iter().all(fits), "experts of [{outputs}, {inputs}] packed for this instruction set");
-    }
     assert!((1..=count).contains(&each), "{each} of {count} experts");
     out.set_rows(rows);
     order.sort(logits, routing);
     let order = &*order;
+    // Of the chosen alone: to look at all of them would take longer than a small product.
+    for (weights, outputs, inputs) in [(experts.gate_up, 2 * width, hidden), (experts.down, hidden, width)] {
+        let fits = |w: &Weight| w.rows() == outputs && w.cols() == inputs && w.is_for(kernels.matmul.kernels);
+        let chosen = order.chosen().all(|(expert, _)| fits(&weights[expert]));
+        assert!(chosen, "experts of [{outputs}, {inputs}] packed for this instruction set");
+    }
     for tensor in [&mut *inputs, &mut *gate_up, &mut *activation, &mut *outputs] {
         tensor.set_rows(rows * each);
     }
@@ -179,7 +181,8 @@ pub(crate) fn experts(
     let product = |forms: Rows, x: SharedMut, out| Product { matmul, rows: Rows { x: x_of(x), ..forms }, out };
     let up = Products::new(product(forms[0], inputs, gate_up), experts.gate_up, order, hidden);
     let down = Products::new(product(forms[1], activation, outputs), experts.down, order, width);
-    let conversions = [experts.gate_up, experts.down].map(|weights| Conversions(matmul.conversions(weights)));
+    let conversions = [experts.gate_up, experts.down]
+        .map(|weights| Conversions(matmul.conversions(order.chosen().map(|(expert, _)| &weights[expert]))));
     let shares = [&up, &down].map(|products| Shares::new(products.tiles, team.size()));
     let biases = [experts.gate_up_bias, experts.down_bias].map(|bias| bias.map(Tensor::as_slice));
     let gated = kernels.rows.activate_and_mul(experts.activation);

@@ -47,11 +47,15 @@ impl Matmul<'_> {
     }
 
     /// The conversions of rows that the formats of `weights` need.
-    pub(crate) fn conversions(&self, weights: &[Weight]) -> [Option<ConvertKernel>; 2] {
-        let any = |is: fn(&Format) -> bool| weights.iter().flat_map(|w| &w.parts).any(|part| is(&part.format));
-        let quantized = any(|format| matches!(format, Format::Quantized(_)));
-        let quantize = quantized.then_some(self.kernels.quantize[self.wide()]);
-        let pair = self.kernels.pair.filter(|_| any(|format| matches!(format, Format::Bf16)));
+    pub(crate) fn conversions<'w>(&self, weights: impl Iterator<Item = &'w Weight>) -> [Option<ConvertKernel>; 2] {
+        let [mut quantize, mut pair] = [None, None];
+        for part in weights.flat_map(|weight| &weight.parts) {
+            match part.format {
+                Format::Quantized(_) => quantize = Some(self.kernels.quantize[self.wide()]),
+                Format::Bf16 => pair = self.kernels.pair,
+                Format::F32 | Format::F16 => {}
+            }
+        }
         [quantize, pair]
     }
 }
@@ -125,7 +129,7 @@ pub(crate) fn linear(
     assert_eq!(out.cols(), weight.rows(), "outputs of a linear layer");
     assert!(weight.is_for(matmul.kernels), "a weight packed for this instruction set");
     out.set_rows(rows);
-    let conversions = matmul.conversions(std::slice::from_ref(weight));
+    let conversions = matmul.conversions(std::iter::once(weight));
     let row_tile = row_tile(rows, cols);
     let call = Call {
         weight,

@@ -2,10 +2,19 @@
 
 use crate::config::BaseConfig;
 use crate::config::gguf::{self, Keys};
+use crate::config::settings::{Group, Literal, Treatment};
 use crate::error::{LoadError, Result};
 
 /// The most experts of a layer. Each has tensors of its own, which a number that no model has must not make many.
 const MOST_EXPERTS: usize = 1 << 12;
+
+/// The GGUF metadata of experts whose weights are a softmax that adds up to 1.
+pub(crate) const GGUF: &[Group] = &[
+    (Treatment::Read, &["expert_count", "expert_used_count", "expert_feed_forward_length"]),
+    // A softmax, or what stands for none named.
+    (Treatment::Only(&[Literal::Number(0.0), Literal::Number(1.0)]), &["expert_gating_func"]),
+    (Treatment::Only(&[Literal::Bool(true)]), &["expert_weights_norm"]),
+];
 
 /// The experts of a layer.
 #[derive(Debug, Clone, PartialEq)]

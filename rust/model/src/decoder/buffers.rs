@@ -78,7 +78,7 @@ pub(super) struct ExpertBuffers<B: Backend> {
     /// The router's, `[rows, experts]`.
     pub(super) logits: B::Tensor,
     pub(super) room: ExpertRoom<B::Tensor>,
-    /// What is computed beside the experts, `[rows, hidden]`.
+    /// What is computed beside the experts, `[rows, hidden]`; of no width where nothing is.
     pub(super) shared: B::Tensor,
 }
 
@@ -88,12 +88,13 @@ impl<B: Backend> MlpBuffers<B> {
     /// # Errors
     /// [`nanovllm_backend::Error::OutOfMemory`].
     pub fn new(backend: &B, sizes: MlpSizes, rows: usize) -> Result<Self> {
+        let beside = sizes.intermediate;
         let experts = |sizes: ExpertSizes| {
             let ExpertSizes { experts, experts_per_row, hidden, intermediate } = sizes;
             Ok(ExpertBuffers {
                 logits: backend.tensor(rows, experts)?,
                 room: ExpertRoom::new(backend, rows, experts_per_row, hidden, intermediate)?,
-                shared: backend.tensor(rows, hidden)?,
+                shared: backend.tensor(rows, if beside > 0 { hidden } else { 0 })?,
             })
         };
         Ok(Self {

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::checkpoint::{FusedModule, StackedExperts};
 use crate::config::BaseConfig;
-use crate::config::experts::ExpertsConfig;
+use crate::config::experts::{self, ExpertsConfig};
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
-use crate::config::settings::{Group, Literal, Settings, Treatment};
+use crate::config::settings::{Group, Settings, Treatment};
 use crate::decoder::{Decoder, SparseMlp};
 use crate::error::Result;
 use crate::layers::attention::Attention;
@@ -33,15 +33,7 @@ const EXPERTS: &[Group] = &[
     (Treatment::Harmless, &["output_router_logits", "router_aux_loss_coef"]),
 ];
 
-const GGUF_EXPERTS: &[Group] = &[
-    (
-        Treatment::Read,
-        &["expert_count", "expert_used_count", "expert_feed_forward_length", "expert_shared_feed_forward_length"],
-    ),
-    // A softmax, or what stands for none named, and weights that add up to 1.
-    (Treatment::Only(&[Literal::Number(0.0), Literal::Number(1.0)]), &["expert_gating_func"]),
-    (Treatment::Only(&[Literal::Bool(true)]), &["expert_weights_norm"]),
-];
+const SHARED: &[Group] = &[(Treatment::Read, &["expert_shared_feed_forward_length"])];
 
 /// The experts of a layer, as published files have them, and as the classes of transformers 5.
 const STACKED: &[FusedModule] = &[
@@ -90,7 +82,7 @@ impl FamilyConfig for Config {
     }
 
     fn gguf_settings() -> Settings {
-        Settings(&[GGUF_EXPERTS, SCALES, gguf::PLAIN])
+        Settings(&[experts::GGUF, SHARED, SCALES, gguf::PLAIN])
     }
 
     fn to_json(&self) -> Vec<(&'static str, Value)> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::checkpoint::{FusedModule, StackedExperts};
 use crate::config::BaseConfig;
-use crate::config::experts::ExpertsConfig;
+use crate::config::experts::{self, ExpertsConfig};
 use crate::config::gguf::{self, Keys};
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Literal, Settings, Treatment};
@@ -52,13 +52,6 @@ const EXPERTS: &[Group] = &[
             "max_window_layers",
         ],
     ),
-];
-
-const GGUF_EXPERTS: &[Group] = &[
-    (Treatment::Read, &["expert_count", "expert_used_count", "expert_feed_forward_length"]),
-    // A softmax, or what stands for none named, and weights that add up to 1.
-    (Treatment::Only(&[Literal::Number(0.0), Literal::Number(1.0)]), &["expert_gating_func"]),
-    (Treatment::Only(&[Literal::Bool(true)]), &["expert_weights_norm"]),
 ];
 
 /// The experts of a layer, as files of transformers 5 may stack them.
@@ -123,7 +116,7 @@ impl FamilyConfig for Config {
     }
 
     fn gguf_settings() -> Settings {
-        Settings(&[GGUF_EXPERTS, gguf::PLAIN])
+        Settings(&[experts::GGUF, gguf::PLAIN])
     }
 
     fn to_json(&self) -> Vec<(&'static str, Value)> {
