@@ -209,7 +209,7 @@ impl Backend for CandleBackend {
     ) {
         self.compute(gate.rows(), out, || {
             let values = values.data().narrow(1, column, gate.cols())?.contiguous()?;
-            rows::activate(activation, gate.data())?.mul(&values)
+            rows::gated(activation, gate.data(), &values)
         });
     }
 

@@ -15,18 +15,24 @@ pub(crate) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f32) -> Result<
 pub(crate) fn activate_and_mul(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let n = x.dim(1)? / 2;
     let gate = x.narrow(1, 0, n)?.contiguous()?;
-    activate(activation, &gate)?.mul(&x.narrow(1, n, n)?.contiguous()?)
+    gated(activation, &gate, &x.narrow(1, n, n)?.contiguous()?)
 }
 
-/// `activation(x)`.
-pub(crate) fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+/// `activation(x) * up`.
+pub(crate) fn gated(activation: Activation, x: &Tensor, up: &Tensor) -> Result<Tensor> {
     match activation {
-        Activation::Silu => x.silu(),
+        Activation::Silu => x.silu()?.mul(up),
         // As `x * sigmoid(2 * angle)`: candle's own takes `1 + tanh(angle)`, of which nothing is left far below 0.
         Activation::GeluTanh => {
             let cubed = (x.sqr()? * x)?;
             let twice = ((x + (cubed * 0.044715)?)? * (2.0 * (2.0 / std::f64::consts::PI).sqrt()))?;
-            x / (twice.neg()?.exp()? + 1.0)?
+            (x / (twice.neg()?.exp()? + 1.0)?)?.mul(up)
+        }
+        Activation::SwigluOai => {
+            let limit = Activation::SWIGLU_OAI_LIMIT;
+            let x = x.minimum(limit)?;
+            let denominator = ((&x * f64::from(-Activation::SWIGLU_OAI_ALPHA))?.exp()? + 1.0)?;
+            (x / denominator)?.mul(&(up.clamp(-limit, limit)? + 1.0)?)
         }
     }
 }

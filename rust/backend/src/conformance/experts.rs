@@ -31,7 +31,7 @@ impl Mixture {
             down: (0..experts).map(|_| StoredMatrix::new(random, dtype, hidden, width)).collect(),
             biases,
             factors: (variant / 2 % 2 == 1).then(|| random.values(experts)),
-            activation: if variant.is_multiple_of(3) { Activation::GeluTanh } else { Activation::Silu },
+            activation: [Activation::GeluTanh, Activation::Silu, Activation::SwigluOai][variant % 3],
             each,
             normalized: variant.is_multiple_of(2),
         }

@@ -12,7 +12,7 @@ pub(super) fn rms_norm(x: &[f64], weight: Option<&[f32]>, eps: f32) -> Vec<f64> 
 
 /// `activation(gate) * up`.
 pub(super) fn activate_and_mul(activation: Activation, gate: f32, up: f32) -> f64 {
-    let gate = f64::from(gate);
+    let (mut gate, mut up) = (f64::from(gate), f64::from(up));
     let active = match activation {
         Activation::Silu => gate / (1.0 + (-gate).exp()),
         // `gate / 2 * (1 + tanh(angle))`, of whose sum nothing is left far below 0.
@@ -20,8 +20,13 @@ pub(super) fn activate_and_mul(activation: Activation, gate: f32, up: f32) -> f6
             let angle = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044715 * gate.powi(3));
             gate / (1.0 + (-2.0 * angle).exp())
         }
+        Activation::SwigluOai => {
+            gate = gate.min(7.0);
+            up = up.clamp(-7.0, 7.0) + 1.0;
+            gate / (1.0 + (-f64::from(1.702f32) * gate).exp())
+        }
     };
-    active * f64::from(up)
+    active * up
 }
 
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {

@@ -73,9 +73,11 @@ fn assert_active<B: Backend>(backend: &B, what: &str, got: &[f32], expected: &[f
     assert_within(backend, what, nmse_beside(got, expected, 1e-20), ELEMENTWISE);
 }
 
+const ACTIVATIONS: [Activation; 3] = [Activation::Silu, Activation::GeluTanh, Activation::SwigluOai];
+
 /// [`Backend::activate_and_mul`], from values where an activation is 0 to where it is the gate.
 pub(super) fn activations_of_rows<B: Backend>(backend: &B, _: &Promise) {
-    for activation in [Activation::Silu, Activation::GeluTanh] {
+    for activation in ACTIVATIONS {
         let expected = |data: &[f32], n: usize| -> Vec<f64> {
             let gated = |row: &[f32], i: usize| reference::activate_and_mul(activation, row[i], row[n + i]);
             data.chunks(2 * n).flat_map(|row| (0..n).map(|i| gated(row, i)).collect::<Vec<f64>>()).collect()
@@ -105,7 +107,7 @@ pub(super) fn activations_of_rows<B: Backend>(backend: &B, _: &Promise) {
 
 /// [`Backend::activate_and_mul_columns`]: the values stand anywhere in wider rows.
 pub(super) fn activations_of_columns<B: Backend>(backend: &B, _: &Promise) {
-    for activation in [Activation::Silu, Activation::GeluTanh] {
+    for activation in ACTIVATIONS {
         for_cases(16, &(shape(), 0usize..20, 0usize..20), |((rows, n, seed), column, after)| {
             let mut random = Random::new(seed);
             let (gate, gates) = random_tensor(backend, &mut random, rows, n);

@@ -52,6 +52,7 @@ pub(crate) struct RowKernels {
     pub(crate) add_rms_norm: unsafe fn(*const f32, *mut f32, *const f32, f32, *mut f32, usize),
     pub(crate) silu_and_mul: GatedActivation,
     pub(crate) gelu_and_mul: GatedActivation,
+    pub(crate) swiglu_oai: GatedActivation,
     pub(crate) soft_cap: unsafe fn(*mut f32, f32, usize),
     pub(crate) norm_rope: NormRope,
     pub(crate) arg_max: unsafe fn(*const f32, usize) -> u32,
@@ -64,6 +65,7 @@ impl RowKernels {
         match activation {
             Activation::Silu => self.silu_and_mul,
             Activation::GeluTanh => self.gelu_and_mul,
+            Activation::SwigluOai => self.swiglu_oai,
         }
     }
 }
@@ -128,6 +130,8 @@ macro_rules! row_kernels {
             silu_and_mul: compile!($features, $simd => rows::silu_and_mul
                 as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)),
             gelu_and_mul: compile!($features, $simd => rows::gelu_and_mul
+                as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)),
+            swiglu_oai: compile!($features, $simd => rows::swiglu_oai
                 as fn(gate: *const f32, up: *const f32, out: *mut f32, n: usize)),
             soft_cap: compile!($features, $simd => rows::soft_cap as fn(x: *mut f32, cap: f32, n: usize)),
             norm_rope: compile!($features, $simd => rows::norm_rope

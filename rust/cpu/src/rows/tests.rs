@@ -118,6 +118,22 @@ fn silu_is_accurate_in_every_value() {
     }
 }
 
+#[test]
+fn swiglu_oai_holds_its_values() {
+    let pairs = [[1e30f32, 1e30], [-100.0, 1.0], [7.5, -9.0], [f32::NAN, 1.0], [1.0, f32::NAN], [-0.5, 3.0]];
+    for isa in Isa::available() {
+        let mut out = Tensor::zeroed(6, 1).expect("small");
+        let (team, kernels) = (Team::new(1).expect("one"), kernels(isa).rows);
+        activate_and_mul(&team, &kernels, Activation::SwigluOai, &tensor(&pairs.concat(), 6, 2), &mut out);
+        let y = out.as_slice();
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+        let close = |y: f32, expected: f32| (y - expected).abs() <= 1e-6 * expected.abs().max(1e-3);
+        assert!(close(y[0], 7.0 * sigmoid(11.914) * 8.0) && close(y[2], 7.0 * sigmoid(11.914) * -6.0), "{isa}: {y:?}");
+        assert!(close(y[1], 0.0) && close(y[5], -0.5 * sigmoid(-0.851) * 4.0), "{isa}: {y:?}");
+        assert!(y[3].is_nan() && y[4].is_nan(), "{isa}: {y:?}");
+    }
+}
+
 /// The same of the gate that GELU is approximated by: near zero and far out, within a few units of the gate's last place.
 #[test]
 fn gelu_is_accurate_in_every_value() {

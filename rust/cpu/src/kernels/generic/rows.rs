@@ -1,5 +1,7 @@
 //! Norms, rotation and gating of one row, generic over vectors.
 
+use nanovllm_backend::Activation;
+
 use super::math::{exp, tanh};
 use super::simd::Simd;
 
@@ -142,7 +144,7 @@ pub(crate) unsafe fn soft_cap<S: Simd>(s: S, x: *mut f32, cap: f32, n: usize) {
 #[inline(always)]
 pub(crate) unsafe fn silu_and_mul<S: Simd>(s: S, gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
     // SAFETY: the caller's contract.
-    unsafe { gate_rows(s, gate, up, out, n, |gate| gate) }
+    unsafe { gate_rows(s, gate, up, out, n, |gate, up| gated(s, gate, gate, up)) }
 }
 
 /// `out = gate / 2 * (1 + tanh(angle)) * up` with `angle = sqrt(2 / pi) * (gate + 0.044715 * gate^3)`, which is `gate *
@@ -156,10 +158,34 @@ pub(crate) unsafe fn gelu_and_mul<S: Simd>(s: S, gate: *const f32, up: *const f3
     let (linear, cubic) = (s.splat(TWICE_ROOT), s.splat(TWICE_ROOT * 0.044715));
     let twice_angle = |gate| s.mul(s.mul_add(s.mul(gate, gate), cubic, linear), gate);
     // SAFETY: the caller's contract.
-    unsafe { gate_rows(s, gate, up, out, n, twice_angle) }
+    unsafe { gate_rows(s, gate, up, out, n, |gate, up| gated(s, gate, twice_angle(gate), up)) }
 }
 
-/// `out = gate * sigmoid(of(gate)) * up`.
+/// `out = gate * sigmoid(alpha * gate) * (up + 1)` of gates of at most a limit and of values within it; a NaN stays one.
+///
+/// # Safety
+/// Each pointer holds `n` values.
+#[inline(always)]
+pub(crate) unsafe fn swiglu_oai<S: Simd>(s: S, gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
+    let (alpha, limit) = (s.splat(Activation::SWIGLU_OAI_ALPHA), s.splat(Activation::SWIGLU_OAI_LIMIT));
+    let least = s.splat(-Activation::SWIGLU_OAI_LIMIT);
+    let of = |gate, up| {
+        let gate = s.min(limit, gate);
+        let up = s.add(s.max(least, s.min(limit, up)), s.splat(1.0));
+        gated(s, gate, s.mul(gate, alpha), up)
+    };
+    // SAFETY: the caller's contract.
+    unsafe { gate_rows(s, gate, up, out, n, of) }
+}
+
+/// `gate * sigmoid(angle) * up`.
+#[inline(always)]
+fn gated<S: Simd>(s: S, gate: S::V, angle: S::V, up: S::V) -> S::V {
+    let denominator = s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), angle)));
+    s.mul(s.div(gate, denominator), up)
+}
+
+/// `out = of(gate, up)`.
 ///
 /// # Safety
 /// Each pointer holds `n` values.
@@ -170,21 +196,17 @@ unsafe fn gate_rows<S: Simd>(
     up: *const f32,
     out: *mut f32,
     n: usize,
-    of: impl Fn(S::V) -> S::V,
+    of: impl Fn(S::V, S::V) -> S::V,
 ) {
-    let gated = |gate, up| {
-        let denominator = s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), of(gate))));
-        s.mul(s.div(gate, denominator), up)
-    };
     // SAFETY: indices stay below `n`.
     unsafe {
         let mut i = 0;
         while i + S::LANES <= n {
-            s.store(out.add(i), gated(s.load(gate.add(i)), s.load(up.add(i))));
+            s.store(out.add(i), of(s.load(gate.add(i)), s.load(up.add(i))));
             i += S::LANES;
         }
         if i < n {
-            let v = gated(s.load_first(gate.add(i), n - i, 0.0), s.load_first(up.add(i), n - i, 0.0));
+            let v = of(s.load_first(gate.add(i), n - i, 0.0), s.load_first(up.add(i), n - i, 0.0));
             s.store_first(out.add(i), v, n - i);
         }
     }
