@@ -41,7 +41,7 @@ def weights(name: str, shapes: dict[str, list[int]], zero_norms: bool) -> dict[s
         values = rng.normal(0.0, 0.1, shape)
         if "norm" in tensor:
             values = 3.0 * values + (0.0 if zero_norms else 1.0)
-        elif "scalar" in tensor:
+        elif "scalar" in tensor or tensor.endswith("scale"):
             values += 1.0
         elif tensor.endswith(("embed_tokens.weight", "lm_head.weight")):
             values *= 5.0  # so that the likeliest token is clearly ahead

@@ -113,6 +113,16 @@ CONFIGS: dict[str, PretrainedConfig] = {
         text_config=GEMMA3, vision_config=TOWER | {"model_type": "siglip_vision_model"}, mm_tokens_per_image=4
     ),
     "gemma4": Gemma4TextConfig(**GEMMA4, num_kv_shared_layers=2, use_double_wide_mlp=True),
+    "gemma4_experts": Gemma4TextConfig(
+        **GEMMA4 | {"hidden_size_per_layer_input": 0},
+        enable_moe_block=True,
+        num_experts=6,
+        top_k_experts=2,
+        moe_intermediate_size=32,
+        attention_k_eq_v=True,
+        num_global_key_value_heads=1,
+        final_logit_softcapping=12.0,
+    ),
     "gemma4_images": Gemma4Config(
         text_config=GEMMA4
         | {
@@ -254,6 +264,8 @@ AS_ON_THE_HUB: dict[str, dict[str, Any]] = {
 """What published files of a model's type have in config.json where transformers 5 writes something else."""
 EXPERTS_APART = {"qwen3_moe"}
 """Cases whose files have the tensors of each expert apart, as most published ones; the classes stack them."""
+ROUTERS = (".mlp.gate.weight", ".router.layer.weight", ".router.proj.weight")
+"""What the names of routers end with, which stay as they are."""
 ZERO_NORMS = ("gemma3",)
 """Families whose norms add 1 to their weights."""
 GRANITE_MOE = [
@@ -364,7 +376,7 @@ def fix_long_rope(model: Any) -> None:
 
 def at_q8_0(tensor: str, values: np.ndarray) -> np.ndarray:
     """Return a matrix as it is after it was stored as Q8_0; vectors, and routers of experts, stay float32."""
-    if values.ndim < 2 or values.shape[-1] % 32 or tensor.endswith((".mlp.gate.weight", ".router.layer.weight")):
+    if values.ndim < 2 or values.shape[-1] % 32 or tensor.endswith(ROUTERS):
         return values
     kind = gguf.GGMLQuantizationType.Q8_0
     return gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)

@@ -2,6 +2,8 @@
 
 mod buffers;
 mod contract;
+mod expert_branch;
+mod mixture;
 mod mlp;
 mod multiply;
 mod per_layer;
@@ -14,6 +16,7 @@ mod transformer;
 pub use self::buffers::{AttentionBuffers, Buffers, ExpertSizes, LayerSizes, MlpBuffers, MlpSizes};
 pub use self::contract::DecoderLayer;
 pub(crate) use self::contract::{Decoder, HEAD_ROWS};
+pub(crate) use self::expert_branch::ExpertBranch;
 pub use self::mlp::{FeedForward, GatedMlp};
 pub(crate) use self::per_layer::{PerLayerGate, PerLayerInputs};
 pub use self::pre_norm::PreNormLayer;

@@ -208,7 +208,12 @@ const READ_BY_ONE: &[(&str, &str)] = &[
     ("granitemoe", "rope.scaling.finetuned"),
 ];
 /// Those of them that change nothing of what one architecture computes.
-const HARMLESS_IN_ONE: &[(&str, &str)] = &[("granite", "expert_shared_feed_forward_length")];
+const HARMLESS_IN_ONE: &[(&str, &str)] = &[
+    ("granite", "expert_shared_feed_forward_length"),
+    // Where there are no experts.
+    ("gemma4", "expert_feed_forward_length"),
+    ("gemma4", "expert_used_count"),
+];
 
 /// The configuration of a small GGUF model of this architecture, with some keys (without their prefix) set.
 fn gguf(architecture: &str, keys: &[(&str, Value)], factors: bool) -> Result<ModelConfig, LoadError> {

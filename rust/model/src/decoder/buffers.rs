@@ -78,8 +78,9 @@ pub(super) struct ExpertBuffers<B: Backend> {
     /// The router's, `[rows, experts]`.
     pub(super) logits: B::Tensor,
     pub(super) room: ExpertRoom<B::Tensor>,
-    /// What is computed beside the experts, `[rows, hidden]`; of no width where nothing is.
-    pub(super) shared: B::Tensor,
+    /// Rows beside those that an MLP is given and gives, `[rows, hidden]`; of no width where nothing is computed beside the
+    /// experts.
+    pub(super) beside: B::Tensor,
 }
 
 impl<B: Backend> MlpBuffers<B> {
@@ -94,7 +95,7 @@ impl<B: Backend> MlpBuffers<B> {
             Ok(ExpertBuffers {
                 logits: backend.tensor(rows, experts)?,
                 room: ExpertRoom::new(backend, rows, experts_per_row, hidden, intermediate)?,
-                shared: backend.tensor(rows, if beside > 0 { hidden } else { 0 })?,
+                beside: backend.tensor(rows, if beside > 0 { hidden } else { 0 })?,
             })
         };
         Ok(Self {

@@ -67,7 +67,7 @@ impl<B: Backend, M> PreNormLayer<B, M> {
 
 impl<B: Backend, M: FeedForward<B>> DecoderLayer<B> for PreNormLayer<B, M> {
     fn sizes(&self) -> LayerSizes {
-        layer_sizes(&self.self_attn, &self.mlp)
+        layer_sizes(&self.self_attn, self.mlp.sizes())
     }
 
     fn forward(

@@ -3,8 +3,9 @@
 use nanovllm_backend::{Activation, Backend};
 
 use crate::config::BaseConfig;
-use crate::decoder::buffers::{Buffers, LayerSizes};
+use crate::decoder::buffers::{Buffers, LayerSizes, MlpSizes};
 use crate::decoder::contract::DecoderLayer;
+use crate::decoder::expert_branch::ExpertBranch;
 use crate::decoder::mlp::{FeedForward, GatedMlp};
 use crate::decoder::self_attention::{SelfAttention, layer_sizes};
 use crate::error::Result;
@@ -24,6 +25,8 @@ pub(crate) struct SandwichLayer<B: Backend> {
     pre_feedforward_layernorm: RmsNorm<B>,
     /// Norms what the MLP gave.
     post_feedforward_layernorm: RmsNorm<B>,
+    /// What is added to what the MLP gave before that norm, in models that have experts beside it.
+    pub(crate) experts: Option<ExpertBranch<B>>,
 }
 
 impl<B: Backend> SandwichLayer<B> {
@@ -46,13 +49,15 @@ impl<B: Backend> SandwichLayer<B> {
             post_attention_layernorm: post_attention,
             pre_feedforward_layernorm: pre,
             post_feedforward_layernorm: post,
+            experts: None,
         })
     }
 }
 
 impl<B: Backend> DecoderLayer<B> for SandwichLayer<B> {
     fn sizes(&self) -> LayerSizes {
-        layer_sizes(&self.self_attn, &self.mlp)
+        let experts = self.experts.as_ref().map(ExpertBranch::sizes);
+        layer_sizes(&self.self_attn, MlpSizes { experts, ..self.mlp.sizes() })
     }
 
     fn forward(
@@ -75,6 +80,9 @@ impl<B: Backend> DecoderLayer<B> for SandwichLayer<B> {
         self.post_attention_layernorm.forward(backend, hidden, normed);
         self.pre_feedforward_layernorm.add_forward(backend, normed, residual, hidden);
         self.mlp.forward(backend, hidden, mlp, normed);
+        if let Some(experts) = &self.experts {
+            experts.add_to(backend, residual, mlp, hidden, normed);
+        }
         self.post_feedforward_layernorm.forward(backend, normed, hidden);
     }
 }

@@ -3,8 +3,7 @@
 use nanovllm_backend::{Backend, HeadNorm, HeadNorms};
 
 use crate::config::BaseConfig;
-use crate::decoder::buffers::{AttentionBuffers, LayerSizes};
-use crate::decoder::mlp::FeedForward;
+use crate::decoder::buffers::{AttentionBuffers, LayerSizes, MlpSizes};
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;
@@ -42,9 +41,9 @@ impl<B: Backend> AttentionNorms<B> {
 }
 
 /// The widths of a layer of these parts.
-pub(crate) fn layer_sizes<B: Backend>(attention: &SelfAttention<B>, mlp: &impl FeedForward<B>) -> LayerSizes {
+pub(crate) fn layer_sizes<B: Backend>(attention: &SelfAttention<B>, mlp: MlpSizes) -> LayerSizes {
     let attn = &attention.attn;
-    LayerSizes { qkv: attn.qkv_size(), q: attn.heads.q_size(), mlp: mlp.sizes() }
+    LayerSizes { qkv: attn.qkv_size(), q: attn.heads.q_size(), mlp }
 }
 
 impl<B: Backend> SelfAttention<B> {

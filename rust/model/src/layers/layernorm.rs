@@ -21,8 +21,12 @@ impl<B: Backend> RmsNorm<B> {
     }
 
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, size: usize, eps: f32) -> Result<Self> {
-        let sharding = Sharding::replicated(size, None)?;
-        Ok(Self { weight: weights.vector(&[format!("{prefix}.weight")], sharding)?, eps })
+        Self::load_named(weights, format!("{prefix}.weight"), size, eps)
+    }
+
+    /// The norm whose weight has this name.
+    pub(crate) fn load_named(weights: &mut Weights<'_, B>, name: String, size: usize, eps: f32) -> Result<Self> {
+        Ok(Self { weight: weights.vector(&[name], Sharding::replicated(size, None)?)?, eps })
     }
 
     /// `out = norm(x)`.

@@ -26,11 +26,18 @@ impl<B: Backend> Linear<B> {
 
     /// Loads the layer whose tensors' names begin with `prefix`. Projections that run as one may be stored as one too.
     pub(crate) fn load(weights: &mut Weights<'_, B>, prefix: &str, sharding: LinearSharding) -> Result<Self> {
-        if weights.has(&format!("{prefix}.weight")) {
-            let modules = vec![prefix.to_owned(); sharding.weight.shards().len()];
-            return Self::load_modules(weights, &modules, sharding.fused());
-        }
-        Self::load_modules(weights, &stored_modules(prefix), sharding)
+        let (modules, sharding) = stored(weights, prefix, sharding);
+        Self::load_modules(weights, &modules, sharding)
+    }
+
+    /// Loads the weight alone in the same way, not to be shared.
+    pub(crate) fn load_packed(
+        weights: &mut Weights<'_, B>,
+        prefix: &str,
+        sharding: LinearSharding,
+    ) -> Result<B::Weight> {
+        let (modules, sharding) = stored(weights, prefix, sharding);
+        weights.packed(&names(&modules, "weight"), sharding.weight)
     }
 
     /// Loads the layer that is made of these modules, one for each shard; a module may stand there several times.
@@ -39,9 +46,8 @@ impl<B: Backend> Linear<B> {
         modules: &[String],
         sharding: LinearSharding,
     ) -> Result<Self> {
-        let names = |kind: &str| modules.iter().map(|module| format!("{module}.{kind}")).collect::<Vec<_>>();
-        let weight = weights.matrix(&names("weight"), sharding.weight)?;
-        let bias = sharding.bias.map(|bias| weights.vector(&names("bias"), bias)).transpose()?;
+        let weight = weights.matrix(&names(modules, "weight"), sharding.weight)?;
+        let bias = sharding.bias.map(|bias| weights.vector(&names(modules, "bias"), bias)).transpose()?;
         Ok(Self { weight, bias })
     }
 
@@ -49,6 +55,22 @@ impl<B: Backend> Linear<B> {
     pub fn forward(&self, backend: &B, x: &B::Tensor, out: &mut B::Tensor) {
         backend.linear(x, &self.weight, self.bias.as_deref(), out);
     }
+}
+
+/// The modules that the one at `prefix` is stored as, one for each shard, and how it is then cut.
+fn stored<B: Backend>(
+    weights: &Weights<'_, B>,
+    prefix: &str,
+    sharding: LinearSharding,
+) -> (Vec<String>, LinearSharding) {
+    if weights.has(&format!("{prefix}.weight")) {
+        return (vec![prefix.to_owned(); sharding.weight.shards().len()], sharding.fused());
+    }
+    (stored_modules(prefix), sharding)
+}
+
+fn names(modules: &[String], kind: &str) -> Vec<String> {
+    modules.iter().map(|module| format!("{module}.{kind}")).collect()
 }
 
 /// The modules that the one at `prefix` is stored as: several where it is a packed one.

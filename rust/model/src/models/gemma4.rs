@@ -1,5 +1,6 @@
-//! Gemma 4, of text and without experts: a Gemma 3 whose layers with a window have heads of their own, whose last layers
-//! read an earlier one's keys and values, and whose layers may be given embeddings beside the stream.
+//! Gemma 4, of text: a Gemma 3 whose layers with a window have heads of their own, whose last layers
+//! read an earlier one's keys and values, and whose layers may be given embeddings beside the stream, or have experts beside
+//! their MLP.
 
 mod gguf;
 mod json;
@@ -10,6 +11,8 @@ use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
 use self::layer::Gemma4Layer;
+use crate::checkpoint::{FusedModule, StackedExperts};
+use crate::config::experts::ExpertsConfig;
 use crate::config::gguf::Keys;
 use crate::config::json::Object;
 use crate::config::settings::Settings;
@@ -38,6 +41,8 @@ pub struct Config {
     double_wide: bool,
     /// The width of what each layer is given beside the stream; zero where it is given nothing.
     per_layer_width: usize,
+    /// The experts of each layer, beside its MLP, if there are any.
+    experts: Option<ExpertsConfig>,
     /// The bound of logits, if they have one.
     logits_cap: Option<f32>,
 }
@@ -49,10 +54,22 @@ const TENSORS: &[TensorRule] = &[
     TensorRule::layer("post_attention_norm", "post_attention_layernorm"),
     TensorRule::layer("ffn_norm", "pre_feedforward_layernorm"),
     TensorRule::layer("post_ffw_norm", "post_feedforward_layernorm"),
+    TensorRule::layer("ffn_gate_inp", "router.proj"),
+    TensorRule::layer("ffn_gate_inp", "router.scale").bare_scale(),
+    TensorRule::layer("ffn_down_exps", "router.per_expert_scale").bare_scale(),
+    TensorRule::layer("pre_ffw_norm_2", "pre_feedforward_layernorm_2"),
+    TensorRule::layer("post_ffw_norm_1", "post_feedforward_layernorm_1"),
+    TensorRule::layer("post_ffw_norm_2", "post_feedforward_layernorm_2"),
     TensorRule::layer("inp_gate", "per_layer_input_gate"),
     TensorRule::layer("proj", "per_layer_projection"),
     TensorRule::layer("post_norm", "post_per_layer_input_norm"),
     TensorRule::layer("layer_output_scale", "layer_scalar").bare(),
+];
+
+/// The experts of a layer, whose gates and values stay one tensor.
+const STACKED: &[FusedModule] = &[
+    FusedModule { stored: "experts.gate_up_proj", parts: &["gate_up_proj"] },
+    FusedModule { stored: "experts.down_proj", parts: &["down_proj"] },
 ];
 
 impl Config {
@@ -148,7 +165,11 @@ impl FamilyConfig for Config {
     }
 
     fn tensor_table(&self) -> TensorTable {
-        TensorTable(&[TENSORS, TensorTable::PRE_NORM])
+        TensorTable(&[TENSORS, TensorTable::FUSED_EXPERTS, TensorTable::EXPERTS, TensorTable::PRE_NORM])
+    }
+
+    fn stacked_experts(&self) -> Option<StackedExperts> {
+        self.experts.as_ref().map(|experts| StackedExperts { count: experts.num_experts, modules: STACKED })
     }
 
     fn ropes<'a>(&'a self, base: &'a BaseConfig) -> Vec<&'a RopeConfig> {

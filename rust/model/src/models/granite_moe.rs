@@ -1,7 +1,7 @@
 //! Granite 3 with experts: a Granite in each of whose layers a token goes through few of many MLPs, and in some models through
 //! one that all tokens share.
 
-use nanovllm_backend::Backend;
+use nanovllm_backend::{Activation, Backend};
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
@@ -123,7 +123,8 @@ impl FamilyConfig for Config {
         weights: &mut Weights<'_, B>,
         positions: usize,
     ) -> Result<Box<dyn Decoder<B>>> {
-        self.granite
-            .stack(base, weights, positions, |weights, prefix| SparseMlp::load(weights, prefix, base, &self.experts))
+        self.granite.stack(base, weights, positions, |weights, prefix| {
+            SparseMlp::load(weights, prefix, base, &self.experts, Activation::Silu)
+        })
     }
 }

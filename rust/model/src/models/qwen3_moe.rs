@@ -1,6 +1,6 @@
 //! Qwen3 with experts: a Qwen3 in most or all of whose layers each token goes through few of many MLPs.
 
-use nanovllm_backend::Backend;
+use nanovllm_backend::{Activation, Backend};
 use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
@@ -163,7 +163,7 @@ impl FamilyConfig for Config {
                 if self.dense_layers.contains(&i) {
                     GatedMlp::load(weights, prefix, base).map(Mlp::Dense)
                 } else {
-                    SparseMlp::load(weights, prefix, base, &self.experts).map(Mlp::Sparse)
+                    SparseMlp::load(weights, prefix, base, &self.experts, Activation::Silu).map(Mlp::Sparse)
                 }
             };
             PreNormLayer::load_with(weights, prefix, base, self.attention(base, i), true, mlp)

@@ -29,8 +29,8 @@ pub(crate) struct TensorRule {
     row_order: RowOrder,
     /// Whether Hugging Face stores the weight of a norm less 1, which GGUF does not.
     less_one: bool,
-    /// Whether Hugging Face's name ends with the module, without the `.weight` that GGUF adds.
-    bare: bool,
+    /// What GGUF adds to the name of a tensor that Hugging Face calls by the module alone, without `.weight`.
+    bare: Option<&'static str>,
     /// Whether there is one for each expert, which GGUF stacks in one tensor: `experts.` in Hugging Face's name is followed by
     /// the expert's number.
     pub(crate) of_experts: bool,
@@ -45,7 +45,7 @@ impl TensorRule {
             hugging_face,
             row_order: RowOrder::Same,
             less_one: false,
-            bare: false,
+            bare: None,
             of_experts: false,
         }
     }
@@ -62,7 +62,12 @@ impl TensorRule {
 
     /// The same, of a tensor that Hugging Face calls by the module's name alone.
     pub(crate) const fn bare(self) -> Self {
-        Self { bare: true, ..self }
+        Self { bare: Some(".weight"), ..self }
+    }
+
+    /// The same, of one that is a `.scale` in GGUF.
+    pub(crate) const fn bare_scale(self) -> Self {
+        Self { bare: Some(".scale"), ..self }
     }
 
     /// The same, of which there is one for each expert.
@@ -81,6 +86,9 @@ const GGUF_LAYER: &str = "blk.";
 /// The same of Hugging Face names.
 const HUGGING_FACE_LAYER: &str = "model.layers.";
 
+/// What Hugging Face names of tensors end with, but for those that end with the module.
+const HUGGING_FACE_KINDS: &[&str] = &[".weight", ".bias"];
+
 /// What the number of an expert follows in Hugging Face names.
 const EXPERTS: &str = "experts.";
 
@@ -97,6 +105,10 @@ impl TensorTable {
         TensorRule::layer("ffn_up_exps", "mlp.experts.up_proj").of_experts(),
         TensorRule::layer("ffn_down_exps", "mlp.experts.down_proj").of_experts(),
     ];
+
+    /// Those of experts whose gates and values are one tensor.
+    pub(crate) const FUSED_EXPERTS: &'static [TensorRule] =
+        &[TensorRule::layer("ffn_gate_up_exps", "mlp.experts.gate_up_proj").of_experts()];
 
     /// The tensors of an MLP that all tokens go through beside experts.
     pub(crate) const SHARED_EXPERT: &'static [TensorRule] = &[
@@ -125,9 +137,11 @@ impl TensorTable {
 
     /// The Hugging Face names of a GGUF tensor whose outermost dimension is `outermost`: one, or one for each expert.
     pub(crate) fn to_hugging_face(self, name: &str, outermost: usize) -> Option<Vec<String>> {
-        let (layer, module, kind) = parts(name, GGUF_LAYER)?;
-        let rule = self.rules().find(|rule| rule.in_layer == layer.is_some() && rule.gguf == module)?;
-        let kind = if rule.bare { "" } else { kind };
+        let (layer, module, kind) = parts(name, GGUF_LAYER, &[".weight", ".bias", ".scale"])?;
+        let is_kind = |rule: &TensorRule| rule.bare.map_or(kind != ".scale", |bare| bare == kind);
+        let is_it = |rule: &&TensorRule| rule.in_layer == layer.is_some() && rule.gguf == module && is_kind(rule);
+        let rule = self.rules().find(is_it)?;
+        let kind = if rule.bare.is_some() { "" } else { kind };
         let joined = |module: &str| joined(HUGGING_FACE_LAYER, layer, module, kind);
         if !rule.of_experts {
             return Some(vec![joined(rule.hugging_face)]);
@@ -144,9 +158,9 @@ impl TensorTable {
 
     /// The GGUF name of a Hugging Face tensor.
     pub(crate) fn to_gguf(self, name: &str) -> Option<String> {
-        let (layer, _, kind) = parts(name, HUGGING_FACE_LAYER)?;
-        let kind = if kind.is_empty() { ".weight" } else { kind };
-        Some(joined(GGUF_LAYER, layer, self.rule(name)?.gguf, kind))
+        let (layer, _, kind) = parts(name, HUGGING_FACE_LAYER, HUGGING_FACE_KINDS)?;
+        let rule = self.rule(name)?;
+        Some(joined(GGUF_LAYER, layer, rule.gguf, rule.bare.unwrap_or(kind)))
     }
 
     /// The order that the rows of the tensor with this Hugging Face name have in GGUF.
@@ -175,9 +189,9 @@ impl TensorTable {
     fn rule(self, name: &str) -> Option<&'static TensorRule> {
         let of_one = without_expert(name);
         let plain = of_one.as_ref().map_or(name, |(plain, _)| plain);
-        let (layer, module, kind) = parts(plain, HUGGING_FACE_LAYER)?;
+        let (layer, module, kind) = parts(plain, HUGGING_FACE_LAYER, HUGGING_FACE_KINDS)?;
         let is_it = |rule: &&TensorRule| {
-            let kinds = (rule.in_layer, rule.bare, rule.of_experts);
+            let kinds = (rule.in_layer, rule.bare.is_some(), rule.of_experts);
             kinds == (layer.is_some(), kind.is_empty(), of_one.is_some()) && rule.hugging_face == module
         };
         self.rules().find(is_it)
@@ -188,9 +202,9 @@ impl TensorTable {
     }
 }
 
-/// Cuts a tensor's name into the layer's number if it is in one, the module, and `.weight`, `.bias` or nothing.
-fn parts<'a>(name: &'a str, layer_prefix: &str) -> Option<(Option<&'a str>, &'a str, &'a str)> {
-    let dot = name.rfind('.').filter(|&dot| [".weight", ".bias"].contains(&&name[dot..]));
+/// Cuts a tensor's name into the layer's number if it is in one, the module, and one of `kinds` or nothing.
+fn parts<'a>(name: &'a str, layer_prefix: &str, kinds: &[&str]) -> Option<(Option<&'a str>, &'a str, &'a str)> {
+    let dot = name.rfind('.').filter(|&dot| kinds.contains(&&name[dot..]));
     let (path, kind) = name.split_at(dot.unwrap_or(name.len()));
     match path.strip_prefix(layer_prefix) {
         Some(rest) => rest.split_once('.').map(|(layer, module)| (Some(layer), module, kind)),

@@ -4,6 +4,7 @@ use nanovllm_backend::KvHeads;
 use nanovllm_gguf::{Array, Value};
 
 use super::Config;
+use crate::config::experts::{self, ExpertsConfig};
 use crate::config::gguf::{self, Keys};
 use crate::config::settings::{Group, Settings, Treatment};
 use crate::config::{BaseConfig, RopeConfig, RopeScaling, Windows};
@@ -26,10 +27,9 @@ const OWN: &[Group] = &[(
     &[WINDOW, SLIDES, LOCAL_DIM, LOCAL_VALUE_DIM, LOCAL_ROTATED, LOCAL_THETA, SHARED, PER_LAYER, CAP],
 )];
 
-pub(super) const SETTINGS: Settings = Settings(&[OWN, gguf::PLAIN]);
+pub(super) const SETTINGS: Settings = Settings(&[OWN, experts::GGUF, gguf::PLAIN]);
 
 pub(super) fn read(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Config> {
-    gguf::check_no_experts(keys)?;
     base.check()?; // what follows makes lists as long as there are layers
     keys.check_values(base.head_dim)?;
     keys.check_whole_heads(base.head_dim)?;
@@ -79,6 +79,10 @@ pub(super) fn read(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Config> {
         shared_layers,
         double_wide,
         per_layer_width: keys.opt(PER_LAYER)?.unwrap_or(0),
+        experts: match keys.opt("expert_count")? {
+            None | Some(0) => None,
+            Some(_) => Some(ExpertsConfig::from_gguf(keys, base, true)?),
+        },
         logits_cap: keys.soft_cap(CAP)?,
     })
 }
@@ -114,6 +118,9 @@ pub(super) fn write(config: &Config, base: &BaseConfig, name: &str) -> Result<Ve
         (PER_LAYER, config.per_layer_width),
     ] {
         pairs.push(gguf::number(name, key, value)?);
+    }
+    if let Some(experts) = &config.experts {
+        pairs.extend(experts.to_gguf(name)?);
     }
     pairs.push((format!("{name}.{SLIDES}"), config.windows.to_gguf()));
     pairs.push(gguf::float(name, LOCAL_THETA, config.local_rope.theta));

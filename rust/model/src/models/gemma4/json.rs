@@ -6,6 +6,7 @@ use nanovllm_backend::KvHeads;
 use serde_json::Value;
 
 use super::Config;
+use crate::config::experts::ExpertsConfig;
 use crate::config::json::{self, Object};
 use crate::config::settings::{Group, Literal, Settings, Treatment};
 use crate::config::{BaseConfig, RopeConfig, RopeScaling, Windows};
@@ -39,13 +40,17 @@ const OWN: &[Group] = &[
             "global_head_dim",
             "num_global_key_value_heads",
             "per_layer_config",
+            "enable_moe_block",
+            // Where that is true.
+            "num_experts",
+            "top_k_experts",
+            "moe_intermediate_size",
         ],
     ),
-    (Treatment::Only(&[Literal::Bool(false)]), &["enable_moe_block"]),
     // Text is seen one way; all ways is of encoders.
     (Treatment::Only(&[Literal::Text("vision")]), &["use_bidirectional_attention"]),
-    // Of experts that are not there, and the activation under a name that nothing reads.
-    (Treatment::Harmless, &["num_experts", "top_k_experts", "moe_intermediate_size", "hidden_act"]),
+    // The activation under a name that nothing reads.
+    (Treatment::Harmless, &["hidden_act"]),
 ];
 
 pub(super) const SETTINGS: Settings = Settings(&[OWN, json::COMMON]);
@@ -107,6 +112,18 @@ pub(super) fn read(json: Object<'_>, base: &mut BaseConfig) -> Result<Config> {
             base.vocab_size
         )));
     }
+    let experts = if json.bool("enable_moe_block", false)? {
+        let experts = ExpertsConfig {
+            num_experts: json.usize("num_experts")?,
+            experts_per_row: json.usize("top_k_experts")?,
+            intermediate_size: json.usize("moe_intermediate_size")?,
+            shared_size: None,
+            normalized: true,
+        };
+        Some(experts.checked()?)
+    } else {
+        None
+    };
     Ok(Config {
         windows,
         local_heads,
@@ -115,6 +132,7 @@ pub(super) fn read(json: Object<'_>, base: &mut BaseConfig) -> Result<Config> {
         shared_layers: json.opt_usize("num_kv_shared_layers")?.unwrap_or(0),
         double_wide: json.bool("use_double_wide_mlp", false)?,
         per_layer_width,
+        experts,
         logits_cap: json.soft_cap("final_logit_softcapping")?,
     })
 }
@@ -183,6 +201,7 @@ fn rotated_in_part(theta: f64, share: f64, factor: f64, head_dim: usize) -> Resu
 }
 
 pub(super) fn write(config: &Config) -> Vec<(&'static str, Value)> {
+    let experts = config.experts.as_ref();
     vec![
         ("hidden_activation", "gelu_pytorch_tanh".into()),
         ("hidden_act", Value::Null),
@@ -193,6 +212,10 @@ pub(super) fn write(config: &Config) -> Vec<(&'static str, Value)> {
         ("attention_k_eq_v", config.values_are_keys.into()),
         ("num_kv_shared_layers", config.shared_layers.into()),
         ("use_double_wide_mlp", config.double_wide.into()),
+        ("enable_moe_block", experts.is_some().into()),
+        ("num_experts", experts.map(|experts| experts.num_experts).into()),
+        ("top_k_experts", experts.map(|experts| experts.experts_per_row).into()),
+        ("moe_intermediate_size", experts.map(|experts| experts.intermediate_size).into()),
         ("hidden_size_per_layer_input", config.per_layer_width.into()),
         ("final_logit_softcapping", config.logits_cap.into()),
     ]

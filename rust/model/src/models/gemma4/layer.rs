@@ -4,7 +4,9 @@ use nanovllm_backend::{Backend, Scale};
 
 use super::{ACTIVATION, Config};
 use crate::config::BaseConfig;
-use crate::decoder::{AttentionNorms, Buffers, DecoderLayer, LayerSizes, PerLayerGate, SandwichLayer, SelfAttention};
+use crate::decoder::{
+    AttentionNorms, Buffers, DecoderLayer, ExpertBranch, LayerSizes, PerLayerGate, SandwichLayer, SelfAttention,
+};
 use crate::error::Result;
 use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;
@@ -36,8 +38,12 @@ impl<B: Backend> Gemma4Layer<B> {
         let intermediate_size = config.intermediate_size(base, layer);
         let base = &BaseConfig { intermediate_size, ..base.clone() };
         let width = config.per_layer_width;
+        let mut sandwich = SandwichLayer::load(weights, prefix, base, self_attn, ACTIVATION)?;
+        if let Some(experts) = &config.experts {
+            sandwich.experts = Some(ExpertBranch::load(weights, prefix, base, experts, ACTIVATION)?);
+        }
         Ok(Self {
-            sandwich: SandwichLayer::load(weights, prefix, base, self_attn, ACTIVATION)?,
+            sandwich,
             per_layer: match width {
                 0 => None,
                 width => Some(PerLayerGate::load(weights, prefix, base, layer, width, ACTIVATION)?),

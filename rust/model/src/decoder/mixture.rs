@@ -1,0 +1,86 @@
+//! Experts and what chooses among them.
+
+use std::sync::Arc;
+
+use nanovllm_backend::{Activation, Backend, Experts, Routing};
+
+use crate::config::BaseConfig;
+use crate::config::experts::ExpertsConfig;
+use crate::decoder::buffers::{ExpertBuffers, ExpertSizes};
+use crate::error::Result;
+use crate::layers::linear::{Linear, LinearSharding};
+use crate::sharding::{Sharding, TpRank};
+use crate::weights::Weights;
+
+/// A router and gated MLPs, of which each row goes through few (Shazeer et al. 2017).
+pub(crate) struct Mixture<B: Backend> {
+    /// To a logit for each expert.
+    router: Linear<B>,
+    gate_up: Vec<B::Weight>,
+    down: Vec<B::Weight>,
+    /// What the outputs of each expert are multiplied by, `[1, experts]`, in families that have it.
+    factors: Option<Arc<B::Tensor>>,
+    activation: Activation,
+    normalized: bool,
+    pub(super) sizes: ExpertSizes,
+}
+
+impl<B: Backend> Mixture<B> {
+    /// Loads the router of this name and the experts whose names begin with `experts`.
+    pub(crate) fn load(
+        weights: &mut Weights<'_, B>,
+        router: &str,
+        experts: &str,
+        base: &BaseConfig,
+        config: &ExpertsConfig,
+        activation: Activation,
+    ) -> Result<Self> {
+        let &ExpertsConfig { num_experts, experts_per_row, intermediate_size, normalized, .. } = config;
+        let (hidden, tp) = (base.hidden_size, TpRank::SINGLE);
+        let to_logits = LinearSharding::row_parallel(hidden, num_experts, false, tp)?;
+        let router = Linear::load(weights, router, to_logits)?;
+        let mut gate_up = Vec::new();
+        let mut down = Vec::new();
+        for expert in 0..num_experts {
+            // What is missing is refused in the end; the names of all further experts would say no more.
+            if weights.is_incomplete() {
+                break;
+            }
+            let up = LinearSharding::column_parallel(hidden, &[intermediate_size; 2], false, tp)?;
+            let back = LinearSharding::row_parallel(intermediate_size, hidden, false, tp)?;
+            let module = |module: &str| format!("{experts}.{expert}.{module}");
+            gate_up.push(Linear::load_packed(weights, &module("gate_up_proj"), up)?);
+            down.push(Linear::load_packed(weights, &module("down_proj"), back)?);
+        }
+        let sizes = ExpertSizes { experts: num_experts, experts_per_row, hidden, intermediate: intermediate_size };
+        Ok(Self { router, gate_up, down, factors: None, activation, normalized, sizes })
+    }
+
+    /// The same mixture, whose experts' outputs are multiplied by the values of the tensor of this name.
+    pub(crate) fn with_factors(self, weights: &mut Weights<'_, B>, name: String) -> Result<Self> {
+        let of_each = Sharding::replicated(self.sizes.experts, None)?;
+        Ok(Self { factors: Some(weights.vector(&[name], of_each)?), ..self })
+    }
+
+    /// Puts the logits of rows for each expert, `[rows, experts]`, into `buffers`; `x` is `[rows, hidden]`.
+    pub(super) fn route(&self, backend: &B, x: &B::Tensor, buffers: &mut ExpertBuffers<B>) {
+        self.router.forward(backend, x, &mut buffers.logits);
+    }
+
+    /// From `x` to `out`, both `[rows, hidden]`, by the logits that [`route`](Self::route) put there.
+    pub(super) fn forward(&self, backend: &B, x: &B::Tensor, buffers: &mut ExpertBuffers<B>, out: &mut B::Tensor) {
+        let routing = Routing {
+            experts_per_row: self.sizes.experts_per_row,
+            normalized: self.normalized,
+            factors: self.factors.as_deref(),
+        };
+        let experts = Experts {
+            gate_up: &self.gate_up,
+            down: &self.down,
+            gate_up_bias: None,
+            down_bias: None,
+            activation: self.activation,
+        };
+        backend.experts(x, &buffers.logits, &routing, &experts, &mut buffers.room, out);
+    }
+}
