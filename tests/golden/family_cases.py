@@ -38,8 +38,14 @@ def weights(name: str, shapes: dict[str, list[int]], zero_norms: bool) -> dict[s
     drawn = {}
     for tensor, shape in shapes.items():
         rng = np.random.default_rng([crc32(name.encode()), crc32(tensor.encode())])
+        if tensor.endswith(("_blocks", "_scales")):  # of MXFP4: two elements a byte, and exponents
+            low, high = (0, 256) if tensor.endswith("_blocks") else (121, 124)
+            drawn[tensor] = rng.integers(low, high, shape, dtype=np.uint8)
+            continue
         values = rng.normal(0.0, 0.1, shape)
-        if "norm" in tensor:
+        if tensor.endswith("sinks"):
+            values = 10.0 * values + 2.0  # as much as some scores
+        elif "norm" in tensor:
             values = 3.0 * values + (0.0 if zero_norms else 1.0)
         elif "scalar" in tensor or tensor.endswith("scale"):
             values += 1.0

@@ -28,6 +28,7 @@ from transformers import (
     Gemma4Config,
     Gemma4TextConfig,
     Gemma4UnifiedConfig,
+    GptOssConfig,
     GraniteConfig,
     GraniteMoeConfig,
     GraniteMoeHybridConfig,
@@ -41,6 +42,7 @@ from transformers import (
     Qwen3MoeConfig,
     SmolLM3Config,
 )
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 COMMON: dict[str, Any] = {
@@ -83,6 +85,21 @@ GEMMA4: dict[str, Any] = COMMON | {
     "global_head_dim": 32,
     "sliding_window": 40,
     "hidden_size_per_layer_input": 32,
+}
+GPT_OSS: dict[str, Any] = COMMON | {
+    "head_dim": 16,
+    "sliding_window": 40,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 150000.0,
+        "factor": 8.0,
+        "original_max_position_embeddings": 64,
+        "beta_fast": 8.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+    },
 }
 TOWER: dict[str, Any] = {
     "hidden_size": 16,
@@ -136,6 +153,11 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
     "gemma4_unified": Gemma4UnifiedConfig(
         text_config=GEMMA4 | {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 0}
+    ),
+    "gpt_oss": GptOssConfig(**GPT_OSS),
+    "gpt_oss_mxfp4": GptOssConfig(
+        **GPT_OSS | {"num_local_experts": 3, "num_experts_per_tok": 3},
+        layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
     ),
     "granite": GraniteConfig(
         **COMMON,
@@ -262,10 +284,23 @@ AS_ON_THE_HUB: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": ["attention"] * 4, "time_step_limit": None},
 }
 """What published files of a model's type have in config.json where transformers 5 writes something else."""
+ADDED: dict[str, dict[str, Any]] = {
+    "gpt_oss_mxfp4": {"quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}}
+}
+"""What a case's config.json has beside."""
+IN_BLOCKS = {"gpt_oss_mxfp4"}
+"""Cases whose files have experts in blocks of MXFP4; the classes have them dense."""
 EXPERTS_APART = {"qwen3_moe"}
 """Cases whose files have the tensors of each expert apart, as most published ones; the classes stack them."""
-ROUTERS = (".mlp.gate.weight", ".router.layer.weight", ".router.proj.weight")
-"""What the names of routers end with, which stay as they are."""
+NOT_QUANTISED = (
+    ".mlp.gate.weight",
+    ".router.layer.weight",
+    ".router.proj.weight",
+    ".router.weight",
+    ".per_layer_model_projection.weight",
+    "_bias",
+)
+"""What the names of matrices end with that stay as they are: routers, biases of experts, and a Gemma's projection."""
 ZERO_NORMS = ("gemma3",)
 """Families whose norms add 1 to their weights."""
 GRANITE_MOE = [
@@ -298,7 +333,8 @@ def make(name: str, config: PretrainedConfig) -> None:
         state.pop("lm_head.weight")
     config.architectures = [type(model).__name__]
     description = {
-        "config": merged(config.to_diff_dict() | {"dtype": "float32"}, AS_ON_THE_HUB.get(config.model_type, {})),
+        "config": merged(config.to_diff_dict() | {"dtype": "float32"}, AS_ON_THE_HUB.get(config.model_type, {}))
+        | ADDED.get(name, {}),
         "tensors": {tensor: list(values.shape) for tensor, values in state.items()} | UNUSED.get(name, {}),
         "vocab_size": config.get_text_config().vocab_size,
         "refused_by_gguf": name in REFUSED,
@@ -307,7 +343,7 @@ def make(name: str, config: PretrainedConfig) -> None:
     write_json(FOLDER / f"{name}.json", description)
     drawn = weights(name, description["tensors"], description["zero_norms"])
     arrays = run(name, model, drawn, "float32")
-    arrays |= run(name, model, {tensor: at_q8_0(tensor, values) for tensor, values in drawn.items()}, "q8_0")
+    arrays |= run(name, model, {tensor: at_q8_0(name, tensor, values) for tensor, values in drawn.items()}, "q8_0")
     np.savez_compressed(FOLDER / f"{name}.npz", **arrays)
     write_json(FOLDER / f"{name}.json", description | {"gguf": converted(name)})
 
@@ -316,6 +352,10 @@ def run(name: str, model: Any, values: dict[str, np.ndarray], prefix: str) -> di
     """Compute the logits of every prompt, those of `ROWS` for the longest, and the likeliest token of every row."""
     state = {}
     for tensor, empty in model.state_dict().items():
+        if f"{tensor}_blocks" in values:
+            packed = [torch.from_numpy(values[tensor + kind]) for kind in ("_blocks", "_scales")]
+            state[tensor] = convert_moe_packed_tensors(*packed, dtype=torch.float32)
+            continue
         parts = [values[stored] for stored, _ in stored_as(name, tensor, empty) if stored in values]
         if parts:
             state[tensor] = torch.from_numpy(np.concatenate(parts).reshape(empty.shape))
@@ -338,6 +378,10 @@ def stored_as(name: str, tensor: str, values: torch.Tensor) -> list[tuple[str, t
     """Return the tensors that one of the class is in files: one, or one for each expert and projection."""
     path, _, module = tensor.rpartition(".experts.")
     parts = {"gate_up_proj": ["gate_proj", "up_proj"], "down_proj": ["down_proj"]}.get(module if path else "", [])
+    if name in IN_BLOCKS and parts:
+        outputs, inputs = values.mT.shape[1:]
+        blocks = values.new_empty((len(values), outputs, inputs // 32, 16))
+        return [(f"{tensor}_blocks", blocks), (f"{tensor}_scales", blocks[..., 0])]
     if name not in EXPERTS_APART or not parts:
         return [(stored_name(name, tensor), values)]
     return [
@@ -374,9 +418,11 @@ def fix_long_rope(model: Any) -> None:
         rotary.rope_type = "default"
 
 
-def at_q8_0(tensor: str, values: np.ndarray) -> np.ndarray:
-    """Return a matrix as it is after it was stored as Q8_0; vectors, and routers of experts, stay float32."""
-    if values.ndim < 2 or values.shape[-1] % 32 or tensor.endswith(ROUTERS):
+def at_q8_0(name: str, tensor: str, values: np.ndarray) -> np.ndarray:
+    """Return a matrix as it is after it was stored as Q8_0; some stay as they are."""
+    if name.startswith("gpt_oss") and values.ndim == 3 and tensor.endswith("_proj"):
+        return at_q8_0("", "", values.swapaxes(1, 2)).swapaxes(1, 2).copy()  # inputs come before outputs there
+    if values.ndim < 2 or values.shape[-1] % 32 or tensor.endswith(NOT_QUANTISED) or values.dtype == np.uint8:
         return values
     kind = gguf.GGMLQuantizationType.Q8_0
     return gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nanovllm_gguf::{GgmlType, GgufFile};
-use nanovllm_model::{LoadError, ModelConfig, ModelPath, SafeTensorsCheckpoint};
+use nanovllm_model::{LoadError, ModelConfig, ModelPath, SafeTensorsCheckpoint, TensorLayout};
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;
@@ -79,8 +79,9 @@ impl ModelFiles {
             }
             Self::SafeTensors { checkpoint, .. } => {
                 let tensors = checkpoint.names().into_iter().filter_map(|name| {
-                    let t = checkpoint.stored(&name)?;
-                    Some(ListedTensor { dtype: t.dtype, bytes: t.data.len() as u64, shape: t.shape, name })
+                    let TensorLayout { dtype, shape } = checkpoint.layout(&name)?;
+                    let bytes = dtype.bytes_for(shape.iter().product())? as u64;
+                    Some(ListedTensor { name, dtype, shape, bytes })
                 });
                 tensors.collect()
             }

@@ -16,7 +16,7 @@ use nanovllm_gguf::{GgmlType, GgufWriter, Metadata, TensorSpec, Value, can_quant
 
 use self::conversion::Conversion;
 use self::convert::Difference;
-use self::mix::{Choice, MIXES, Mix};
+use self::mix::{Choice, MIXES, MXFP4_FILE, Mix, is_matrix};
 use self::source::{Source, SourceTensor};
 use crate::error::Error;
 use crate::host::Host;
@@ -101,8 +101,14 @@ fn conversions<'a>(args: &Args, source: &'a Source) -> Result<Vec<Conversion<'a>
     let conversion = |tensor: &'a SourceTensor| {
         let (stored, dims) = (tensor.dtype, tensor.dims.len());
         let Choice { wanted, given: to } = match stored {
-            // llama.cpp can add vectors only in F32.
-            GgmlType::F16 | GgmlType::Bf16 if dims < 2 => Choice { wanted: GgmlType::F32, given: GgmlType::F32 },
+            // llama.cpp can add and multiply by these only in F32.
+            GgmlType::F16 | GgmlType::Bf16 if !is_matrix(&tensor.name, dims) => {
+                Choice { wanted: GgmlType::F32, given: GgmlType::F32 }
+            }
+            // A directory has blocks where a model was trained in them.
+            blocks if blocks.block_size() > 1 && source.is_directory() && !args.pure => {
+                Choice { wanted: blocks, given: blocks }
+            }
             _ => args.mix.choice(&model, args.pure, &tensor.name, dims, tensor.cols(), stored),
         };
         if to != stored && !can_quantize(to) {
@@ -128,7 +134,11 @@ fn metadata(args: &Args, source: &Source) -> Result<Metadata, Error> {
             metadata.insert(key.clone(), value.clone())?;
         }
     }
-    metadata.insert("general.file_type".to_owned(), Value::U32(args.mix.file_type))?;
+    // As llama.cpp's converter, which calls what it leaves in MXFP4 by that.
+    let trained_in_blocks = |tensor: &SourceTensor| source.is_directory() && tensor.dtype == GgmlType::MXFP4;
+    let is_mxfp4 = args.mix.base.block_size() == 1 && !args.pure && source.tensors.iter().any(trained_in_blocks);
+    let file_type = if is_mxfp4 { MXFP4_FILE } else { args.mix.file_type };
+    metadata.insert("general.file_type".to_owned(), Value::U32(file_type))?;
     // The version of ggml's block formats has been 2 since 2023.
     metadata.insert("general.quantization_version".to_owned(), Value::U32(2))?;
     Ok(metadata)

@@ -4,6 +4,7 @@ mod export;
 mod gguf;
 mod names;
 mod path;
+mod place;
 mod safetensors;
 mod safetensors_files;
 
@@ -15,7 +16,7 @@ pub use self::export::ExportedTensor;
 pub use self::gguf::GgufCheckpoint;
 pub(crate) use self::names::{FusedModule, StackedExperts};
 pub use self::path::ModelPath;
-pub use self::safetensors::SafeTensorsCheckpoint;
+pub use self::safetensors::{SafeTensorsCheckpoint, TensorLayout};
 pub use self::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
 use crate::error::Result;
 use crate::model_config::ModelConfig;

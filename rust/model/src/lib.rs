@@ -39,6 +39,7 @@ mod weights;
 pub use causal_lm::{CausalLm, ModelInput, StepError};
 pub use checkpoint::{
     Checkpoint, ExportedTensor, GgufCheckpoint, ModelPath, SafeTensorInfo, SafeTensorsCheckpoint, SafeTensorsFiles,
+    TensorLayout,
 };
 pub use config::{BaseConfig, RopeConfig, RopeScaling};
 pub use error::{LoadError, ParameterError};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::config::gguf::Keys;
 use crate::config::json::{self, Object};
 use crate::config::{BaseConfig, RopeConfig, wrapper};
-use crate::error::{LoadError, Result};
+use crate::error::Result;
 use crate::models::registry::{self, Family};
 
 /// How many unknown settings a note names.
@@ -39,10 +39,7 @@ impl ModelConfig {
         let row = registry::by_hugging_face_name(json::architecture(Object(decoder))?)?;
         let with_defaults = json::with_defaults(decoder, (row.json_defaults)(Object(decoder)));
         let json = Object(&with_defaults);
-        if json.get("quantization_config").is_some() {
-            let text = "quantization_config: only unquantised safetensors can be read";
-            return Err(LoadError::Unsupported(text.to_owned()));
-        }
+        json::check_quantization(json, (row.quant_methods)())?;
         let mut base = BaseConfig::from_json(json)?;
         let family = (row.from_json)(json, &mut base)?;
         base.check()?;

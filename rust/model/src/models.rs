@@ -5,6 +5,7 @@ mod families;
 pub(crate) mod family_config;
 pub mod gemma3;
 pub mod gemma4;
+pub mod gpt_oss;
 pub mod granite;
 pub mod granite4;
 pub mod granite_moe;

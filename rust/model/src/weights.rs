@@ -114,6 +114,11 @@ impl<'a, B: Backend> Weights<'a, B> {
 
     /// The vector that the tensors `names` make up, on the device in f32, `[1, len]`; empty if one is missing.
     pub(crate) fn vector(&mut self, names: &[String], sharding: Sharding) -> Result<Arc<B::Tensor>> {
+        self.vectors(names, sharding, 1).map(Arc::new)
+    }
+
+    /// The same as a matrix of `rows` vectors, one after the other.
+    pub(crate) fn vectors(&mut self, names: &[String], sharding: Sharding, rows: usize) -> Result<B::Tensor> {
         let mut parameter = Parameter::new(sharding);
         for (index, name) in names.iter().enumerate() {
             if let Some(tensor) = self.take(name)? {
@@ -126,7 +131,7 @@ impl<'a, B: Backend> Weights<'a, B> {
             None => parameter.to_f32().map_err(|e| LoadError::parameter(&names.join(", "), e))?,
             Some(_) => Vec::new(),
         };
-        Ok(Arc::new(self.backend.upload(&values, 1, values.len())?))
+        Ok(self.backend.upload(&values, rows, values.len() / rows)?)
     }
 
     /// Takes a tensor of one value; 1 until [`finish`](Self::finish) refuses the checkpoint that lacks it.

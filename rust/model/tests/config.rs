@@ -101,7 +101,7 @@ fn the_registry_knows_its_families() {
             config["query_pre_attn_scalar"] = config["head_dim"].clone();
             config["layer_types"] =
                 vec!["full_attention"; config["num_hidden_layers"].as_u64().expect("a number") as usize].into();
-            config["num_local_experts"] = json!(if row.name.ends_with("Moe") { 8 } else { 0 });
+            config["num_local_experts"] = json!(if row.name.ends_with("Moe") || row.name == "GptOss" { 8 } else { 0 });
             config["norm_topk_prob"] = json!(true);
             for key in ["architectures", "model_type"] {
                 config[key] = named.get(key).cloned().unwrap_or(Value::Null);
@@ -136,9 +136,16 @@ fn other_forms_say_the_same() {
     text["architectures"] = json!(["Gemma4UnifiedForCausalLM"]);
     assert_eq!(ModelConfig::from_json(text).expect("a good config").family.row().name, "Gemma4");
     // The name of transformers 4, beside the base.
-    same("ministral3", &|config| {
-        config["rope_scaling"] = config["rope_parameters"].take();
-        config["rope_theta"] = config["rope_scaling"]["rope_theta"].clone();
+    for name in ["ministral3", "gpt_oss"] {
+        same(name, &|config| {
+            config["rope_scaling"] = config["rope_parameters"].take();
+            config["rope_theta"] = config["rope_scaling"]["rope_theta"].clone();
+        });
+    }
+    same("gpt_oss", &|config| {
+        config["experts_per_token"] = config["num_experts_per_tok"].clone();
+        config["initial_context_length"] = json!(4096);
+        config["swiglu_limit"] = json!(7.0);
     });
 }
 
@@ -159,6 +166,11 @@ fn what_is_left_out_is_not_null() {
     let ministral = with("ministral3", &[("rope_parameters", None)]);
     assert_eq!(ministral.base.rope.theta, 1e6);
     assert!(matches!(ministral.base.rope.scaling, RopeScaling::Yarn { factor: 16.0, .. }));
+    let oss = with("gpt_oss", &[("rope_parameters", None), ("num_local_experts", None), ("layer_types", None)]);
+    assert_eq!((oss.base.rope.theta, oss.base.qkv_bias), (150_000.0, true));
+    let RopeScaling::Yarn { factor, truncate, .. } = oss.base.rope.scaling else { panic!("YaRN") };
+    assert_eq!((factor, truncate), (32.0, false));
+    assert_eq!(oss.to_json()["num_local_experts"], json!(128));
     let windows = |config: &ModelConfig| {
         let slides =
             |layer: &&nanovllm_backend::LayerCache| matches!(layer, nanovllm_backend::LayerCache::SlidingWindow { .. });

@@ -236,7 +236,7 @@ fn gguf(architecture: &str, keys: &[(&str, Value)], factors: bool) -> Result<Mod
             ("attention.sliding_window", Value::U32(8)),
             ("attention.key_length_swa", Value::U32(16)),
         ],
-        "qwen3moe" | "granitemoe" => &[
+        "qwen3moe" | "granitemoe" | "gpt-oss" => &[
             ("expert_count", Value::U32(4)),
             ("expert_used_count", Value::U32(2)),
             ("expert_feed_forward_length", Value::U32(32)),

@@ -1,7 +1,6 @@
 //! The mixes of llama.cpp: which type each tensor of a quantised file gets.
 //!
-//! The rules are those of `llama_tensor_get_type` in llama.cpp's `src/llama-quant.cpp` for dense models without an
-//! importance matrix, so that a file made here has the types that `llama-quantize` would give it. Tensors that matter
+//! The rules are those of `llama_tensor_get_type` in llama.cpp's `src/llama-quant.cpp` without an importance matrix, so that a file made here has the types that `llama-quantize` would give it. Tensors that matter
 //! more than their size (values, the down projection, the output) get more bits, the more so in the first and last
 //! layers.
 
@@ -22,6 +21,9 @@ const fn mix(name: &'static str, base: GgmlType, file_type: u32) -> Mix {
     Mix { name, base, file_type }
 }
 
+/// What `general.file_type` is of a file whose experts are in MXFP4.
+pub(super) const MXFP4_FILE: u32 = 38;
+
 /// Every mix that can be made. For the types of llama.cpp's others there is no quantiser, as most want an importance
 /// matrix.
 pub(crate) const MIXES: &[Mix] = &[
@@ -40,8 +42,8 @@ pub(crate) const MIXES: &[Mix] = &[
     mix("Q4_0", Q4_0, 2),
     mix("IQ4_NL", IQ4_NL, 25),
     mix("IQ4_XS", IQ4_XS, 30),
-    // llama.cpp has MXFP4 for experts only; here every matrix but embedding and output gets it.
-    mix("MXFP4", MXFP4, 38),
+    // llama.cpp has MXFP4 for experts only; here every matrix but embedding and output gets it in a model without experts.
+    mix("MXFP4", MXFP4, MXFP4_FILE),
     mix("Q3_K_L", Q3_K, 13),
     mix("Q3_K_M", Q3_K, 12),
     mix("Q3_K_S", Q3_K, 11),
@@ -58,6 +60,8 @@ pub(crate) struct Model {
     pub(crate) heads_per_kv_head: usize,
     /// Whether the embedding is also the output projection.
     pub(crate) tied: bool,
+    /// Experts of a layer; 0 in a model without.
+    pub(crate) num_experts: usize,
 }
 
 /// A tensor's type.
@@ -74,6 +78,7 @@ pub(crate) struct Choice {
 enum Role {
     Output,
     Embedding,
+    Key,
     Value,
     AttentionOutput,
     Down,
@@ -119,6 +124,12 @@ impl Mix {
             return if matches!(base, Q8_0 | MXFP4) { Q8_0 } else { Q6_K };
         }
         match (role, self.name) {
+            (_, "MXFP4") if model.num_experts > 0 && !name.contains("_exps.") => Q8_0,
+            (Role::Key | Role::Value, _) if model.num_experts == 8 => Q8_0,
+            (Role::AttentionOutput, name) if model.num_experts == 8 => {
+                let has_more = matches!(name, "Q2_K" | "Q3_K_S" | "Q3_K_M" | "IQ4_NL" | "Q4_K_S" | "Q4_K_M" | "IQ4_XS");
+                if has_more { Q5_K } else { base }
+            }
             (Role::Embedding, "TQ1_0" | "TQ2_0") => Q4_K,
             (Role::Embedding, "MXFP4") => Q8_0,
             (Role::Value, name) => {
@@ -176,6 +187,7 @@ impl Role {
             _ if ["attn_v.weight", "attn_qkv.weight", "attn_kv_b.weight"].iter().any(|part| name.contains(part)) => {
                 Self::Value
             }
+            _ if name.contains("attn_k.weight") => Self::Key,
             _ if name.contains("attn_output.weight") => Self::AttentionOutput,
             _ if name.contains("ffn_down") => Self::Down,
             _ => Self::Other,
@@ -183,9 +195,10 @@ impl Role {
     }
 }
 
-/// Whether a tensor is quantised at all; the router of experts is not.
-fn is_matrix(name: &str, dims: usize) -> bool {
-    dims >= 2 && name.ends_with("weight") && !name.contains("_norm.weight") && !name.contains("ffn_gate_inp.weight")
+/// Whether a tensor is quantised at all; the router of experts is not, nor is what makes a Gemma's inputs of layers.
+pub(super) fn is_matrix(name: &str, dims: usize) -> bool {
+    const KEPT: [&str; 3] = ["_norm.weight", "ffn_gate_inp.weight", "per_layer_model_proj"];
+    dims >= 2 && name.ends_with("weight") && !KEPT.iter().any(|part| name.contains(part))
 }
 
 /// The number of the layer that a tensor belongs to, 7 for "blk.7.attn_v.weight".
@@ -214,7 +227,7 @@ fn fit(dtype: GgmlType, cols: usize) -> GgmlType {
 mod tests {
     use super::*;
 
-    const MODEL: Model = Model { num_layers: 28, heads_per_kv_head: 2, tied: true };
+    const MODEL: Model = Model { num_layers: 28, heads_per_kv_head: 2, tied: true, num_experts: 0 };
 
     fn dtype(mix: &Mix, model: &Model, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
         mix.choice(model, false, name, dims, cols, stored).given
@@ -279,6 +292,26 @@ mod tests {
             assert_eq!(dtype(mix, &MODEL, "blk.0.attn_q_norm.weight", 2, 1024, F32), F32);
             assert_eq!(dtype(mix, &MODEL, "blk.0.attn_q.bias", 1, 1024, F32), F32);
         }
+    }
+
+    /// What llama-quantize gives a Mixtral, of 8 experts, and a model of others.
+    #[test]
+    fn few_experts_get_sharper_attention() {
+        let of = |mix: &str, num_experts, part: &str| {
+            types(mix, &Model { num_experts, tied: false, ..MODEL }, part, 1024)[20]
+        };
+        for part in ["attn_k", "attn_v"] {
+            assert_eq!((of("Q4_K_M", 8, part), of("Q4_0", 8, part)), (Q8_0, Q8_0));
+        }
+        assert_eq!((of("Q4_K_M", 8, "attn_output"), of("Q3_K_L", 8, "attn_output")), (Q5_K, Q3_K));
+        assert_eq!((of("Q4_K_M", 128, "attn_k"), of("Q4_K_M", 128, "attn_output")), (Q4_K, Q4_K));
+        assert_eq!((of("Q4_K_M", 8, "ffn_down_exps"), of("Q4_K_M", 8, "ffn_up_exps")), (Q6_K, Q4_K));
+    }
+
+    #[test]
+    fn mxfp4_is_for_experts_where_there_are_any() {
+        let of = |num_experts, part: &str| types("MXFP4", &Model { num_experts, ..MODEL }, part, 1024)[3];
+        assert_eq!((of(32, "ffn_up_exps"), of(32, "attn_q"), of(0, "attn_q")), (MXFP4, Q8_0, MXFP4));
     }
 
     #[test]

@@ -103,12 +103,26 @@ impl Source {
         })
     }
 
+    /// Whether the model is a Hugging Face directory.
+    pub(crate) fn is_directory(&self) -> bool {
+        matches!(self.files, Files::HuggingFace { .. })
+    }
+
     /// What the rules of the mixes ask.
     pub(crate) fn model(&self) -> Model {
         Model {
             num_layers: self.num_layers,
             heads_per_kv_head: self.heads_per_kv_head,
             tied: !self.tensors.iter().any(|t| t.name == "output.weight"),
+            num_experts: self.num_experts(),
+        }
+    }
+
+    fn num_experts(&self) -> usize {
+        let count = self.metadata.iter().find(|(key, _)| key.ends_with(".expert_count"));
+        match count {
+            Some((_, Value::U32(count))) => *count as usize,
+            _ => 0,
         }
     }
 

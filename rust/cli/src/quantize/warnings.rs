@@ -12,7 +12,21 @@ use super::source::Source;
 pub(crate) fn of(mix: &Mix, source: &Source, conversions: &[Conversion<'_>]) -> Vec<String> {
     let lost = source.lost.iter().map(|what| format!("a GGUF file cannot hold {what}"));
     let notes = source.notes.iter().cloned();
-    notes.chain(lost).chain(requantised(conversions)).chain(larger(mix, conversions)).collect()
+    let changes = kept(source, conversions).into_iter().chain(requantised(conversions));
+    notes.chain(lost).chain(changes).chain(larger(mix, conversions)).collect()
+}
+
+/// Tensors that a model was trained in the blocks of.
+fn kept(source: &Source, conversions: &[Conversion<'_>]) -> Option<String> {
+    let same = |c: &&Conversion<'_>| source.is_directory() && c.tensor.dtype.block_size() > 1 && c.tensor.dtype == c.to;
+    let counts = counted(conversions.iter().filter(same).map(|c| c.to.name().to_owned()));
+    (!counts.is_empty()).then(|| {
+        let listed: Vec<String> = counts.iter().map(|(name, n)| format!("{n} of {name}")).collect();
+        format!(
+            "tensors stay in the blocks that the model was trained in ({}); --pure converts them",
+            listed.join(", ")
+        )
+    })
 }
 
 /// Tensors that are quantised already, whose exact values nobody has any more.

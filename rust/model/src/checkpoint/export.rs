@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use nanovllm_backend::DType;
 
-use crate::checkpoint::safetensors::SafeTensorsCheckpoint;
+use crate::checkpoint::safetensors::{SafeTensorsCheckpoint, TensorLayout};
 use crate::config::gguf::ROPE_TENSORS;
 use crate::config::{RopeConfig, RopeScaling};
 use crate::error::{LoadError, Result};
 use crate::model_config::ModelConfig;
-use crate::stored_tensor::StoredTensor;
 
 /// A tensor of a GGUF file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +40,7 @@ impl SafeTensorsCheckpoint {
             if (tied && stored_name == "lm_head.weight") || stored_name.ends_with("rotary_emb.inv_freq") {
                 continue;
             }
-            let (Some(name), Some(stored)) = (table.to_gguf(&stored_name), self.stored(&stored_name)) else {
+            let (Some(name), Some(stored)) = (table.to_gguf(&stored_name), self.layout(&stored_name)) else {
                 return Err(LoadError::Unsupported(format!("tensor {stored_name:?} has no place in a GGUF file")));
             };
             let dims: Vec<usize> = stored.shape.iter().rev().copied().collect();
@@ -63,8 +62,8 @@ impl SafeTensorsCheckpoint {
         for tensor in &mut tensors {
             let Some(experts) = stacked.remove(&tensor.name) else { continue };
             for (number, (&expert, stored)) in experts.iter().enumerate() {
-                let same = |s: StoredTensor<'_>| s.dtype == tensor.dtype && s.shape.iter().rev().eq(&tensor.dims);
-                if expert != number || !self.stored(stored).is_some_and(same) {
+                let same = |s: TensorLayout| s.dtype == tensor.dtype && s.shape.iter().rev().eq(&tensor.dims);
+                if expert != number || !self.layout(stored).is_some_and(same) {
                     let reason = format!("{stored:?} does not fit with the other experts in {:?}", tensor.name);
                     return Err(LoadError::Unsupported(reason));
                 }

@@ -49,7 +49,7 @@ impl GgufCheckpoint {
         let experts = self.config.family.config().stacked_experts().map(|experts| experts.count);
         let names = |name: &str, dims: &[usize]| {
             // One that does not stack as many matrices as there are experts lacks some, and is not cut into others.
-            let stacks_all = dims.len() > 2 && dims.last() == experts.as_ref();
+            let stacks_all = dims.len() > dims_of_one(name) && dims.last() == experts.as_ref();
             let count = experts.filter(|_| stacks_all).unwrap_or(1);
             table.to_hugging_face(name, count).unwrap_or_else(|| vec![name.to_owned()])
         };
@@ -63,7 +63,7 @@ impl GgufCheckpoint {
         let mut shape: Vec<usize> = view.dims.iter().rev().copied().collect();
         let mut data = view.data;
         if let Some(expert) = self.table().expert(name) {
-            let experts = if shape.len() > 2 { shape.remove(0) } else { 1 };
+            let experts = if shape.len() > dims_of_one(name) { shape.remove(0) } else { 1 };
             if expert >= experts {
                 return Ok(None);
             }
@@ -91,4 +91,9 @@ impl GgufCheckpoint {
     fn table(&self) -> TensorTable {
         self.config.family.config().tensor_table()
     }
+}
+
+/// How many dimensions the tensor of this name has where it is not stacked.
+fn dims_of_one(name: &str) -> usize {
+    if name.rsplit_once('.').is_some_and(|(_, kind)| kind == "bias") { 1 } else { 2 }
 }

@@ -1,15 +1,15 @@
 //! A Hugging Face directory: config.json and one or more safetensors files.
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use nanovllm_backend::DType;
 use nanovllm_gguf::FilePart;
 use safetensors::Dtype;
 
-use crate::checkpoint::names::TensorNames;
+use crate::checkpoint::names::{Listed, TensorNames};
+use crate::checkpoint::place::{BLOCKS, Layout, Place, SCALES};
 use crate::checkpoint::safetensors_files::{SafeTensorInfo, SafeTensorsFiles};
-use crate::error::{LoadError, Result};
+use crate::error::{LoadError, ParameterError, Result};
 use crate::model_config::ModelConfig;
 use crate::stored_tensor::StoredTensor;
 
@@ -21,6 +21,15 @@ pub struct SafeTensorsCheckpoint {
     names: TensorNames,
 }
 
+/// What there is to know of a tensor before it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorLayout {
+    /// The type of its elements.
+    pub dtype: DType,
+    /// The size of each dimension, outermost first.
+    pub shape: Vec<usize>,
+}
+
 impl SafeTensorsCheckpoint {
     /// Opens the safetensors files of `dir`: those its index names, or all of them, as nano-vLLM does.
     ///
@@ -29,15 +38,19 @@ impl SafeTensorsCheckpoint {
     pub fn open(dir: &Path) -> Result<Self> {
         let config = read_config(&dir.join("config.json"))?;
         let files = SafeTensorsFiles::open(dir)?;
-        let stored = files.tensors().iter().map(|info| (info.name.as_str(), stacked(info, files.data(info).len())));
+        let stored = files.tensors().iter().map(|info| {
+            let bytes = files.data(info).len();
+            Listed { name: &info.name, shape: &info.shape, bytes }
+        });
         let family = config.family.config();
         let (fused, experts) = (family.fused_modules(), family.stacked_experts());
         let names = TensorNames::new(stored, config.has_other_parts, fused, experts);
-        for info in names.names().iter().filter_map(|name| files.info(&names.place(name)?.stored)) {
-            if dtype(info.dtype).is_none() {
-                let (name, dtype) = (info.name.clone(), info.dtype.to_string());
-                return Err(LoadError::UnsupportedDType { name, dtype });
-            }
+        for place in names.names().iter().filter_map(|name| names.place(name)) {
+            let Some(info) = files.info(&place.stored).filter(|info| dtype(place, info.dtype).is_none()) else {
+                continue;
+            };
+            let (name, dtype) = (info.name.clone(), info.dtype.to_string());
+            return Err(LoadError::UnsupportedDType { name, dtype });
         }
         let mut checkpoint = Self { path: dir.to_owned(), config, files, names };
         checkpoint.config.base.tie_word_embeddings = checkpoint.is_tied()?;
@@ -76,35 +89,47 @@ impl SafeTensorsCheckpoint {
         self.names.names().to_vec()
     }
 
-    /// The tensor with this name as it is stored. Its data must not be read: the file may have become shorter.
-    pub fn stored(&self, name: &str) -> Option<StoredTensor<'_>> {
+    /// The type and shape of the tensor with this name.
+    pub fn layout(&self, name: &str) -> Option<TensorLayout> {
         let place = self.names.place(name)?;
         let info = self.files.info(&place.stored)?;
-        let (mut data, mut shape) = (self.files.data(info), info.shape.clone());
-        // Matrices that are stacked are one of all their rows.
-        if place.parts > 1 && shape.len() == 3 {
-            let matrices = shape.remove(0);
-            shape[0] = shape[0].checked_mul(matrices)?;
-        }
-        // One that is not made of so many parts is left as it is, for the shape check to report.
-        if let Some(rows) = shape.first_mut().filter(|rows| rows.is_multiple_of(place.parts)) {
-            *rows /= place.parts;
-            let bytes = data.len() / place.parts;
-            data = &data[place.part * bytes..(place.part + 1) * bytes];
-        }
-        Some(StoredTensor { name: &info.name, dtype: dtype(info.dtype)?, shape, data: Cow::Borrowed(data) })
+        Some(TensorLayout { dtype: dtype(place, info.dtype)?, shape: place.shape(&info.shape) })
     }
 
     /// The tensor with this name as layers use it.
     ///
     /// # Errors
-    /// [`LoadError::SafeTensors`] or [`LoadError::Io`] naming the file, where it is shorter than when it was opened.
+    /// [`LoadError::SafeTensors`] or [`LoadError::Io`] naming the file, where it is shorter than when it was opened;
+    /// [`LoadError::MissingTensors`] and [`LoadError::Parameter`] for the exponents of blocks.
     pub(super) fn tensor(&self, name: &str) -> Result<Option<StoredTensor<'_>>> {
-        if let Some(info) = self.info(name) {
-            self.files.check(info)?;
+        let (Some(place), Some(TensorLayout { dtype, shape })) = (self.names.place(name), self.layout(name)) else {
+            return Ok(None);
+        };
+        let Some(info) = self.files.info(&place.stored) else { return Ok(None) };
+        self.files.check(info)?;
+        let scales = match place.layout {
+            Layout::Blocks { .. } => self.scales(info)?,
+            _ => &[],
+        };
+        let data = place.data(&info.shape, self.files.data(info), dtype.type_size(), scales);
+        let tensor = StoredTensor { name: &info.name, dtype, shape, data };
+        self.config.family.config().tensor_table().as_used(name, tensor).map(Some)
+    }
+
+    /// The exponents of the blocks of a tensor, one for each.
+    fn scales(&self, blocks: &SafeTensorInfo) -> Result<&[u8]> {
+        let name = format!("{}{SCALES}", blocks.name.strip_suffix(BLOCKS).unwrap_or(&blocks.name));
+        let Some(info) = self.files.info(&name) else { return Err(LoadError::MissingTensors { names: vec![name] }) };
+        self.files.check(info)?;
+        let expected = &blocks.shape[..blocks.shape.len() - 1];
+        if info.shape != expected {
+            let (expected, got) = (expected.to_vec(), info.shape.clone());
+            return Err(LoadError::parameter(&name, ParameterError::Shape { expected, got }));
         }
-        let table = self.config.family.config().tensor_table();
-        self.stored(name).map(|tensor| table.as_used(name, tensor)).transpose()
+        if info.dtype != Dtype::U8 {
+            return Err(LoadError::UnsupportedDType { name, dtype: info.dtype.to_string() });
+        }
+        Ok(self.files.data(info))
     }
 
     pub(super) fn part(&self, name: &str) -> Option<FilePart> {
@@ -123,14 +148,6 @@ impl SafeTensorsCheckpoint {
     }
 }
 
-/// How many matrices a tensor stacks, where each has some bytes: a file must not name many tensors in little room.
-fn stacked(info: &SafeTensorInfo, bytes: usize) -> usize {
-    match info.shape[..] {
-        [count, _, _] if count <= bytes / 64 => count,
-        _ => 0,
-    }
-}
-
 fn read_config(path: &Path) -> Result<ModelConfig> {
     let text = std::fs::read_to_string(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
     let json = serde_json::from_str(&text).map_err(|error| LoadError::Config(error.to_string()));
@@ -138,11 +155,13 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
 }
 
 /// The element type under this project's name; `None` for those that weights cannot have.
-fn dtype(dtype: Dtype) -> Option<DType> {
-    Some(match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::Bf16,
+fn dtype(place: &Place, dtype: Dtype) -> Option<DType> {
+    Some(match (place.layout, dtype) {
+        (Layout::Blocks { .. }, Dtype::U8) => DType::MXFP4,
+        (Layout::Blocks { .. }, _) => return None,
+        (_, Dtype::F32) => DType::F32,
+        (_, Dtype::F16) => DType::F16,
+        (_, Dtype::BF16) => DType::Bf16,
         _ => return None,
     })
 }

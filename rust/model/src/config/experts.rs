@@ -29,6 +29,8 @@ pub(crate) struct ExpertsConfig {
     pub(crate) shared_size: Option<usize>,
     /// Whether the weights of a token's experts add up to 1.
     pub(crate) normalized: bool,
+    /// Whether the router and the projections of experts have biases.
+    pub(crate) bias: bool,
 }
 
 impl ExpertsConfig {
@@ -62,6 +64,7 @@ impl ExpertsConfig {
             intermediate_size: keys.opt("expert_feed_forward_length")?.unwrap_or(base.intermediate_size),
             shared_size: keys.opt("expert_shared_feed_forward_length")?.filter(|&size| size > 0),
             normalized,
+            bias: false,
         };
         config.checked()
     }

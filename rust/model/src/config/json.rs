@@ -81,6 +81,19 @@ pub(crate) fn architecture(json: Object<'_>) -> Result<&str> {
     listed.or(model_type).ok_or_else(|| missing("architectures"))
 }
 
+/// Refuses quantised safetensors, but for those that a way of `methods` made.
+pub(crate) fn check_quantization(json: Object<'_>, methods: &[&str]) -> Result<()> {
+    let Some(config) = json.object("quantization_config")? else { return Ok(()) };
+    let method = config.str("quant_method")?;
+    if method.is_some_and(|method| methods.contains(&method)) {
+        return Ok(());
+    }
+    let method = method.map_or_else(String::new, |method| format!(" of quant_method {method:?}"));
+    Err(LoadError::Unsupported(format!(
+        "quantization_config{method}: only unquantised safetensors, and gpt-oss's in MXFP4, can be read"
+    )))
+}
+
 /// Refuses an MLP whose gate is another function than SiLU.
 pub(crate) fn check_silu(json: Object<'_>) -> Result<()> {
     match json.str("hidden_act")? {

@@ -4,12 +4,17 @@ use nanovllm_gguf::{Array, Value as GgufValue};
 use serde_json::Value;
 
 use crate::config::base::BaseConfig;
+use crate::config::gguf::{self, Keys};
 use crate::config::json::Object;
 use crate::error::{LoadError, Result};
 
 /// What config.json calls a layer with a window, and one without.
 const SLIDING: &str = "sliding_attention";
 const FULL: &str = "full_attention";
+
+/// GGUF's keys of the window, and of the layers that have it.
+const WINDOW: &str = "attention.sliding_window";
+const PATTERN: &str = "attention.sliding_window_pattern";
 
 /// For each layer the number of positions that a row sees at most, its own included; `None` for all up to its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +51,36 @@ impl Windows {
             ));
         }
         Self::new(base, window, |layer| kinds[layer])
+    }
+
+    /// The same of GGUF metadata, which say which layers slide by a list, or by one layer of so many that does not: of
+    /// `pattern`, where they say nothing.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), and [`LoadError::Config`] for a list of another length than there are layers.
+    pub(crate) fn from_gguf(keys: &Keys<'_>, base: &BaseConfig, pattern: usize) -> Result<Self> {
+        let window = keys.opt(WINDOW)?.filter(|&window| window > 0);
+        match keys.bools(PATTERN) {
+            Some(slides) if slides.len() == base.num_hidden_layers => Self::new(base, window, |layer| slides[layer]),
+            Some(slides) => {
+                let (key, got, layers) = (keys.name(PATTERN), slides.len(), base.num_hidden_layers);
+                Err(LoadError::Config(format!("{key} has {got} entries for {layers} layers")))
+            }
+            None => Self::new(base, window, Self::by_pattern(keys.opt(PATTERN)?.unwrap_or(pattern))),
+        }
+    }
+
+    /// The GGUF metadata of a family whose readers take one layer of `pattern` not to slide, for keys that begin with `name`.
+    ///
+    /// # Errors
+    /// [`LoadError::Config`] for a window that does not fit 32 bits.
+    pub(crate) fn to_gguf(&self, base: &BaseConfig, name: &str, pattern: usize) -> Result<Vec<(String, GgufValue)>> {
+        let mut pairs = vec![gguf::number(name, WINDOW, self.size().unwrap_or(0))?];
+        let usual = Self::by_pattern(pattern);
+        if (0..base.num_hidden_layers).any(|layer| self.of(layer).is_some() != usual(layer)) {
+            pairs.push((format!("{name}.{PATTERN}"), self.listed()));
+        }
+        Ok(pairs)
     }
 
     /// The window of a layer.
@@ -85,7 +120,7 @@ impl Windows {
     }
 
     /// Which layers slide, as GGUF lists them.
-    pub(crate) fn to_gguf(&self) -> GgufValue {
+    pub(crate) fn listed(&self) -> GgufValue {
         GgufValue::Array(Array::Bool(self.0.iter().map(Option::is_some).collect()))
     }
 

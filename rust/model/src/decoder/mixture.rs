@@ -18,11 +18,20 @@ pub(crate) struct Mixture<B: Backend> {
     router: Linear<B>,
     gate_up: Vec<B::Weight>,
     down: Vec<B::Weight>,
+    biases: Option<Biases<B>>,
     /// What the outputs of each expert are multiplied by, `[1, experts]`, in families that have it.
     factors: Option<Arc<B::Tensor>>,
     activation: Activation,
     normalized: bool,
     pub(super) sizes: ExpertSizes,
+}
+
+/// What is added to what the projections of each expert give.
+struct Biases<B: Backend> {
+    /// `[experts, 2 intermediate]`.
+    gate_up: B::Tensor,
+    /// `[experts, hidden]`.
+    down: B::Tensor,
 }
 
 impl<B: Backend> Mixture<B> {
@@ -35,9 +44,9 @@ impl<B: Backend> Mixture<B> {
         config: &ExpertsConfig,
         activation: Activation,
     ) -> Result<Self> {
-        let &ExpertsConfig { num_experts, experts_per_row, intermediate_size, normalized, .. } = config;
+        let &ExpertsConfig { num_experts, experts_per_row, intermediate_size, normalized, bias, .. } = config;
         let (hidden, tp) = (base.hidden_size, TpRank::SINGLE);
-        let to_logits = LinearSharding::row_parallel(hidden, num_experts, false, tp)?;
+        let to_logits = LinearSharding::row_parallel(hidden, num_experts, bias, tp)?;
         let router = Linear::load(weights, router, to_logits)?;
         let mut gate_up = Vec::new();
         let mut down = Vec::new();
@@ -52,8 +61,20 @@ impl<B: Backend> Mixture<B> {
             gate_up.push(Linear::load_packed(weights, &module("gate_up_proj"), up)?);
             down.push(Linear::load_packed(weights, &module("down_proj"), back)?);
         }
+        let biases = bias.then(|| -> Result<Biases<B>> {
+            let mut of_each = |modules: &[&str], len: usize| {
+                let names = (0..num_experts)
+                    .flat_map(|expert| modules.iter().map(move |module| format!("{experts}.{expert}.{module}.bias")));
+                let parts = vec![len; num_experts * modules.len()];
+                weights.vectors(&names.collect::<Vec<_>>(), Sharding::by_rows(&parts, None, tp)?, num_experts)
+            };
+            Ok(Biases {
+                gate_up: of_each(&["gate_proj", "up_proj"], intermediate_size)?,
+                down: of_each(&["down_proj"], hidden)?,
+            })
+        });
         let sizes = ExpertSizes { experts: num_experts, experts_per_row, hidden, intermediate: intermediate_size };
-        Ok(Self { router, gate_up, down, factors: None, activation, normalized, sizes })
+        Ok(Self { router, gate_up, down, biases: biases.transpose()?, factors: None, activation, normalized, sizes })
     }
 
     /// The same mixture, whose experts' outputs are multiplied by the values of the tensor of this name.
@@ -77,8 +98,8 @@ impl<B: Backend> Mixture<B> {
         let experts = Experts {
             gate_up: &self.gate_up,
             down: &self.down,
-            gate_up_bias: None,
-            down_bias: None,
+            gate_up_bias: self.biases.as_ref().map(|biases| &biases.gate_up),
+            down_bias: self.biases.as_ref().map(|biases| &biases.down),
             activation: self.activation,
         };
         backend.experts(x, &buffers.logits, &routing, &experts, &mut buffers.room, out);

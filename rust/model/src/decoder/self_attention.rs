@@ -1,5 +1,7 @@
 //! Self-attention of one layer.
 
+use std::sync::Arc;
+
 use nanovllm_backend::{Backend, HeadNorm, HeadNorms};
 
 use crate::config::BaseConfig;
@@ -9,7 +11,7 @@ use crate::layers::attention::Attention;
 use crate::layers::layernorm::RmsNorm;
 use crate::layers::linear::{Linear, LinearSharding};
 use crate::layers::rotary_embedding::RotaryEmbedding;
-use crate::sharding::TpRank;
+use crate::sharding::{Sharding, TpRank};
 use crate::slices::Slice;
 use crate::weights::Weights;
 
@@ -21,6 +23,8 @@ pub struct SelfAttention<B: Backend> {
     pub o_proj: Linear<B>,
     /// What heads are normed by.
     pub norms: AttentionNorms<B>,
+    /// A score for each head that a row's scores compete with, `[1, heads]`, in families that have it.
+    pub sinks: Option<Arc<B::Tensor>>,
     /// The layer's heads, its place in the KV cache, and how it rotates and attends.
     pub attn: Attention,
 }
@@ -68,8 +72,16 @@ impl<B: Backend> SelfAttention<B> {
             qkv_proj: Linear::load(weights, &format!("{prefix}.qkv_proj"), qkv)?,
             o_proj: Linear::load(weights, &format!("{prefix}.o_proj"), o)?,
             norms,
+            sinks: None,
             attn,
         })
+    }
+
+    /// Loads the sinks of the module whose tensors' names begin with `prefix`.
+    pub(crate) fn load_sinks(&mut self, weights: &mut Weights<'_, B>, prefix: &str) -> Result<()> {
+        let of_heads = Sharding::replicated(self.attn.heads.num_heads, None)?;
+        self.sinks = Some(weights.vector(&[format!("{prefix}.sinks")], of_heads)?);
+        Ok(())
     }
 
     /// From `x` to `out`, both `[rows, hidden]`; keys and values are stored in the cache. `ropes` are the decoder's
@@ -91,7 +103,18 @@ impl<B: Backend> SelfAttention<B> {
             k: self.norms.k.as_ref().map(RmsNorm::of_heads),
             v: self.norms.v_eps.map(|eps| HeadNorm { weight: None, eps }),
         };
-        self.attn.forward(backend, qkv, &norms, ropes, slice.positions, cache, &slice.context, factors, attention);
+        self.attn.forward(
+            backend,
+            qkv,
+            &norms,
+            self.sinks.as_deref(),
+            ropes,
+            slice.positions,
+            cache,
+            &slice.context,
+            factors,
+            attention,
+        );
         self.o_proj.forward(backend, attention, out);
     }
 }

@@ -63,12 +63,14 @@ impl Attention {
     }
 
     /// Norms and rotates the heads of `qkv`, `[rows, qkv_size]`, stores its keys and values, and attends: `out` is
-    /// `[rows, q]`. `positions` has the position of each row, `factors` is room for a number a row.
+    /// `[rows, q]`. `sinks` has a score for each head, if there are any, `positions` the position of each row, and `factors` is
+    /// room for a number a row.
     pub fn forward<B: Backend>(
         &self,
         backend: &B,
         qkv: &mut B::Tensor,
         norms: &HeadNorms<'_, B::Tensor>,
+        sinks: Option<&B::Tensor>,
         ropes: &[RotaryEmbedding<B>],
         positions: &[u32],
         cache: &mut B::KvCache,
@@ -81,7 +83,7 @@ impl Attention {
         if let Some(temperature) = &self.temperature {
             temperature.apply(backend, qkv, positions, factors);
         }
-        self.attend(backend, qkv, cache, context, out);
+        self.attend(backend, qkv, sinks, cache, context, out);
     }
 
     /// The second half of [`forward`](Self::forward): attends from the queries of `qkv` to what the cache holds.
@@ -89,12 +91,13 @@ impl Attention {
         &self,
         backend: &B,
         qkv: &B::Tensor,
+        sinks: Option<&B::Tensor>,
         cache: &B::KvCache,
         context: &Context<'_>,
         out: &mut B::Tensor,
     ) {
         let Self { scale, window, soft_cap, .. } = *self;
-        let options = AttentionOptions { scale, window, soft_cap, sinks: None };
+        let options = AttentionOptions { scale, window, soft_cap, sinks };
         backend.attention(qkv, &self.heads, &options, cache, self.layer, context, out);
     }
 }

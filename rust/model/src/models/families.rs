@@ -20,6 +20,7 @@ macro_rules! families {
                 gguf: $gguf,
                 also_called: <$config>::also_called,
                 json_defaults: <$config>::json_defaults,
+                quant_methods: <$config>::quant_methods,
                 json_settings: <$config>::json_settings,
                 gguf_settings: <$config>::gguf_settings,
                 from_json: |json, base| <$config>::from_json(json, base).map(Family::$name),

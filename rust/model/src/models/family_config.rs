@@ -46,6 +46,14 @@ pub(crate) trait FamilyConfig {
         Vec::new()
     }
 
+    /// The ways of quantisation that config.json may name whose safetensors can be read.
+    fn quant_methods() -> &'static [&'static str]
+    where
+        Self: Sized,
+    {
+        &[]
+    }
+
     /// Reads GGUF metadata in the same way.
     ///
     /// # Errors

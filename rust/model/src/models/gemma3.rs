@@ -62,12 +62,18 @@ const JSON: &[Group] = &[
 ];
 
 const GGUF: &[Group] = &[
-    (Treatment::Read, &[WINDOW, PATTERN_KEY, "rope.freq_base_swa", "final_logit_softcapping"]),
+    (
+        Treatment::Read,
+        &[
+            "attention.sliding_window",
+            "attention.sliding_window_pattern",
+            "rope.freq_base_swa",
+            "final_logit_softcapping",
+        ],
+    ),
     // ollama's names of both bases, in files that lack more than these.
     (Treatment::Only(&[]), &["rope.global.freq_base", "rope.local.freq_base"]),
 ];
-const WINDOW: &str = "attention.sliding_window";
-const PATTERN_KEY: &str = "attention.sliding_window_pattern";
 
 const NORMS: &[TensorRule] = &[
     TensorRule::top("output_norm", "model.norm").less_one(),
@@ -127,17 +133,7 @@ impl FamilyConfig for Config {
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
         gguf::check_plain(keys, base)?;
-        let window = keys.opt(WINDOW)?.filter(|&window| window > 0);
-        let windows = match keys.bools(PATTERN_KEY) {
-            Some(slides) if slides.len() == base.num_hidden_layers => {
-                Windows::new(base, window, |layer| slides[layer])?
-            }
-            Some(slides) => {
-                let (key, got, layers) = (keys.name(PATTERN_KEY), slides.len(), base.num_hidden_layers);
-                return Err(LoadError::Config(format!("{key} has {got} entries for {layers} layers")));
-            }
-            None => Windows::new(base, window, Windows::by_pattern(keys.opt(PATTERN_KEY)?.unwrap_or(PATTERN)))?,
-        };
+        let windows = Windows::from_gguf(keys, base, PATTERN)?;
         let theta = keys.f64("rope.freq_base_swa")?.unwrap_or(LOCAL_THETA);
         Ok(Self {
             windows,
@@ -176,12 +172,7 @@ impl FamilyConfig for Config {
             return unsaid("a scaled rotary embedding of layers with a window");
         }
         let mut pairs = base.to_gguf(name)?;
-        pairs.push(gguf::number(name, WINDOW, self.windows.size().unwrap_or(0))?);
-        if (0..base.num_hidden_layers)
-            .any(|layer| self.windows.of(layer).is_some() != Windows::by_pattern(PATTERN)(layer))
-        {
-            pairs.push((format!("{name}.{PATTERN_KEY}"), self.windows.to_gguf()));
-        }
+        pairs.extend(self.windows.to_gguf(base, name, PATTERN)?);
         pairs.push(gguf::float(name, "rope.freq_base_swa", self.local_rope.theta));
         pairs.extend(self.logits_cap.map(|cap| gguf::float(name, "final_logit_softcapping", f64::from(cap))));
         Ok(pairs)

@@ -169,7 +169,11 @@ impl FamilyConfig for Config {
     }
 
     fn stacked_experts(&self) -> Option<StackedExperts> {
-        self.experts.as_ref().map(|experts| StackedExperts { count: experts.num_experts, modules: STACKED })
+        self.experts.as_ref().map(|experts| StackedExperts {
+            count: experts.num_experts,
+            modules: STACKED,
+            in_turns: false,
+        })
     }
 
     fn ropes<'a>(&'a self, base: &'a BaseConfig) -> Vec<&'a RopeConfig> {

@@ -60,6 +60,7 @@ impl FamilyConfig for Config {
             intermediate_size: base.intermediate_size,
             shared_size: json.opt_usize("shared_intermediate_size")?.filter(|&size| size > 0),
             normalized: true,
+            bias: false,
         };
         Ok(Self { granite: granite::Config::multiplied(json, true)?, experts: experts.checked()? })
     }
@@ -110,7 +111,7 @@ impl FamilyConfig for Config {
     }
 
     fn stacked_experts(&self) -> Option<StackedExperts> {
-        Some(StackedExperts { count: self.experts.num_experts, modules: STACKED })
+        Some(StackedExperts { count: self.experts.num_experts, modules: STACKED, in_turns: false })
     }
 
     fn attention(&self, base: &BaseConfig, layer: usize) -> Attention {

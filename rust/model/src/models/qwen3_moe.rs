@@ -73,6 +73,7 @@ impl FamilyConfig for Config {
             intermediate_size: json.usize("moe_intermediate_size")?,
             shared_size: None,
             normalized: json.bool("norm_topk_prob", false)?,
+            bias: false,
         };
         let step = json.usize("decoder_sparse_step")?;
         if step == 0 {
@@ -149,7 +150,7 @@ impl FamilyConfig for Config {
     }
 
     fn stacked_experts(&self) -> Option<StackedExperts> {
-        Some(StackedExperts { count: self.experts.num_experts, modules: STACKED })
+        Some(StackedExperts { count: self.experts.num_experts, modules: STACKED, in_turns: false })
     }
 
     fn decoder<B: Backend>(

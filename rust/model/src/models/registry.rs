@@ -15,7 +15,8 @@ use crate::decoder::Decoder;
 use crate::error::{LoadError, Result};
 use crate::models::family_config::FamilyConfig;
 use crate::models::{
-    gemma3, gemma4, granite, granite_moe, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, qwen3_moe, smollm3,
+    gemma3, gemma4, gpt_oss, granite, granite_moe, granite4, llama, ministral3, mistral, phi3, qwen2, qwen3, qwen3_moe,
+    smollm3,
 };
 use crate::weights::Weights;
 
@@ -24,6 +25,7 @@ use crate::weights::Weights;
 families! {
     Gemma3(gemma3::Config), "Gemma3ForCausalLM", "gemma3_text", "gemma3";
     Gemma4(gemma4::Config), "Gemma4ForCausalLM", "gemma4_text", "gemma4";
+    GptOss(gpt_oss::Config), "GptOssForCausalLM", "gpt_oss", "gpt-oss";
     Granite(granite::Config), "GraniteForCausalLM", "granite", "granite";
     Granite4(granite4::Config), "GraniteMoeHybridForCausalLM", "granitemoehybrid", "granite";
     GraniteMoe(granite_moe::Config), "GraniteMoeForCausalLM", "granitemoe", "granitemoe";
@@ -58,6 +60,8 @@ pub struct FamilyRow {
     pub(crate) also_called: fn() -> &'static [&'static str],
     /// [`FamilyConfig::json_defaults`] of the family.
     pub(crate) json_defaults: fn(Object<'_>) -> Vec<(&'static str, Value)>,
+    /// [`FamilyConfig::quant_methods`] of the family.
+    pub(crate) quant_methods: fn() -> &'static [&'static str],
     /// [`FamilyConfig::json_settings`] of the family.
     pub(crate) json_settings: fn() -> Settings,
     /// [`FamilyConfig::gguf_settings`] of the family.

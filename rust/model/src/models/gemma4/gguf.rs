@@ -122,7 +122,7 @@ pub(super) fn write(config: &Config, base: &BaseConfig, name: &str) -> Result<Ve
     if let Some(experts) = &config.experts {
         pairs.extend(experts.to_gguf(name)?);
     }
-    pairs.push((format!("{name}.{SLIDES}"), config.windows.to_gguf()));
+    pairs.push((format!("{name}.{SLIDES}"), config.windows.listed()));
     pairs.push(gguf::float(name, LOCAL_THETA, config.local_rope.theta));
     // Zero stands for none; llama.cpp takes a missing one for 30.
     pairs.push(gguf::float(name, CAP, config.logits_cap.map_or(0.0, f64::from)));

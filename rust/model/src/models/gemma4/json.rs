@@ -119,6 +119,7 @@ pub(super) fn read(json: Object<'_>, base: &mut BaseConfig) -> Result<Config> {
             intermediate_size: json.usize("moe_intermediate_size")?,
             shared_size: None,
             normalized: true,
+            bias: false,
         };
         Some(experts.checked()?)
     } else {

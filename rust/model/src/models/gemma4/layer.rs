@@ -80,7 +80,7 @@ fn attention_of<B: Backend>(
         Linear::load_modules(weights, &modules, LinearSharding::qkv_parallel(hidden, &heads, base.qkv_bias, tp)?)?
     };
     let o = LinearSharding::row_parallel(heads.q_size(), hidden, base.o_bias, tp)?;
-    Ok(SelfAttention { qkv_proj, o_proj: Linear::load(weights, &module("o_proj"), o)?, norms, attn })
+    Ok(SelfAttention { qkv_proj, o_proj: Linear::load(weights, &module("o_proj"), o)?, norms, sinks: None, attn })
 }
 
 impl<B: Backend> DecoderLayer<B> for Gemma4Layer<B> {

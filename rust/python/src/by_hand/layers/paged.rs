@@ -124,7 +124,8 @@ impl Batch {
             block_tables: &tables.entries,
             table_stride: tables.stride,
         };
-        Attention { scale: scale.abs(), ..Attention::plain(heads, 0) }.attend(backend, &qkv, cache, &context, &mut out);
+        Attention { scale: scale.abs(), ..Attention::plain(heads, 0) }
+            .attend(backend, &qkv, None, cache, &context, &mut out);
         let attended = download(backend, &out)?;
         let mut out = zeros(q.len())?;
         for (from, &row) in attended.chunks_exact(width).zip(&self.rows) {

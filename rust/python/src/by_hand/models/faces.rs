@@ -107,6 +107,7 @@ impl AttentionFace {
             qkv_proj: self.qkv_proj.bind(backend)?,
             o_proj: self.o_proj.bind(backend)?,
             norms,
+            sinks: None,
             attn: Attention::plain(self.heads(), layer),
         })
     }
