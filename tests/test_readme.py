@@ -55,7 +55,7 @@ def test_offline_batch_example_answers_every_task(demo_model: str, arguments: li
 
 
 def test_the_readme_lists_every_architecture() -> None:
-    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \| \w", README, re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)` \| `([\w-]+)` \| \w", README, re.MULTILINE)
     assert dict(listed) == _core.architectures()
     assert len(listed) == len(dict(listed))
 
