@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import GOLDEN
+from golden import family_cases
 from nanovllm import LLM, SamplingParams
 from runners import model_runner
 
@@ -62,6 +63,24 @@ def test_info_counts_what_the_file_holds(demo_model: str) -> None:
     assert report["memory"]["loaded_bytes"] == pytest.approx(report["memory"]["weight_bytes"], rel=0.001)
     assert speed["tokens_per_second"] == pytest.approx(limit)
     assert 0 < speed["tokens_per_second_at_context"] < limit
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss_mxfp4", "gemma4_experts"])
+def test_info_knows_experts(name: str, tmp_path: Path) -> None:
+    """A token is computed with all parameters but those of the experts that it does not go through."""
+    directory, file = tmp_path / "model", tmp_path / "model.gguf"
+    family_cases.write(name, directory)
+    run("quantize", directory, file, "--type", "F32")
+    tensors = gguf.GGUFReader(file).tensors
+    stacked = sum(int(t.n_elements) for t in tensors if t.name.endswith(("_exps.weight", "_exps.bias")))
+    count, per_token = {"qwen3_moe": (8, 2), "gpt_oss_mxfp4": (3, 3), "gemma4_experts": (6, 2)}[name]
+    for model in (directory, file):
+        report = info(model)
+        shape = report["shape"]
+        assert (shape["num_experts"], shape["num_experts_per_tok"]) == (count, per_token)
+        idle = stacked * (count - per_token) // count
+        assert report["parameters"] - report["active_parameters"] == pytest.approx(idle, rel=0.02)
+    assert f"{count}, of which a token goes through {per_token}" in run("info", file).stdout
 
 
 def test_info_is_readable(demo_model: str) -> None:

@@ -106,6 +106,11 @@ impl ModelConfig {
         self.family.config().cache_layers(&self.base)
     }
 
+    /// How many experts a layer with experts has, and how many of them a token goes through; `None` in a model without.
+    pub fn experts(&self) -> Option<(usize, usize)> {
+        self.family.config().experts().map(|experts| (experts.num_experts, experts.experts_per_row))
+    }
+
     /// The kinds of rotary embedding the layers have, [`BaseConfig::rope`] first.
     pub fn ropes(&self) -> Vec<&RopeConfig> {
         self.family.config().ropes(&self.base)

@@ -24,6 +24,8 @@ pub(crate) struct Report {
     /// Why the engine cannot run the model; `None` if it can.
     pub(crate) unsupported: Option<String>,
     pub(crate) parameters: u64,
+    /// The parameters that a token is computed with: all but those of the experts that it does not go through.
+    pub(crate) active_parameters: u64,
     pub(crate) bits_per_weight: f64,
     /// The tensors by element type, most bytes first.
     pub(crate) quantization: Vec<Tally>,
@@ -50,6 +52,10 @@ pub(crate) struct Tally {
 #[derive(Debug, Serialize)]
 pub(crate) struct ModelShape {
     pub(crate) num_hidden_layers: usize,
+    /// Experts of a layer; `None` in a model without.
+    pub(crate) num_experts: Option<usize>,
+    /// How many of them a token goes through.
+    pub(crate) num_experts_per_tok: Option<usize>,
     pub(crate) hidden_size: usize,
     pub(crate) intermediate_size: usize,
     pub(crate) num_attention_heads: usize,
@@ -107,7 +113,9 @@ impl Report {
         let parameters: u64 = tensors.iter().map(ListedTensor::elements).sum();
         let weight_bytes: u64 = tensors.iter().map(|t| t.bytes).sum();
         let memory = memory(&tensors, config.as_ref().ok(), weight_bytes, context);
-        let speed = bandwidth.filter(|_| weight_bytes > 0).map(|bandwidth| speed(&tensors, bandwidth, &memory));
+        let experts = config.as_ref().ok().and_then(ModelConfig::experts);
+        let share = Share(experts);
+        let speed = bandwidth.filter(|_| weight_bytes > 0).map(|bandwidth| speed(&tensors, share, bandwidth, &memory));
         let (format, name, architecture) = identity(files);
         Self {
             path: path.display().to_string(),
@@ -116,10 +124,11 @@ impl Report {
             architecture,
             unsupported: config.as_ref().err().map(ToString::to_string),
             parameters,
+            active_parameters: tensors.iter().map(|tensor| share.of(tensor, tensor.elements())).sum(),
             bits_per_weight: if parameters == 0 { 0.0 } else { weight_bytes as f64 * 8.0 / parameters as f64 },
             quantization: tallies(&tensors, |t| t.dtype.name().to_owned(), |a, b| b.bytes.cmp(&a.bytes)),
             kinds: tallies(&tensors, |t| kind(&t.name).to_owned(), |a, b| order(&a.name).cmp(&order(&b.name))),
-            shape: config.ok().map(|config| ModelShape::from(config.base)),
+            shape: config.ok().map(|config| ModelShape::new(&config.base, experts)),
             tokenizer: TokenizerReport::new(files),
             memory,
             speed,
@@ -148,7 +157,22 @@ fn identity(files: &ModelFiles) -> (String, Option<String>, String) {
     }
 }
 
-const KINDS: [&str; 6] = ["embedding", "attention", "mlp", "norm", "output", "other"];
+/// The part of a model's weights that a token goes through: how many experts a layer has, and how many of them a token needs.
+#[derive(Clone, Copy)]
+struct Share(Option<(usize, usize)>);
+
+impl Share {
+    /// The part of `all`, of elements or bytes of this tensor.
+    fn of(self, tensor: &ListedTensor, all: u64) -> u64 {
+        let is_experts = kind(&tensor.name) == "experts" && tensor.shape.len() > 1;
+        match self.0.filter(|_| is_experts) {
+            Some((count, per_token)) => (u128::from(all) * per_token as u128 / count.max(1) as u128) as u64,
+            None => all,
+        }
+    }
+}
+
+const KINDS: [&str; 7] = ["embedding", "attention", "mlp", "experts", "norm", "output", "other"];
 
 fn order(kind: &str) -> usize {
     KINDS.iter().position(|&k| k == kind).unwrap_or(KINDS.len())
@@ -163,7 +187,9 @@ fn kind(name: &str) -> &'static str {
         "embedding"
     } else if has("attn") {
         "attention"
-    } else if has("ffn") || has("mlp") {
+    } else if has("_exps.") || has(".experts.") {
+        "experts"
+    } else if has("ffn") || has("mlp") || has("router") {
         "mlp"
     } else if name.starts_with("output.") || name.starts_with("lm_head.") {
         "output"
@@ -213,11 +239,12 @@ fn memory(tensors: &[ListedTensor], config: Option<&ModelConfig>, weight_bytes: 
     }
 }
 
-/// For a token every weight is read once, but of an embedding that is not also the output projection only one row.
-fn speed(tensors: &[ListedTensor], bandwidth: Bandwidth, memory: &Memory) -> Speed {
+/// For a token every weight is read once, but of an embedding that is not also the output projection only one row, and of experts
+/// those that it goes through.
+fn speed(tensors: &[ListedTensor], share: Share, bandwidth: Bandwidth, memory: &Memory) -> Speed {
     let untied = tensors.iter().any(|t| kind(&t.name) == "output");
     let read = tensors.iter().filter(|t| !(untied && kind(&t.name) == "embedding"));
-    let bytes_per_token: u64 = read.map(ListedTensor::loaded_bytes).sum();
+    let bytes_per_token: u64 = read.map(|tensor| share.of(tensor, tensor.loaded_bytes())).sum();
     let limit = |bytes: u64| bandwidth.bytes_per_second / bytes.max(1) as f64;
     Speed {
         bandwidth,
@@ -250,9 +277,11 @@ impl TokenizerReport {
     }
 }
 
-impl From<BaseConfig> for ModelShape {
-    fn from(config: BaseConfig) -> Self {
+impl ModelShape {
+    fn new(config: &BaseConfig, experts: Option<(usize, usize)>) -> Self {
         Self {
+            num_experts: experts.map(|(count, _)| count),
+            num_experts_per_tok: experts.map(|(_, per_token)| per_token),
             num_hidden_layers: config.num_hidden_layers,
             hidden_size: config.hidden_size,
             intermediate_size: config.intermediate_size,

@@ -16,10 +16,17 @@ pub(crate) fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if let Some(reason) = &report.unsupported {
         line("", &format!("does not run here: {reason}"))?;
     }
-    line("Parameters", &format!("{}, {:.2} bits a weight", count(report.parameters), report.bits_per_weight))?;
+    let active = match report.active_parameters {
+        active if active == report.parameters => String::new(),
+        active => format!(" ({} for a token)", count(active)),
+    };
+    line("Parameters", &format!("{}{active}, {:.2} bits a weight", count(report.parameters), report.bits_per_weight))?;
     if let Some(s) = &report.shape {
         let tied = if s.tie_word_embeddings { ", embedding tied to the output" } else { "" };
         line("Layers", &format!("{} of width {}, MLP {}", s.num_hidden_layers, s.hidden_size, s.intermediate_size))?;
+        if let (Some(count), Some(per_token)) = (s.num_experts, s.num_experts_per_tok) {
+            line("Experts", &format!("{count}, of which a token goes through {per_token}"))?;
+        }
         line(
             "Heads",
             &format!("{} query, {} key/value, of {}", s.num_attention_heads, s.num_key_value_heads, s.head_dim),

@@ -5,6 +5,7 @@ use nanovllm_gguf::Value as GgufValue;
 use serde_json::Value;
 
 use crate::checkpoint::{FusedModule, StackedExperts};
+use crate::config::experts::ExpertsConfig;
 use crate::config::gguf::Keys;
 use crate::config::json::Object;
 use crate::config::settings::Settings;
@@ -94,6 +95,11 @@ pub(crate) trait FamilyConfig {
     /// need not be among them.
     fn fused_modules(&self) -> &'static [FusedModule] {
         &[]
+    }
+
+    /// The experts of a layer, in models that have any.
+    fn experts(&self) -> Option<&ExpertsConfig> {
+        None
     }
 
     /// How Hugging Face stacks the experts of a layer, where a family has any.

@@ -168,6 +168,10 @@ impl FamilyConfig for Config {
         TensorTable(&[TENSORS, TensorTable::FUSED_EXPERTS, TensorTable::EXPERTS, TensorTable::PRE_NORM])
     }
 
+    fn experts(&self) -> Option<&ExpertsConfig> {
+        self.experts.as_ref()
+    }
+
     fn stacked_experts(&self) -> Option<StackedExperts> {
         self.experts.as_ref().map(|experts| StackedExperts {
             count: experts.num_experts,

@@ -110,6 +110,10 @@ impl FamilyConfig for Config {
         FUSED
     }
 
+    fn experts(&self) -> Option<&ExpertsConfig> {
+        Some(&self.experts)
+    }
+
     fn stacked_experts(&self) -> Option<StackedExperts> {
         Some(StackedExperts { count: self.experts.num_experts, modules: STACKED, in_turns: false })
     }
