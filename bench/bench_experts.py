@@ -52,9 +52,9 @@ def peer(folder: Path, model: Path, threads: int) -> dict[str, float]:
     figures = {}
     for prompts, tokens, batches in ((16, STEPS, BATCHES), (PREFILL_TOKENS, 1, (1,))):
         command = [*tool, "-npp", str(prompts), "-ntg", str(tokens), "-npl", ",".join(map(str, batches))]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         # Columns: prompt, answer, batch, cache, then seconds and tokens a second of the prompts, and of the answers.
-        rows = [[float(cell) for cell in line.split("|")[1:-1]] for line in output.splitlines() if is_row(line)]
+        rows = [[float(cell) for cell in line.split("|")[1:-1]] for line in run.stdout.splitlines() if is_row(line)]
         if prompts == PREFILL_TOKENS:
             figures["prefill"] = rows[0][5]
         else:

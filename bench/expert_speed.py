@@ -9,6 +9,7 @@ whose rows of the router are nearest to its embedding.
 
 import json
 import sys
+from time import perf_counter
 
 import gguf
 import numpy as np
@@ -19,7 +20,7 @@ from workload import PREFILL_TOKENS, prompt
 from nanovllm import LLM, SamplingParams
 
 BATCHES = (1, 8, 32)
-STEPS = 32
+STEPS = 16
 
 
 def sizes(reader: gguf.GGUFReader, shape: Shape) -> tuple[int, int]:
@@ -48,6 +49,14 @@ def step_bytes(reader: gguf.GGUFReader, shape: Shape, tokens: np.ndarray) -> flo
     return every + expert * float(np.sum(distinct)) / tokens.shape[1]
 
 
+def answers(llm: LLM, prompts: list[list[int]], length: int) -> tuple[float, list[list[int]]]:
+    """Seconds to answer with so many tokens, and the answers."""
+    params = [SamplingParams(temperature=0.6, max_tokens=length, ignore_eos=True, seed=i) for i in range(len(prompts))]
+    start = perf_counter()
+    outputs = llm.generate(prompts, params, use_tqdm=False)
+    return perf_counter() - start, [output["token_ids"] for output in outputs]
+
+
 def main(model: str, shape: Shape, threads: int, activation_bits: int) -> None:
     llm = LLM(model, num_threads=threads, max_model_len=1024, activation_bits=activation_bits, num_kvcache_blocks=64)
     vocab = llm.tokenizer.vocab_size
@@ -56,15 +65,12 @@ def main(model: str, shape: Shape, threads: int, activation_bits: int) -> None:
     figures: dict[str, float] = {"prefill": PREFILL_TOKENS / prefill}
     reader = gguf.GGUFReader(model)
     for batch in BATCHES:
-        # The same prompts with and without more tokens: the difference is decoding alone.
         prompts = [prompt(16, vocab, seed=3000 + i) for i in range(batch)]
-        short, long = [(p, 1) for p in prompts], [(p, 1 + STEPS) for p in prompts]
-        decode = min(generate(llm, long) - generate(llm, short) for _ in range(2))
+        # The same prompts with and without more tokens: the difference is decoding alone.
+        seconds, tokens = min(answers(llm, prompts, 1 + STEPS) for _ in range(2))
+        decode = seconds - min(answers(llm, prompts, 1) for _ in range(2))[0]
         figures[f"batch {batch}"] = batch * STEPS / decode
-        params = [SamplingParams(temperature=0.6, max_tokens=STEPS, ignore_eos=True, seed=i) for i in range(batch)]
-        answers = llm.generate(prompts, params, use_tqdm=False)
-        tokens = np.array([answer["token_ids"] for answer in answers])
-        figures[f"bytes {batch}"] = step_bytes(reader, shape, tokens)
+        figures[f"bytes {batch}"] = step_bytes(reader, shape, np.array(tokens)[:, :-1])
     print(json.dumps(figures))
 
 

@@ -71,9 +71,9 @@ class Shape:
 
 SHAPES = {
     "qwen3-0.6b": Shape("qwen3", 28, 1024, 3072, 16, 8, 128, 151936),
-    "qwen3-30b-a3b": Shape("qwen3moe", 12, 2048, 768, 32, 4, 128, 151936, tied=False, experts=128, experts_per_token=8),
+    "qwen3-30b-a3b": Shape("qwen3moe", 8, 2048, 768, 32, 4, 128, 151936, tied=False, experts=128, experts_per_token=8),
     "gpt-oss-20b": Shape(
-        "gpt-oss", 8, 2880, 2880, 64, 8, 64, 201088, tied=False, experts=32, experts_per_token=4, rest="Q8_0"
+        "gpt-oss", 12, 2880, 2880, 64, 8, 64, 201088, tied=False, experts=32, experts_per_token=4, rest="Q8_0"
     ),
 }
 DENSE = "qwen3-0.6b"

@@ -1,10 +1,11 @@
-"""Makes the tables of README.md and docs/quantisation.md of the figures in bench/results/.
+"""Makes the tables of README.md and docs/ of the figures in bench/results/.
 
     python bench/table.py            # prints every table
     python bench/table.py --write    # and puts each where its marker is
 
 A table stands between `<!-- table: bench/results/NAME.json -->` and `<!-- end of table -->`. The file is what
-`bench_cpu.py --json` or `bench_types.py --json` has written; a test holds that the documents have what comes of it.
+`bench_cpu.py`, `bench_types.py` or `bench_experts.py` has written with `--json`; a test holds that the documents have
+what comes of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from provenance import sentence
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "quantisation.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "quantisation.md", ROOT / "docs" / "experts.md"]
 MARKED = re.compile(r"(<!-- table: (bench/results/[\w.-]+\.json) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 ENGINES = {"nanovllm-rs": "nanovllm-rs", "8-bit act.": "`activation_bits=8`", "llama.cpp": "llama.cpp"}
 FIGURES = {
@@ -67,9 +68,32 @@ def types_table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def experts_table(result: dict[str, Any]) -> str:
+    """The table of a mixture: tokens a second, ours with the ratio to each peer and the share of bandwidth."""
+    medians, ratios = result["medians"], result["expert_ratios"]
+    names = {"16": "nanovllm-rs", "8": "`activation_bits=8`"}
+    lines = [
+        f"{sentence(result['made'])}; {result['shape']} in {result['layers']} layers, experts in {result['experts']}",
+        "",
+        f"| tokens a second | {' | '.join(names.get(name, name) for name in medians)} | of the bandwidth |",
+        "|---|" + "---:|" * (len(medians) + 1),
+    ]
+    for figure in ("batch 1", "batch 8", "batch 32", "prefill"):
+        cells = []
+        for name, figures in medians.items():
+            beside = ", ".join(f"{ratio[figure]:.2f}" for ratio in ratios.get(name, {}).values())
+            cells.append(f"{figures[figure]:.0f}" + (f" ({beside})" if beside else ""))
+        share = medians["16"].get(figure.replace("batch", "bandwidth"))
+        cells.append("" if share is None else f"{share:.0%}")
+        lines.append(f"| {figure.replace('prefill', 'prefill 512')} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def table(path: Path) -> str:
     """The table of a file of figures, whichever script wrote it."""
     result = json.loads(path.read_text(encoding="utf-8"))
+    if "expert_ratios" in result:
+        return experts_table(result)
     return types_table(result) if "types" in result else engines_table(result)
 
 

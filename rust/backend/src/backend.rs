@@ -166,9 +166,28 @@ pub trait Backend: Send + Sync + 'static {
         out: &mut Self::Tensor,
     );
 
+    /// Room for [`experts`](Self::experts) to work in, for at most `rows` rows of a mixture's input, each of which goes through
+    /// `experts_per_row` experts. The default is for devices that use all of it.
+    ///
+    /// # Errors
+    /// Those of [`tensor`](Self::tensor).
+    fn expert_room(
+        &self,
+        rows: usize,
+        experts_per_row: usize,
+        hidden: usize,
+        intermediate: usize,
+    ) -> Result<ExpertRoom<Self::Tensor>>
+    where
+        Self: Sized,
+    {
+        ExpertRoom::new(self, rows.saturating_mul(experts_per_row), hidden, intermediate)
+    }
+
     /// A mixture of experts: each row of `x` goes through the experts that `routing` chooses by its row of `logits`, and `out`
     /// is the sum of their outputs, each times its weight, in the order in which they were chosen. `x` and `out` are
-    /// `[rows, hidden]`, `logits` are `[rows, experts]`, and `room` is for at least as many rows. Products are as in
+    /// `[rows, hidden]`, `logits` are `[rows, experts]`, and `room` is from [`expert_room`](Self::expert_room) for at least as many
+    /// rows. Products are as in
     /// [`linear`](Self::linear), gates as in [`activate_and_mul`](Self::activate_and_mul).
     fn experts(
         &self,

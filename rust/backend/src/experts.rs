@@ -88,18 +88,11 @@ pub struct ExpertRoom<T> {
 }
 
 impl<T> ExpertRoom<T> {
-    /// Room for `rows` rows of a mixture's input.
+    /// Room of `rows` rows; [`Backend::expert_room`] is what callers ask.
     ///
     /// # Errors
     /// Those of [`Backend::tensor`].
-    pub fn new<B: Backend<Tensor = T>>(
-        backend: &B,
-        rows: usize,
-        experts_per_row: usize,
-        hidden: usize,
-        intermediate: usize,
-    ) -> Result<Self> {
-        let rows = rows.saturating_mul(experts_per_row);
+    pub fn new<B: Backend<Tensor = T>>(backend: &B, rows: usize, hidden: usize, intermediate: usize) -> Result<Self> {
         Ok(Self {
             inputs: backend.tensor(rows, hidden)?,
             gate_up: backend.tensor(rows, 2 * intermediate)?,

@@ -213,6 +213,11 @@ impl Backend for CandleBackend {
         });
     }
 
+    /// None: candle makes a tensor for each of its results.
+    fn expert_room(&self, _: usize, _: usize, hidden: usize, intermediate: usize) -> Result<ExpertRoom<Matrix>> {
+        ExpertRoom::new(self, 0, hidden, intermediate)
+    }
+
     fn experts(
         &self,
         x: &Matrix,

@@ -16,7 +16,7 @@ use nanovllm_gguf::{GgmlType, GgufWriter, Metadata, TensorSpec, Value, can_quant
 
 use self::conversion::Conversion;
 use self::convert::Difference;
-use self::mix::{Choice, MIXES, MXFP4_FILE, Mix, is_matrix};
+use self::mix::{Choice, MIXES, MXFP4_FILE, Mix, is_f32};
 use self::source::{Source, SourceTensor};
 use crate::error::Error;
 use crate::host::Host;
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
     let extra = source.extra().iter().map(|(tensor, _)| Conversion { tensor, wanted: tensor.dtype, to: tensor.dtype });
     let specs: Vec<TensorSpec> = conversions.iter().map(spec).chain(extra.map(|copy| spec(&copy))).collect();
     let mut writer = GgufWriter::create(&args.output, &metadata(args, &source)?, &specs)?;
-    for warning in warnings::of(args.mix, &source, &conversions) {
+    for warning in warnings::of(args, &source, &conversions) {
         eprintln!("nanovllm: warning: {}", printable(&warning));
     }
 
@@ -102,7 +102,7 @@ fn conversions<'a>(args: &Args, source: &'a Source) -> Result<Vec<Conversion<'a>
         let (stored, dims) = (tensor.dtype, tensor.dims.len());
         let Choice { wanted, given: to } = match stored {
             // llama.cpp can add and multiply by these only in F32.
-            GgmlType::F16 | GgmlType::Bf16 if !is_matrix(&tensor.name, dims) => {
+            GgmlType::F16 | GgmlType::Bf16 if is_f32(&tensor.name, dims) => {
                 Choice { wanted: GgmlType::F32, given: GgmlType::F32 }
             }
             // A directory has blocks where a model was trained in them.

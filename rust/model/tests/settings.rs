@@ -200,6 +200,13 @@ const HARMLESS_IN_GGUF: &str = "
 /// Those of them that one architecture alone has a meaning for.
 const READ_BY_ONE: &[(&str, &str)] = &[
     ("gemma3", "rope.freq_base_swa"),
+    ("gemma3", "rope.dimension_count_swa"),
+    ("gemma3", "attention.key_length_swa"),
+    ("gemma3", "attention.value_length_swa"),
+    ("gpt-oss", "rope.freq_base_swa"),
+    ("gpt-oss", "rope.dimension_count_swa"),
+    ("gpt-oss", "attention.key_length_swa"),
+    ("gpt-oss", "attention.value_length_swa"),
     ("gemma4", "rope.freq_base_swa"),
     ("gemma4", "rope.dimension_count_swa"),
     ("gemma4", "attention.key_length_swa"),
@@ -240,6 +247,7 @@ fn gguf(architecture: &str, keys: &[(&str, Value)], factors: bool) -> Result<Mod
             ("expert_count", Value::U32(4)),
             ("expert_used_count", Value::U32(2)),
             ("expert_feed_forward_length", Value::U32(32)),
+            ("attention.sliding_window", Value::U32(if architecture == "gpt-oss" { 8 } else { 0 })),
         ],
         _ => &[],
     };

@@ -4,9 +4,9 @@ use super::check::assert_within;
 use super::promise::Promise;
 use super::random::{Random, StoredMatrix, random_tensor, room, upload};
 use super::reference;
-use crate::{Activation, Backend, DType, ExpertRoom, Experts, Route, Routing};
+use crate::{Activation, Backend, DType, Experts, Route, Routing};
 
-/// A mixture of random experts of one type.
+/// A mixture of random experts.
 struct Mixture {
     hidden: usize,
     width: usize,
@@ -20,15 +20,16 @@ struct Mixture {
 }
 
 impl Mixture {
-    fn new(random: &mut Random, dtype: DType, experts: usize, each: usize, variant: usize) -> Self {
-        let block = dtype.block_size().max(32);
-        let (hidden, width) = (block.max(64), block);
+    /// Of experts whose first projection has one type and whose second another; widths are odd where blocks allow it.
+    fn new(random: &mut Random, [up, back]: [DType; 2], experts: usize, each: usize, variant: usize) -> Self {
+        let width_of = |block: usize, odd: usize| if block == 1 { odd } else { block.max(32) };
+        let (hidden, width) = (width_of(up.block_size(), 67), width_of(back.block_size(), 35));
         let biases = (variant % 2 == 1).then(|| [random.values(experts * 2 * width), random.values(experts * hidden)]);
         Self {
             hidden,
             width,
-            gate_up: (0..experts).map(|_| StoredMatrix::new(random, dtype, 2 * width, hidden)).collect(),
-            down: (0..experts).map(|_| StoredMatrix::new(random, dtype, hidden, width)).collect(),
+            gate_up: (0..experts).map(|_| StoredMatrix::new(random, up, 2 * width, hidden)).collect(),
+            down: (0..experts).map(|_| StoredMatrix::new(random, back, hidden, width)).collect(),
             biases,
             factors: (variant / 2 % 2 == 1).then(|| random.values(experts)),
             activation: [Activation::GeluTanh, Activation::Silu, Activation::SwigluOai][variant % 3],
@@ -55,7 +56,7 @@ impl Mixture {
             down_bias: down_bias.as_ref(),
             activation: self.activation,
         };
-        let mut space = ExpertRoom::new(backend, rows, self.each, self.hidden, self.width).expect("small");
+        let mut space = backend.expert_room(rows, self.each, self.hidden, self.width).expect("small");
         let mut out = room(backend, rows, self.hidden);
         backend.experts(x, logits, &routing, &experts, &mut space, &mut out);
         backend.download(&out)
@@ -94,14 +95,19 @@ fn logits(random: &mut Random, rows: usize, experts: usize, all_alike: bool) -> 
     (0..rows).flat_map(|_| if all_alike { one.clone() } else { random.values(experts) }).collect()
 }
 
-/// Every promised type; more experts than rows and fewer, one expert taking all rows, every option.
+/// Every promised type, alone and beside another; more experts than rows and fewer, one expert taking all rows, every option, and
+/// a logit that is not a number.
 pub(super) fn experts_of_every_type<B: Backend>(backend: &B, promise: &Promise) {
     let mut random = Random::new(31);
     for (i, &dtype) in promise.dtypes.iter().enumerate() {
         for (j, (experts, each, rows)) in [(5, 2, 1), (3, 3, 20), (9, 1, 4), (2, 1, 70)].into_iter().enumerate() {
-            let mixture = Mixture::new(&mut random, dtype, experts, each, i + j);
+            let other = promise.dtypes[if j < 2 { i } else { (i + 1) % promise.dtypes.len() }];
+            let mixture = Mixture::new(&mut random, [dtype, other], experts, each, i + j);
             let (x, data) = random_tensor(backend, &mut random, rows, mixture.hidden);
-            let values = logits(&mut random, rows, experts, j % 2 == 1);
+            let mut values = logits(&mut random, rows, experts, j % 2 == 1);
+            if j == 2 {
+                values[i % experts] = f32::NAN;
+            }
             let got = mixture.run(backend, &x, &upload(backend, &values, rows, experts), rows);
             let expected: Vec<f64> = data
                 .chunks(mixture.hidden)
@@ -110,8 +116,9 @@ pub(super) fn experts_of_every_type<B: Backend>(backend: &B, promise: &Promise) 
                 .collect();
             // Two products follow each other, and each rounds its inputs, to the type of the weights at worst.
             let error = super::check::nmse(&got, &expected);
-            let what = format!("{each} of {experts} {dtype} experts for {rows} rows");
-            assert_within(backend, &what, error, 20.0 * promise.product(dtype).max(1e-6));
+            let what = format!("{each} of {experts} experts of {dtype} and {other} for {rows} rows");
+            let product = promise.product(dtype).max(promise.product(other));
+            assert_within(backend, &what, error, 20.0 * product.max(1e-6));
         }
     }
 }
@@ -121,7 +128,7 @@ pub(super) fn rows_of_experts_are_their_own<B: Backend>(backend: &B, promise: &P
     let mut random = Random::new(32);
     let (rows, experts) = (13, 6);
     for &dtype in &promise.dtypes {
-        let mixture = Mixture::new(&mut random, dtype, experts, 2, 0);
+        let mixture = Mixture::new(&mut random, [dtype; 2], experts, 2, 0);
         let (x, data) = random_tensor(backend, &mut random, rows, mixture.hidden);
         let values = logits(&mut random, rows, experts, false);
         let together = mixture.run(backend, &x, &upload(backend, &values, rows, experts), rows);

@@ -164,7 +164,7 @@ struct Share(Option<(usize, usize)>);
 impl Share {
     /// The part of `all`, of elements or bytes of this tensor.
     fn of(self, tensor: &ListedTensor, all: u64) -> u64 {
-        let is_experts = kind(&tensor.name) == "experts" && tensor.shape.len() > 1;
+        let is_experts = kind(&tensor.name) == "experts" && !tensor.name.ends_with("scale");
         match self.0.filter(|_| is_experts) {
             Some((count, per_token)) => (u128::from(all) * per_token as u128 / count.max(1) as u128) as u64,
             None => all,

@@ -4,6 +4,8 @@
 //! more than their size (values, the down projection, the output) get more bits, the more so in the first and last
 //! layers.
 
+use std::collections::BTreeSet;
+
 #[allow(clippy::enum_glob_use)] // the rules are about nothing but types
 use nanovllm_gguf::GgmlType::{self, *};
 
@@ -53,10 +55,12 @@ pub(crate) const MIXES: &[Mix] = &[
 ];
 
 /// What the rules ask of a model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Model {
     pub(crate) num_layers: usize,
-    /// Query heads that share one key/value head.
+    /// The layers that have a projection to values, which are all but in models whose values are their keys.
+    pub(crate) value_layers: Vec<usize>,
+    /// Query heads that share one key/value head, in the first layer.
     pub(crate) heads_per_kv_head: usize,
     /// Whether the embedding is also the output projection.
     pub(crate) tied: bool,
@@ -115,8 +119,13 @@ impl Mix {
     #[allow(clippy::match_same_arms)] // one arm a rule of llama.cpp's, by role
     fn wanted(&self, model: &Model, name: &str) -> GgmlType {
         let role = Role::of(name);
-        let layer = layer(name).unwrap_or(0);
-        let (n, base) = (model.num_layers, self.base);
+        let (mut layer, mut n, base) = (layer(name).unwrap_or(0), model.num_layers, self.base);
+        // Of values the tensors are counted, not the layers.
+        if let Some(place) =
+            model.value_layers.iter().position(|&values| values == layer).filter(|_| role == Role::Value)
+        {
+            (layer, n) = (place, model.value_layers.len());
+        }
         let first_eighth = layer < n / 8;
         let more_bits = first_eighth || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2;
         let shared = model.heads_per_kv_head >= 4;
@@ -157,7 +166,7 @@ impl Mix {
                 // In models of 70 billion parameters eight query heads share a value head, so it is small and much
                 // depends on it. llama.cpp knows them by their 80 layers and their architecture, and counts a
                 // Qwen1.5-72B, whose heads share nothing, among them.
-                let is_70b = n == 80 && model.heads_per_kv_head > 1;
+                let is_70b = model.num_layers == 80 && model.heads_per_kv_head > 1;
                 if is_70b && matches!(dtype, Q3_K | Q4_K) { Q5_K } else { dtype }
             }
             (Role::Down, "Q2_K") => Q3_K,
@@ -183,7 +192,7 @@ impl Role {
     fn of(name: &str) -> Self {
         match name {
             "output.weight" => Self::Output,
-            "token_embd.weight" => Self::Embedding,
+            "token_embd.weight" | "per_layer_token_embd.weight" => Self::Embedding,
             _ if ["attn_v.weight", "attn_qkv.weight", "attn_kv_b.weight"].iter().any(|part| name.contains(part)) => {
                 Self::Value
             }
@@ -195,10 +204,20 @@ impl Role {
     }
 }
 
-/// Whether a tensor is quantised at all; the router of experts is not, nor is what makes a Gemma's inputs of layers.
-pub(super) fn is_matrix(name: &str, dims: usize) -> bool {
-    const KEPT: [&str; 3] = ["_norm.weight", "ffn_gate_inp.weight", "per_layer_model_proj"];
-    dims >= 2 && name.ends_with("weight") && !KEPT.iter().any(|part| name.contains(part))
+/// Whether llama.cpp keeps a tensor in F32: vectors, also those that are stacked, norms and the router of experts.
+pub(super) fn is_f32(name: &str, dims: usize) -> bool {
+    dims < 2 || !name.ends_with("weight") || name.contains("_norm.weight") || name.contains("ffn_gate_inp.weight")
+}
+
+/// Whether a tensor is quantised at all; what makes a Gemma's inputs of layers is not.
+fn is_matrix(name: &str, dims: usize) -> bool {
+    !is_f32(name, dims) && !name.contains("per_layer_model_proj")
+}
+
+/// The layers that have a projection to values among the tensors of these names, in order.
+pub(super) fn value_layers<'a>(names: impl Iterator<Item = &'a str>) -> Vec<usize> {
+    let found: BTreeSet<usize> = names.filter(|name| Role::of(name) == Role::Value).filter_map(layer).collect();
+    found.into_iter().collect()
 }
 
 /// The number of the layer that a tensor belongs to, 7 for "blk.7.attn_v.weight".
@@ -227,7 +246,8 @@ fn fit(dtype: GgmlType, cols: usize) -> GgmlType {
 mod tests {
     use super::*;
 
-    const MODEL: Model = Model { num_layers: 28, heads_per_kv_head: 2, tied: true, num_experts: 0 };
+    const MODEL: Model =
+        Model { num_layers: 28, value_layers: Vec::new(), heads_per_kv_head: 2, tied: true, num_experts: 0 };
 
     fn dtype(mix: &Mix, model: &Model, name: &str, dims: usize, cols: usize, stored: GgmlType) -> GgmlType {
         mix.choice(model, false, name, dims, cols, stored).given
@@ -306,6 +326,16 @@ mod tests {
         assert_eq!((of("Q4_K_M", 8, "attn_output"), of("Q3_K_L", 8, "attn_output")), (Q5_K, Q3_K));
         assert_eq!((of("Q4_K_M", 128, "attn_k"), of("Q4_K_M", 128, "attn_output")), (Q4_K, Q4_K));
         assert_eq!((of("Q4_K_M", 8, "ffn_down_exps"), of("Q4_K_M", 8, "ffn_up_exps")), (Q6_K, Q4_K));
+    }
+
+    /// As llama-quantize counts them in a model whose layers of one kind take their keys for values.
+    #[test]
+    fn values_are_counted_where_there_are_any() {
+        let model = Model { num_layers: 30, value_layers: (0..30).filter(|i| i % 6 != 5).collect(), ..MODEL };
+        let of =
+            |layer| dtype(Mix::named("Q4_K_M").unwrap(), &model, &format!("blk.{layer}.attn_v.weight"), 2, 1024, F32);
+        // Layer 6 has the sixth such tensor of 25: (5 - 25 / 8) % 3 is 2.
+        assert_eq!((of(6), of(7)), (Q6_K, Q4_K));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use nanovllm_gguf::{GgmlType, GgufFile, Value};
+use nanovllm_gguf::{Array, GgmlType, GgufFile, Value};
 use nanovllm_model::{ExportedTensor, SafeTensorsCheckpoint};
 
 use super::metadata::{self, Exported};
-use super::mix::Model;
+use super::mix::{Model, value_layers};
 use crate::error::Error;
 use crate::model_files::ModelFiles;
 
@@ -49,7 +49,6 @@ pub(crate) struct Source {
     /// Tensors that are not in the files but follow from the configuration (`rope_freqs.weight`), with their bytes.
     extra: Vec<(SourceTensor, Vec<u8>)>,
     num_layers: usize,
-    heads_per_kv_head: usize,
 }
 
 impl Source {
@@ -65,8 +64,6 @@ impl Source {
         let architecture = metadata.str("general.architecture")?.to_owned();
         let number = |key: &str| metadata.opt_u64(&format!("{architecture}.{key}"));
         let num_layers = number("block_count")?.unwrap_or(0);
-        let heads = number("attention.head_count").ok().flatten().unwrap_or(1);
-        let kv_heads = number("attention.head_count_kv").ok().flatten().unwrap_or(heads).max(1);
         let tensor =
             |t: &nanovllm_gguf::TensorInfo| SourceTensor { name: t.name.clone(), dtype: t.dtype, dims: t.dims.clone() };
         Ok(Self {
@@ -76,7 +73,6 @@ impl Source {
             notes: Vec::new(),
             extra: Vec::new(),
             num_layers: u32::try_from(num_layers).unwrap_or(u32::MAX) as usize,
-            heads_per_kv_head: usize::try_from(heads / kv_heads).unwrap_or(1),
             files: Files::Gguf(file),
         })
     }
@@ -98,7 +94,6 @@ impl Source {
             notes: checkpoint.notes(),
             extra: extra.collect(),
             num_layers: config.base.num_hidden_layers,
-            heads_per_kv_head: config.base.num_attention_heads / config.base.num_key_value_heads,
             files: Files::HuggingFace { checkpoint, names },
         })
     }
@@ -112,17 +107,25 @@ impl Source {
     pub(crate) fn model(&self) -> Model {
         Model {
             num_layers: self.num_layers,
-            heads_per_kv_head: self.heads_per_kv_head,
+            value_layers: value_layers(self.tensors.iter().map(|t| t.name.as_str())),
+            heads_per_kv_head: self.heads_per_kv_head(),
             tied: !self.tensors.iter().any(|t| t.name == "output.weight"),
-            num_experts: self.num_experts(),
+            num_experts: self.number(".expert_count").unwrap_or(0),
         }
     }
 
-    fn num_experts(&self) -> usize {
-        let count = self.metadata.iter().find(|(key, _)| key.ends_with(".expert_count"));
-        match count {
-            Some((_, Value::U32(count))) => *count as usize,
-            _ => 0,
+    fn heads_per_kv_head(&self) -> usize {
+        let heads = self.number(".attention.head_count").unwrap_or(1);
+        heads / self.number(".attention.head_count_kv").unwrap_or(heads).max(1)
+    }
+
+    /// The number under the key that ends so, or the first of a list of them.
+    fn number(&self, key: &str) -> Option<usize> {
+        match &self.metadata.iter().find(|(name, _)| name.ends_with(key))?.1 {
+            Value::U32(number) => Some(*number as usize),
+            Value::Array(Array::U32(list)) => Some(*list.first()? as usize),
+            Value::Array(Array::I32(list)) => usize::try_from(*list.first()?).ok(),
+            _ => None,
         }
     }
 

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use nanovllm_gguf::GgmlType;
 
+use super::Args;
 use super::conversion::Conversion;
 use super::mix::Mix;
 use super::source::Source;
 
 /// The warnings, a line each.
-pub(crate) fn of(mix: &Mix, source: &Source, conversions: &[Conversion<'_>]) -> Vec<String> {
+pub(crate) fn of(args: &Args, source: &Source, conversions: &[Conversion<'_>]) -> Vec<String> {
     let lost = source.lost.iter().map(|what| format!("a GGUF file cannot hold {what}"));
     let notes = source.notes.iter().cloned();
-    let changes = kept(source, conversions).into_iter().chain(requantised(conversions));
-    notes.chain(lost).chain(changes).chain(larger(mix, conversions)).collect()
+    let changes = (!args.pure).then(|| kept(source, conversions)).flatten().into_iter().chain(requantised(conversions));
+    notes.chain(lost).chain(changes).chain(larger(args.mix, conversions)).collect()
 }
 
 /// Tensors that a model was trained in the blocks of.

@@ -171,7 +171,8 @@ fn expert_parts(name: &str, listed: Listed<'_>, experts: StackedExperts) -> Opti
         ))?
     };
     // A file must not name many tensors in little room.
-    if listed.shape.first() != Some(&experts.count) || experts.count > listed.bytes / 64 {
+    let least = if kind == "bias" { 16 } else { 64 };
+    if listed.shape.first() != Some(&experts.count) || experts.count > listed.bytes / least {
         return None;
     }
     let of = |expert| parts.iter().map(move |part| (expert, part));

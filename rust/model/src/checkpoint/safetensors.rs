@@ -118,7 +118,7 @@ impl SafeTensorsCheckpoint {
 
     /// The exponents of the blocks of a tensor, one for each.
     fn scales(&self, blocks: &SafeTensorInfo) -> Result<&[u8]> {
-        let name = format!("{}{SCALES}", blocks.name.strip_suffix(BLOCKS).unwrap_or(&blocks.name));
+        let name = scales_of(blocks.name.strip_suffix(BLOCKS).unwrap_or(&blocks.name));
         let Some(info) = self.files.info(&name) else { return Err(LoadError::MissingTensors { names: vec![name] }) };
         self.files.check(info)?;
         let expected = &blocks.shape[..blocks.shape.len() - 1];
@@ -138,14 +138,21 @@ impl SafeTensorsCheckpoint {
 
     /// Tells the system that the pages of the tensor with this name, or with this one in its file, are not needed for now.
     pub fn release(&self, name: &str) {
-        if let Some(info) = self.info(name).or_else(|| self.files.info(name)) {
-            self.files.release(info);
+        let Some(info) = self.info(name).or_else(|| self.files.info(name)) else { return };
+        self.files.release(info);
+        if let Some(scales) = info.name.strip_suffix(BLOCKS).and_then(|module| self.files.info(&scales_of(module))) {
+            self.files.release(scales);
         }
     }
 
     fn info(&self, name: &str) -> Option<&SafeTensorInfo> {
         self.files.info(&self.names.place(name)?.stored)
     }
+}
+
+/// What the exponents of a module's blocks are called.
+fn scales_of(module: &str) -> String {
+    format!("{module}{SCALES}")
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

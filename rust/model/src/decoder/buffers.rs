@@ -94,7 +94,7 @@ impl<B: Backend> MlpBuffers<B> {
             let ExpertSizes { experts, experts_per_row, hidden, intermediate } = sizes;
             Ok(ExpertBuffers {
                 logits: backend.tensor(rows, experts)?,
-                room: ExpertRoom::new(backend, rows, experts_per_row, hidden, intermediate)?,
+                room: backend.expert_room(rows, experts_per_row, hidden, intermediate)?,
                 beside: backend.tensor(rows, if beside > 0 { hidden } else { 0 })?,
             })
         };

@@ -61,7 +61,7 @@ impl<B: Backend> Mixture<B> {
             gate_up.push(Linear::load_packed(weights, &module("gate_up_proj"), up)?);
             down.push(Linear::load_packed(weights, &module("down_proj"), back)?);
         }
-        let biases = bias.then(|| -> Result<Biases<B>> {
+        let biases = (bias && !weights.is_incomplete()).then(|| -> Result<Biases<B>> {
             let mut of_each = |modules: &[&str], len: usize| {
                 let names = (0..num_experts)
                     .flat_map(|expert| modules.iter().map(move |module| format!("{experts}.{expert}.{module}.bias")));

@@ -68,6 +68,9 @@ const GGUF: &[Group] = &[
             "attention.sliding_window",
             "attention.sliding_window_pattern",
             "rope.freq_base_swa",
+            "rope.dimension_count_swa",
+            "attention.key_length_swa",
+            "attention.value_length_swa",
             "final_logit_softcapping",
         ],
     ),
@@ -133,6 +136,7 @@ impl FamilyConfig for Config {
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
         gguf::check_plain(keys, base)?;
+        keys.check_equal_windows(base.head_dim)?;
         let windows = Windows::from_gguf(keys, base, PATTERN)?;
         let theta = keys.f64("rope.freq_base_swa")?.unwrap_or(LOCAL_THETA);
         Ok(Self {

@@ -2,7 +2,7 @@
 
 use nanovllm_backend::{Activation, Backend};
 use nanovllm_gguf::Value as GgufValue;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::checkpoint::{FusedModule, StackedExperts};
 use crate::config::experts::{self, ExpertsConfig};
@@ -45,7 +45,18 @@ const JSON: &[Group] = &[
     ),
 ];
 
-const GGUF: &[Group] = &[(Treatment::Read, &["attention.sliding_window", "attention.sliding_window_pattern"])];
+const GGUF: &[Group] = &[(
+    Treatment::Read,
+    &[
+        "attention.sliding_window",
+        "attention.sliding_window_pattern",
+        THETA_IN_WINDOWS,
+        "rope.dimension_count_swa",
+        "attention.key_length_swa",
+        "attention.value_length_swa",
+    ],
+)];
+const THETA_IN_WINDOWS: &str = "rope.freq_base_swa";
 
 const TENSORS: &[TensorRule] = &[
     TensorRule::layer("post_attention_norm", "post_attention_layernorm"),
@@ -64,8 +75,23 @@ impl FamilyConfig for Config {
     fn from_json(json: Object<'_>, base: &mut BaseConfig) -> Result<Self> {
         json::check_silu(json)?;
         json::check_whole_heads(json)?;
+        if json::rope_object(json)?.is_none() {
+            base.rope.scaling = RopeScaling::Yarn {
+                factor: 32.0,
+                original_max_position: 4096,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                truncate: false,
+                attention_factor: None,
+            };
+        }
+        let num_experts = json.usize("num_local_experts")?;
+        if let Some(other) = json.opt_usize("num_experts")?.filter(|&other| other != num_experts) {
+            let reason = format!("num_local_experts is {num_experts}, but num_experts is {other}");
+            return Err(LoadError::Config(reason));
+        }
         let experts = ExpertsConfig {
-            num_experts: json.usize("num_local_experts")?,
+            num_experts,
             experts_per_row: json.usize("num_experts_per_tok")?,
             intermediate_size: base.intermediate_size,
             shared_size: None,
@@ -77,7 +103,7 @@ impl FamilyConfig for Config {
     }
 
     fn json_defaults(json: Object<'_>) -> Vec<(&'static str, Value)> {
-        let mut defaults = vec![
+        vec![
             ("vocab_size", 201_088.into()),
             ("hidden_size", 2880.into()),
             ("intermediate_size", 2880.into()),
@@ -93,19 +119,7 @@ impl FamilyConfig for Config {
             ("num_local_experts", json.get("num_experts").cloned().unwrap_or(128.into())),
             ("num_experts_per_tok", 4.into()),
             ("sliding_window", 128.into()),
-        ];
-        if json.get("rope_scaling").is_none() {
-            let yarn = json!({
-                "rope_type": "yarn",
-                "factor": 32.0,
-                "beta_fast": 32.0,
-                "beta_slow": 1.0,
-                "truncate": false,
-                "original_max_position_embeddings": 4096,
-            });
-            defaults.push(("rope_parameters", yarn));
-        }
-        defaults
+        ]
     }
 
     fn quant_methods() -> &'static [&'static str] {
@@ -114,6 +128,12 @@ impl FamilyConfig for Config {
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
         gguf::check_plain_with_experts(keys, base)?;
+        keys.check_equal_windows(base.head_dim)?;
+        if let Some(theta) = keys.f64(THETA_IN_WINDOWS)?.filter(|&theta| theta != base.rope.theta) {
+            let what = format_args!("{theta} beside a base of {}; they must be equal", base.rope.theta);
+            return Err(keys.unsupported(THETA_IN_WINDOWS, what));
+        }
+        keys.usize("attention.sliding_window")?; // without one a model of this family is not whole
         // There is no key for it: the models of this family have it so.
         if let RopeScaling::Yarn { truncate, .. } = &mut base.rope.scaling {
             *truncate = false;

@@ -105,11 +105,13 @@ impl FamilyConfig for Config {
 
     fn from_gguf(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Self> {
         gguf::check_plain_with_experts(keys, base)?;
-        // llama.cpp makes the weights of a token's experts add up to 1, whatever the model.
-        Ok(Self {
-            experts: ExpertsConfig { shared_size: None, ..ExpertsConfig::from_gguf(keys, base, true)? },
-            dense_layers: Vec::new(),
-        })
+        // llama.cpp makes the weights of a token's experts add up to 1, whatever the model, and takes experts of no width of their
+        // own to share that of an MLP.
+        let mut experts = ExpertsConfig { shared_size: None, ..ExpertsConfig::from_gguf(keys, base, true)? };
+        if keys.opt("expert_feed_forward_length")?.is_none() {
+            experts.intermediate_size = base.intermediate_size / experts.experts_per_row;
+        }
+        Ok(Self { experts: experts.checked()?, dense_layers: Vec::new() })
     }
 
     fn json_settings() -> Settings {

@@ -137,6 +137,52 @@ pub(crate) unsafe fn soft_cap<S: Simd>(s: S, x: *mut f32, cap: f32, n: usize) {
     }
 }
 
+/// What becomes of gates and the values that they gate. A trait and not closures, which compilers may leave as calls.
+trait Gating {
+    fn gated<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V;
+}
+
+/// `gate * sigmoid(angle) * up`.
+#[inline(always)]
+fn by_sigmoid<S: Simd>(s: S, gate: S::V, angle: S::V, up: S::V) -> S::V {
+    let denominator = s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), angle)));
+    s.mul(s.div(gate, denominator), up)
+}
+
+struct Silu;
+
+impl Gating for Silu {
+    #[inline(always)]
+    fn gated<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V {
+        by_sigmoid(s, gate, gate, up)
+    }
+}
+
+struct GeluTanh;
+
+impl Gating for GeluTanh {
+    #[inline(always)]
+    fn gated<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V {
+        const TWICE_ROOT: f32 = 2.0 * 0.797_884_6; // 2 sqrt(2 / pi)
+        let (linear, cubic) = (s.splat(TWICE_ROOT), s.splat(TWICE_ROOT * 0.044715));
+        let twice_angle = s.mul(s.mul_add(s.mul(gate, gate), cubic, linear), gate);
+        by_sigmoid(s, gate, twice_angle, up)
+    }
+}
+
+struct SwigluOai;
+
+impl Gating for SwigluOai {
+    #[inline(always)]
+    fn gated<S: Simd>(s: S, gate: S::V, up: S::V) -> S::V {
+        let (limit, least) = (s.splat(Activation::SWIGLU_OAI_LIMIT), s.splat(-Activation::SWIGLU_OAI_LIMIT));
+        // In this order a NaN stays one.
+        let gate = s.min(limit, gate);
+        let up = s.add(s.max(least, s.min(limit, up)), s.splat(1.0));
+        by_sigmoid(s, gate, s.mul(gate, s.splat(Activation::SWIGLU_OAI_ALPHA)), up)
+    }
+}
+
 /// `out = gate * sigmoid(gate) * up`.
 ///
 /// # Safety
@@ -144,7 +190,7 @@ pub(crate) unsafe fn soft_cap<S: Simd>(s: S, x: *mut f32, cap: f32, n: usize) {
 #[inline(always)]
 pub(crate) unsafe fn silu_and_mul<S: Simd>(s: S, gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
     // SAFETY: the caller's contract.
-    unsafe { gate_rows(s, gate, up, out, n, |gate, up| gated(s, gate, gate, up)) }
+    unsafe { gate_rows::<S, Silu>(s, gate, up, out, n) }
 }
 
 /// `out = gate / 2 * (1 + tanh(angle)) * up` with `angle = sqrt(2 / pi) * (gate + 0.044715 * gate^3)`, which is `gate *
@@ -154,11 +200,8 @@ pub(crate) unsafe fn silu_and_mul<S: Simd>(s: S, gate: *const f32, up: *const f3
 /// Each pointer holds `n` values.
 #[inline(always)]
 pub(crate) unsafe fn gelu_and_mul<S: Simd>(s: S, gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
-    const TWICE_ROOT: f32 = 2.0 * 0.797_884_6; // 2 sqrt(2 / pi)
-    let (linear, cubic) = (s.splat(TWICE_ROOT), s.splat(TWICE_ROOT * 0.044715));
-    let twice_angle = |gate| s.mul(s.mul_add(s.mul(gate, gate), cubic, linear), gate);
     // SAFETY: the caller's contract.
-    unsafe { gate_rows(s, gate, up, out, n, |gate, up| gated(s, gate, twice_angle(gate), up)) }
+    unsafe { gate_rows::<S, GeluTanh>(s, gate, up, out, n) }
 }
 
 /// `out = gate * sigmoid(alpha * gate) * (up + 1)` of gates of at most a limit and of values within it; a NaN stays one.
@@ -167,46 +210,25 @@ pub(crate) unsafe fn gelu_and_mul<S: Simd>(s: S, gate: *const f32, up: *const f3
 /// Each pointer holds `n` values.
 #[inline(always)]
 pub(crate) unsafe fn swiglu_oai<S: Simd>(s: S, gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
-    let (alpha, limit) = (s.splat(Activation::SWIGLU_OAI_ALPHA), s.splat(Activation::SWIGLU_OAI_LIMIT));
-    let least = s.splat(-Activation::SWIGLU_OAI_LIMIT);
-    let of = |gate, up| {
-        let gate = s.min(limit, gate);
-        let up = s.add(s.max(least, s.min(limit, up)), s.splat(1.0));
-        gated(s, gate, s.mul(gate, alpha), up)
-    };
     // SAFETY: the caller's contract.
-    unsafe { gate_rows(s, gate, up, out, n, of) }
+    unsafe { gate_rows::<S, SwigluOai>(s, gate, up, out, n) }
 }
 
-/// `gate * sigmoid(angle) * up`.
-#[inline(always)]
-fn gated<S: Simd>(s: S, gate: S::V, angle: S::V, up: S::V) -> S::V {
-    let denominator = s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), angle)));
-    s.mul(s.div(gate, denominator), up)
-}
-
-/// `out = of(gate, up)`.
+/// `out = gated(gate, up)`.
 ///
 /// # Safety
 /// Each pointer holds `n` values.
 #[inline(always)]
-unsafe fn gate_rows<S: Simd>(
-    s: S,
-    gate: *const f32,
-    up: *const f32,
-    out: *mut f32,
-    n: usize,
-    of: impl Fn(S::V, S::V) -> S::V,
-) {
+unsafe fn gate_rows<S: Simd, G: Gating>(s: S, gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
     // SAFETY: indices stay below `n`.
     unsafe {
         let mut i = 0;
         while i + S::LANES <= n {
-            s.store(out.add(i), of(s.load(gate.add(i)), s.load(up.add(i))));
+            s.store(out.add(i), G::gated(s, s.load(gate.add(i)), s.load(up.add(i))));
             i += S::LANES;
         }
         if i < n {
-            let v = of(s.load_first(gate.add(i), n - i, 0.0), s.load_first(up.add(i), n - i, 0.0));
+            let v = G::gated(s, s.load_first(gate.add(i), n - i, 0.0), s.load_first(up.add(i), n - i, 0.0));
             s.store_first(out.add(i), v, n - i);
         }
     }

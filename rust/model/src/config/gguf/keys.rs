@@ -110,6 +110,13 @@ impl<'a> Keys<'a> {
         self.check_width("rope.dimension_count", head_dim)
     }
 
+    /// Refuses heads of layers with a window that are not as wide, or not rotated as far, as those of other layers.
+    pub(crate) fn check_equal_windows(&self, head_dim: usize) -> Result<()> {
+        ["rope.dimension_count_swa", "attention.key_length_swa", "attention.value_length_swa"]
+            .iter()
+            .try_for_each(|key| self.check_width(key, head_dim))
+    }
+
     fn check_width(&self, key: &str, head_dim: usize) -> Result<()> {
         match self.opt(key)?.filter(|&n| n != head_dim) {
             None => Ok(()),

@@ -81,7 +81,10 @@ pub(super) fn read(keys: &Keys<'_>, base: &mut BaseConfig) -> Result<Config> {
         per_layer_width: keys.opt(PER_LAYER)?.unwrap_or(0),
         experts: match keys.opt("expert_count")? {
             None | Some(0) => None,
-            Some(_) => Some(ExpertsConfig::from_gguf(keys, base, true)?),
+            Some(_) => {
+                keys.usize("expert_feed_forward_length")?; // that of the MLP beside them is another
+                Some(ExpertsConfig::from_gguf(keys, base, true)?)
+            }
         },
         logits_cap: keys.soft_cap(CAP)?,
     })
