@@ -63,7 +63,8 @@ def sentence(made: dict[str, object]) -> str:
     commit = f"commit {made['commit']}" + (", changed" if made["changed_since"] else "")
     sets = made["instruction_sets"]
     best = sets[-1] if isinstance(sets, list) else ""
+    rounds = "one round" if made["rounds"] == 1 else f"medians of {made['rounds']} rounds"
     return (
         f"{made['machine']}, {made['cores']} cores, {best}, {made['memory_gb']} GB; {made['threads']} threads, "
-        f"medians of {made['rounds']} rounds, {made['date']}, {commit}"
+        f"{rounds}, {made['date']}, {commit}"
     )

@@ -83,7 +83,7 @@ def experts_table(result: dict[str, Any]) -> str:
         for name, figures in medians.items():
             beside = ", ".join(f"{ratio[figure]:.2f}" for ratio in ratios.get(name, {}).values())
             cells.append(f"{figures[figure]:.0f}" + (f" ({beside})" if beside else ""))
-        share = medians["16"].get(figure.replace("batch", "bandwidth"))
+        share = medians["16"].get(figure.replace("batch", "bandwidth")) if figure != "prefill" else None
         cells.append("" if share is None else f"{share:.0%}")
         lines.append(f"| {figure.replace('prefill', 'prefill 512')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
