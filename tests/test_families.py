@@ -99,6 +99,39 @@ def test_what_gguf_has_no_key_for_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+IN_FILES = [
+    ("qwen3_moe", "hugging_face"),
+    ("qwen3_moe", "gguf_q8_0"),
+    ("gpt_oss_mxfp4", "gguf_f32"),
+    ("gemma4_experts", "gguf_q8_0"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), IN_FILES)
+def test_experts_that_do_not_fit_stay_in_their_file(
+    paths: Paths, name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where weights may take next to no memory; every logit is the same."""
+    ids = family_cases.prompt(name, 300, family_cases.case(name)["vocab_size"])
+    options: dict[str, Any] = {"num_kvcache_blocks": 8}
+    kept = FamilyModel(name, kind, paths[name][kind])
+    in_file = FamilyModel(name, kind, paths[name][kind], gpu_memory_utilization=1e-12)
+    assert np.array_equal(kept.runner.logits(ids, None), in_file.runner.logits(ids, None))
+    with LLM(str(paths[name][kind]), gpu_memory_utilization=1e-12, **options):
+        assert "GB of experts stay in the file, since weights of" in caplog.text
+
+
+def test_a_file_of_experts_that_becomes_shorter_is_an_error(paths: Paths, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    shutil.copy(paths["qwen3_moe"]["gguf_f32"], file)
+    params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+    with LLM(str(file), num_kvcache_blocks=8, gpu_memory_utilization=1e-12) as llm:
+        llm.generate([[1, 2, 3]], params, use_tqdm=False)
+        os.truncate(file, 5000)
+        with pytest.raises(RuntimeError, match=f"{file}: the file was"):
+            llm.generate([[1, 2, 3]], params, use_tqdm=False)
+
+
 def test_a_file_that_becomes_shorter_while_rows_are_read_of_it_is_an_error(paths: Paths, tmp_path: Path) -> None:
     """The embeddings of layers stay in the file, so that a part cut off is met in the middle of a call."""
     file = tmp_path / "model.gguf"

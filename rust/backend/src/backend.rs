@@ -8,7 +8,7 @@ use crate::kv_cache::KvCacheSpec;
 use crate::memory::Memory;
 use crate::rows::{Activation, Scale};
 use crate::sample::SampleRow;
-use crate::weight::{DType, WeightPart};
+use crate::weight::{DType, FilePart, WeightPart};
 
 /// A device that executes a model's operations.
 ///
@@ -67,6 +67,19 @@ pub trait Backend: Send + Sync + 'static {
     /// [`Error::Shape`](crate::Error::Shape) when the columns are not whole blocks of the type, or the bytes are not as
     /// many as the shape asks for; [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     fn pack(&self, part: &WeightPart<'_>) -> Result<Self::Weight>;
+
+    /// The weight of `part` whose data stay where they lie in their file, `data`: they take no memory of the device, and are
+    /// arranged anew whenever they are used, with the results that those of [`pack`](Self::pack) give to the last bit. `None` for a
+    /// device that packs all, which is the default.
+    ///
+    /// Whoever uses it calls [`FilePart::check`] before: reading a file that has become shorter ends the process.
+    ///
+    /// # Errors
+    /// Those of [`pack`](Self::pack).
+    fn mapped(&self, part: &WeightPart<'_>, data: &FilePart) -> Result<Option<Self::Weight>> {
+        let _ = (part, data);
+        Ok(None)
+    }
 
     /// The type in which [`pack`](Self::pack) keeps a matrix of type `dtype` with `cols` columns: `dtype` itself, or
     /// the one it is converted to for want of kernels, of which users are told.

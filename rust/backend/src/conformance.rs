@@ -64,7 +64,7 @@ fn tests<B: Inspect>() -> Vec<(&'static str, Test<B>)> {
     suite! {
         tensors_start_zeroed uploads_come_back wrong_lengths_are_refused
         weights_unpack_as_stored stacked_weights_keep_their_order impossible_weights_are_refused
-        other_types_are_refused_or_right
+        other_types_are_refused_or_right weights_in_files
         embedding_gathers_rows embedding_of_stacked_weights
         rms_norm_of_rows add_rms_norm_of_rows activations_of_rows norms_of_groups activations_of_columns rows_are_added rows_are_written rows_are_scaled rows_are_capped rows_are_gathered
         buffers_are_reused

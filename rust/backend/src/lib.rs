@@ -47,4 +47,4 @@ pub use memory::Memory;
 pub use noise::NoiseStream;
 pub use rows::{Activation, Scale};
 pub use sample::SampleRow;
-pub use weight::{DType, WeightPart};
+pub use weight::{DType, FilePart, WeightPart};

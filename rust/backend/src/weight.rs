@@ -1,5 +1,7 @@
 //! Weights as a model's files store them.
 
+/// A part of a file that stays readable.
+pub use nanovllm_gguf::FilePart;
 /// The element type of stored weights and caches: GGUF's own enumeration, dense types included.
 pub use nanovllm_gguf::GgmlType as DType;
 

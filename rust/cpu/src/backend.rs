@@ -3,8 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nanovllm_backend::{
-    Activation, AttentionOptions, Backend, Context, DType, Error, ExpertRoom, Experts, HeadLayout, HeadNorms, Inspect,
-    KvCacheSpec, Result, Rope, Routing, SampleRow, Scale, WeightPart,
+    Activation, AttentionOptions, Backend, Context, DType, Error, ExpertRoom, Experts, FilePart, HeadLayout, HeadNorms,
+    Inspect, KvCacheSpec, Result, Rope, Routing, SampleRow, Scale, WeightPart,
 };
 
 use crate::activations::{ActivationBits, Activations};
@@ -128,6 +128,10 @@ impl Backend for CpuBackend {
 
     fn pack(&self, part: &WeightPart<'_>) -> Result<Weight> {
         Ok(Weight { parts: vec![Packed::new(part, self.kernels.matmul.lanes, &self.arena, &self.team)?] })
+    }
+
+    fn mapped(&self, part: &WeightPart<'_>, data: &FilePart) -> Result<Option<Weight>> {
+        Ok(Some(Weight { parts: vec![Packed::stored(part, data, self.kernels.matmul.lanes)?] }))
     }
 
     fn stored_as(&self, dtype: DType, _cols: usize) -> DType {

@@ -225,9 +225,9 @@ impl Product<'_> {
                 column += group * part.lanes;
                 let lanes = part.lanes.min(part.rows - group * part.lanes);
                 // SAFETY: by this function's contract.
-                unsafe {
+                part.with_group(group, |weight| unsafe {
                     self.matmul.tile(part.format)(&Tile {
-                        weight: part.group(group).as_ptr(),
+                        weight: weight.as_ptr(),
                         table: part.format.table(),
                         rows: self.rows,
                         first: rows.start,
@@ -236,7 +236,7 @@ impl Product<'_> {
                         stride: self.out.cols(),
                         lanes,
                     });
-                }
+                });
                 return column..column + lanes;
             }
             group -= part.groups();

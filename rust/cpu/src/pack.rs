@@ -5,8 +5,10 @@
 //! quantised types lie in it. Dense types are `[input][lane]`, bf16 `[input / 2][lane][input % 2]` with an odd last input paired
 //! with zero. Rows past the end are zero.
 
+use std::cell::RefCell;
+
 use half::{bf16, f16};
-use nanovllm_backend::{DType, Error, Result, WeightPart};
+use nanovllm_backend::{DType, Error, FilePart, Result, WeightPart};
 
 use crate::arena::{Arena, Piece};
 use crate::claims::Claims;
@@ -20,7 +22,25 @@ pub(crate) struct Packed {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) lanes: usize,
-    data: Piece,
+    data: Data,
+}
+
+/// Where a matrix lies.
+enum Data {
+    /// Packed, in memory.
+    Packed(Piece),
+    /// As stored, in its file: each group is packed when it is used.
+    Stored { part: FilePart, dtype: DType },
+}
+
+/// Bytes at an address that suits the widest vectors.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+thread_local! {
+    /// Where this thread packs the group that it is about to use.
+    static ROOM: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The bytes of a matrix being packed, written group by group from several threads.
@@ -33,16 +53,7 @@ impl Packed {
     /// Packs `part` into groups of `lanes` rows, in memory of `arena`.
     pub(crate) fn new(part: &WeightPart<'_>, lanes: usize, arena: &Arena, team: &Team) -> Result<Self> {
         let WeightPart { dtype, rows, cols, data } = *part;
-        let format = Format::of(dtype).ok_or(Error::UnsupportedDType { device: "cpu", what: "a weight", dtype })?;
-        let row_bytes = dtype.bytes_for(cols).ok_or(Error::Shape {
-            what: "columns of a quantised weight, to be a multiple of its block",
-            expected: cols.next_multiple_of(dtype.block_size()),
-            got: cols,
-        })?;
-        if row_bytes.checked_mul(rows) != Some(data.len()) {
-            let expected = row_bytes.saturating_mul(rows);
-            return Err(Error::Shape { what: "bytes of a weight", expected, got: data.len() });
-        }
+        let format = checked(part)?;
         let groups = rows.div_ceil(lanes);
         let group_bytes = format.group_bytes(lanes, cols);
         let mut packed = arena.zeroed(groups.saturating_mul(group_bytes), "a packed weight")?;
@@ -55,15 +66,18 @@ impl Packed {
                     // SAFETY: `groups * group_bytes` bytes were allocated, and this thread alone claimed this group.
                     let out =
                         unsafe { std::slice::from_raw_parts_mut(destination.0.add(group * group_bytes), group_bytes) };
-                    let first = group * lanes;
-                    for lane in 0..lanes.min(rows - first) {
-                        let row = &data[(first + lane) * row_bytes..(first + lane + 1) * row_bytes];
-                        pack_row(dtype, format, lanes, lane, row, out);
-                    }
+                    pack_group(&WeightPart { dtype, rows, cols, data }, format, lanes, group, out);
                 }
             }
         });
-        Ok(Self { format, rows, cols, lanes, data: packed })
+        Ok(Self { format, rows, cols, lanes, data: Data::Packed(packed) })
+    }
+
+    /// The same matrix, which stays where it lies in its file.
+    pub(crate) fn stored(part: &WeightPart<'_>, data: &FilePart, lanes: usize) -> Result<Self> {
+        let format = checked(part)?;
+        let WeightPart { dtype, rows, cols, .. } = *part;
+        Ok(Self { format, rows, cols, lanes, data: Data::Stored { part: data.clone(), dtype } })
     }
 
     /// How many groups there are, the last one padded with rows of zeros.
@@ -71,20 +85,40 @@ impl Packed {
         self.rows.div_ceil(self.lanes)
     }
 
-    /// The bytes of a group.
-    pub(crate) fn group(&self, group: usize) -> &[u8] {
-        let bytes = self.format.group_bytes(self.lanes, self.cols);
-        &self.data.as_slice()[group * bytes..(group + 1) * bytes]
+    /// Calls `with` with the bytes of a group.
+    #[inline]
+    pub(crate) fn with_group<T>(&self, group: usize, with: impl FnOnce(&[u8]) -> T) -> T {
+        let &Self { format, rows, cols, lanes, .. } = self;
+        let bytes = format.group_bytes(lanes, cols);
+        match &self.data {
+            Data::Packed(packed) => with(&packed.as_slice()[group * bytes..(group + 1) * bytes]),
+            Data::Stored { part, dtype } => ROOM.with_borrow_mut(|room| {
+                room.clear();
+                room.resize(bytes.div_ceil(size_of::<Line>()), Line([0; 64]));
+                // SAFETY: the lines are that many bytes, one after the other, and nothing else refers to them.
+                let room = unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast::<u8>(), bytes) };
+                let part = WeightPart { dtype: *dtype, rows, cols, data: part.bytes() };
+                pack_group(&part, format, lanes, group, room);
+                with(room)
+            }),
+        }
     }
 
     /// Bytes it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.data.len()
+        match &self.data {
+            Data::Packed(packed) => packed.len(),
+            Data::Stored { .. } => 0,
+        }
     }
 
     /// Writes the weights of row `row` as f32, to the bit those that GGUF's dequantiser of its type gives.
     pub(crate) fn unpack_row(&self, row: usize, out: &mut [f32]) {
-        let (group, lanes, lane) = (self.group(row / self.lanes), self.lanes, row % self.lanes);
+        self.with_group(row / self.lanes, |group| self.unpack_lane(group, row % self.lanes, out));
+    }
+
+    fn unpack_lane(&self, group: &[u8], lane: usize, out: &mut [f32]) {
+        let lanes = self.lanes;
         let half_at = |at: usize| f16::from_le_bytes([group[at], group[at + 1]]).to_f32();
         match self.format {
             Format::F32 => {
@@ -106,6 +140,32 @@ impl Packed {
             }
             Format::Quantized(coding) => unpack_blocks(coding, lanes, lane, group, out),
         }
+    }
+}
+
+/// The format in which the weights of `part` are computed on, where its bytes are those of its shape.
+fn checked(part: &WeightPart<'_>) -> Result<Format> {
+    let WeightPart { dtype, rows, cols, data } = *part;
+    let format = Format::of(dtype).ok_or(Error::UnsupportedDType { device: "cpu", what: "a weight", dtype })?;
+    let row_bytes = dtype.bytes_for(cols).ok_or(Error::Shape {
+        what: "columns of a quantised weight, to be a multiple of its block",
+        expected: cols.next_multiple_of(dtype.block_size()),
+        got: cols,
+    })?;
+    if row_bytes.checked_mul(rows) != Some(data.len()) {
+        let expected = row_bytes.saturating_mul(rows);
+        return Err(Error::Shape { what: "bytes of a weight", expected, got: data.len() });
+    }
+    Ok(format)
+}
+
+/// Packs the rows of a group into `out`, which is zeroed.
+fn pack_group(part: &WeightPart<'_>, format: Format, lanes: usize, group: usize, out: &mut [u8]) {
+    let row_bytes = part.data.len() / part.rows.max(1);
+    let first = group * lanes;
+    for lane in 0..lanes.min(part.rows - first) {
+        let row = &part.data[(first + lane) * row_bytes..(first + lane + 1) * row_bytes];
+        pack_row(part.dtype, format, lanes, lane, row, out);
     }
 }
 

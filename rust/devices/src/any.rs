@@ -4,7 +4,7 @@ use nanovllm_backend::{Backend, Inspect, Memory};
 #[cfg(feature = "candle")]
 use nanovllm_candle::CandleBackend;
 use nanovllm_cpu::CpuBackend;
-use nanovllm_model::{CausalLm, Checkpoint, LoadError};
+use nanovllm_model::{CausalLm, Checkpoint, LoadError, LoadOptions};
 
 use crate::host_memory::host_memory;
 
@@ -60,12 +60,12 @@ macro_rules! map_backend {
 }
 
 impl AnyBackend<Owned> {
-    /// Loads a model onto the device, for sequences of up to `max_model_len` tokens.
+    /// Loads a model onto the device.
     ///
     /// # Errors
     /// Those of [`nanovllm_model::load`].
-    pub fn load(self, checkpoint: &Checkpoint, max_model_len: usize) -> Result<Box<dyn CausalLm>, LoadError> {
-        on_backend!(self, backend => nanovllm_model::load(backend, checkpoint, max_model_len))
+    pub fn load(self, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Box<dyn CausalLm>, LoadError> {
+        on_backend!(self, backend => nanovllm_model::load(backend, checkpoint, options))
     }
 
     /// The memory there is for weights and caches: the device's own, else the host's. `None` where neither can tell.

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use nanovllm_devices::{DEVICES, Error, Given, Options, names, open, option_names};
-use nanovllm_model::Checkpoint;
+use nanovllm_model::{Checkpoint, LoadOptions};
 
 fn describe(device: &str, options: &[(&'static str, Given)]) -> Result<String, Error> {
     let mut given = Options::default();
@@ -14,7 +14,8 @@ fn describe(device: &str, options: &[(&'static str, Given)]) -> Result<String, E
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny_llama");
     let checkpoint = Checkpoint::open(&path).unwrap();
-    open(device, &given).map(|backend| backend.load(&checkpoint, 64).unwrap().describe())
+    open(device, &given)
+        .map(|backend| backend.load(&checkpoint, LoadOptions { max_model_len: 64, memory: None }).unwrap().describe())
 }
 
 #[test]

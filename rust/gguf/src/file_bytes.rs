@@ -48,10 +48,36 @@ impl FilePart {
     /// The part's bytes.
     ///
     /// # Errors
-    /// Those of [`FileBytes::check_length`].
+    /// Those of [`check`](Self::check).
     pub fn read(&self) -> Result<&[u8], Error> {
-        self.file.check_length()?;
-        Ok(&self.file[self.range.clone()])
+        self.check()?;
+        Ok(self.bytes())
+    }
+
+    /// The same for who has called [`check`](Self::check) just before.
+    pub fn bytes(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
+
+    /// Refuses a file that has become shorter.
+    ///
+    /// # Errors
+    /// Those of [`FileBytes::check_length`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.file.check_length()
+    }
+
+    /// The part that `bytes` are of this one; `None` where they lie elsewhere.
+    pub fn within(&self, bytes: &[u8]) -> Option<Self> {
+        let (all, inner) = (self.bytes().as_ptr_range(), bytes.as_ptr_range());
+        let is_within = all.start <= inner.start && inner.end <= all.end;
+        let start = self.range.start + (inner.start as usize).checked_sub(all.start as usize)?;
+        is_within.then(|| Self { file: Arc::clone(&self.file), range: start..start + bytes.len() })
+    }
+
+    /// Whether both are of one file.
+    pub fn is_of_same_file(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
     }
 }
 

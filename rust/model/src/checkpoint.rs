@@ -58,6 +58,14 @@ impl Checkpoint {
         }
     }
 
+    /// Bytes of all tensors in the files.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::SafeTensors(c) => c.bytes(),
+            Self::Gguf(c) => c.file().tensors().iter().map(|tensor| tensor.len as u64).sum(),
+        }
+    }
+
     /// What a user should know of how the checkpoint was read, a line each.
     pub(crate) fn notes(&self) -> Vec<String> {
         match self {

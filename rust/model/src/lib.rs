@@ -43,7 +43,7 @@ pub use checkpoint::{
 };
 pub use config::{BaseConfig, RopeConfig, RopeScaling};
 pub use error::{LoadError, ParameterError};
-pub use model::load;
+pub use model::{LoadOptions, load};
 pub use model_config::ModelConfig;
 pub use models::registry::{FAMILIES, Family, FamilyRow, HuggingFaceName};
 pub use parameter::Parameter;

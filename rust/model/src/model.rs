@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use nanovllm_backend::{Backend, DType, Error, KvCacheSpec, LayerCache, Memory, SampleRow};
+use nanovllm_backend::{Backend, DType, Error, FilePart, KvCacheSpec, LayerCache, Memory, SampleRow};
 
 use crate::causal_lm::{CausalLm, ModelInput, StepError};
 use crate::checkpoint::Checkpoint;
@@ -22,6 +22,8 @@ struct Model<B: Backend> {
     /// The longest sequence in tokens, which is the length of the rotary tables.
     positions: usize,
     notes: Vec<String>,
+    /// A part of each file in which weights have stayed.
+    files: Vec<FilePart>,
     /// None until it is allocated.
     cache: Option<B::KvCache>,
     slicer: Slicer,
@@ -30,19 +32,34 @@ struct Model<B: Backend> {
     rows: Vec<u32>,
 }
 
-/// Loads `checkpoint` onto `backend`, for sequences of up to `max_model_len` tokens, fewer where the checkpoint allows
-/// fewer.
+/// How to load a model.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// For sequences of how many tokens; fewer where the checkpoint allows fewer.
+    pub max_model_len: usize,
+    /// How many bytes weights may take; the experts of a model that needs more stay in their files, on devices that can compute on
+    /// them there. `None` for whatever it takes.
+    pub memory: Option<u64>,
+}
+
+/// Loads `checkpoint` onto `backend`.
 ///
 /// # Errors
 /// Whatever is wrong with the checkpoint: a tensor that is missing, that the model does not know, or that has another
 /// shape than the configuration says. [`LoadError::Backend`] when the device cannot hold it.
-pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usize) -> Result<Box<dyn CausalLm>> {
-    load_from(backend, checkpoint, max_model_len).map_err(|error| error.in_file(checkpoint.path()))
+pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Box<dyn CausalLm>> {
+    load_from(backend, checkpoint, options).map_err(|error| error.in_file(checkpoint.path()))
 }
 
-fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usize) -> Result<Box<dyn CausalLm>> {
+fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Box<dyn CausalLm>> {
     let config = checkpoint.config();
     let mut weights = Weights::new(&backend, checkpoint);
+    let bytes = checkpoint.bytes();
+    if let Some(memory) = options.memory.filter(|&memory| memory < bytes) {
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        let (all, room) = (gigabytes(bytes), gigabytes(memory));
+        weights = weights.with_experts_in_files(format!("weights of {all:.1} GB may take {room:.1} GB of memory"));
+    }
     // Layers are made before it shows that their tensors are missing, so a wrong number must not make too many.
     if config.base.num_hidden_layers > weights.len() {
         return Err(LoadError::Config(format!(
@@ -51,11 +68,12 @@ fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usi
             weights.len()
         )));
     }
-    let positions = max_model_len.min(config.base.max_position_embeddings);
+    let positions = options.max_model_len.min(config.base.max_position_embeddings);
     let decoder = config.family.decoder(&config.base, &mut weights, positions)?;
     let notes = checkpoint.notes().into_iter().chain(weights.notes()).collect();
     let kv_dtype = weights.kv_cache_dtype();
     weights.finish()?;
+    let files = weights.files();
     Ok(Box::new(Model {
         backend,
         decoder,
@@ -65,6 +83,7 @@ fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, max_model_len: usi
         kv_dtype,
         positions,
         notes,
+        files,
         cache: None,
         slicer: Slicer::default(),
         rows: Vec::new(),
@@ -99,6 +118,9 @@ impl<B: Backend> Model<B> {
         for start in (0..total).step_by(SLICE_ROWS) {
             if start > 0 && interrupted() {
                 return Err(StepError::Interrupted);
+            }
+            for file in &self.files {
+                file.check().map_err(|error| Error::Device { device: "the host", reason: error.to_string() })?;
             }
             let end = (start + SLICE_ROWS).min(total);
             let slice = self.slicer.slice(input, start, end);

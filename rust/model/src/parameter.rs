@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use nanovllm_backend::{Backend, DType, WeightPart};
+use nanovllm_backend::{Backend, DType, FilePart, WeightPart};
 
 use crate::error::ParameterError;
 use crate::sharding::{Shard, Sharding};
@@ -115,6 +115,20 @@ impl<'a> Parameter<'a> {
             }
             None => backend.pack(&WeightPart { dtype: DType::F32, rows: 0, cols, data: &[] }),
         }
+    }
+
+    /// The same of a part that stays in its file, where the device can compute on it there; `file` is the stored tensor.
+    pub(crate) fn map_shard<B: Backend>(
+        &self,
+        backend: &B,
+        index: usize,
+        file: &FilePart,
+    ) -> Result<Option<B::Weight>, nanovllm_backend::Error> {
+        let Some(Piece { dtype, data }) = &self.pieces[index] else { return Ok(None) };
+        // What was put together when it was loaded lies nowhere in the file.
+        let Some(file) = file.within(data) else { return Ok(None) };
+        let (rows, cols) = (self.sharding.shards()[index].rows.len(), self.sharding.cols());
+        backend.mapped(&WeightPart { dtype: *dtype, rows, cols, data }, &file)
     }
 
     /// The matrix, packed in the device's layout.

@@ -25,6 +25,10 @@ pub(crate) struct Weights<'a, B: Backend> {
     converted: BTreeMap<(DType, DType), usize>,
     /// How many tensors were skipped.
     skipped: usize,
+    /// Why experts stay in their files, if they do.
+    kept_apart: Option<String>,
+    /// How many bytes of them do, and a part of each file that they lie in.
+    in_file: (usize, Vec<FilePart>),
 }
 
 /// A matrix that stays in its file.
@@ -55,7 +59,27 @@ impl MappedMatrix {
 impl<'a, B: Backend> Weights<'a, B> {
     pub(crate) fn new(backend: &'a B, checkpoint: &'a dyn TensorSource) -> Self {
         let left = checkpoint.names().into_iter().collect();
-        Self { backend, checkpoint, left, missing: Vec::new(), is_f32: true, converted: BTreeMap::new(), skipped: 0 }
+        Self {
+            backend,
+            checkpoint,
+            left,
+            missing: Vec::new(),
+            is_f32: true,
+            converted: BTreeMap::new(),
+            skipped: 0,
+            kept_apart: None,
+            in_file: (0, Vec::new()),
+        }
+    }
+
+    /// The same, whose experts stay in their files where the device can compute on them there; `why` follows "since".
+    pub(crate) fn with_experts_in_files(self, why: String) -> Self {
+        Self { kept_apart: Some(why), ..self }
+    }
+
+    /// A part of each file that is still read once all is loaded.
+    pub(crate) fn files(&mut self) -> Vec<FilePart> {
+        std::mem::take(&mut self.in_file.1)
     }
 
     /// The number of tensors that nobody has taken yet.
@@ -86,21 +110,37 @@ impl<'a, B: Backend> Weights<'a, B> {
     /// The matrix that the tensors `names` make up, packed for the device tensor by tensor, their pages released. A missing
     /// one adds no rows until [`finish`](Self::finish) refuses the checkpoint.
     pub(crate) fn matrix(&mut self, names: &[String], sharding: Sharding) -> Result<Arc<B::Weight>> {
-        self.packed(names, sharding).map(Arc::new)
+        self.assembled(names, sharding, false).map(Arc::new)
     }
 
-    /// The same, not to be shared.
-    pub(crate) fn packed(&mut self, names: &[String], sharding: Sharding) -> Result<B::Weight> {
+    /// The same of an expert, not to be shared; it may stay in its file.
+    pub(crate) fn expert(&mut self, names: &[String], sharding: Sharding) -> Result<B::Weight> {
+        self.assembled(names, sharding, self.kept_apart.is_some())
+    }
+
+    fn assembled(&mut self, names: &[String], sharding: Sharding, in_file: bool) -> Result<B::Weight> {
         let mut parameter = Parameter::new(sharding);
         let mut parts = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             let Some(tensor) = self.take(name)? else { continue };
-            let (stored, dtype) = (tensor.name, tensor.dtype);
+            let (stored, dtype, bytes) = (tensor.name, tensor.dtype, tensor.data.len());
             let cols = tensor.shape.last().copied().unwrap_or(1);
             parameter.load(index, tensor).map_err(|e| LoadError::parameter(stored, e))?;
-            parts.push(parameter.pack_shard(self.backend, index).map_err(|e| LoadError::tensor(stored, e))?);
-            self.checkpoint.release(stored);
             self.is_f32 &= dtype == DType::F32;
+            let fail = |error| LoadError::tensor(stored, error);
+            if in_file
+                && let Some(part) = self.checkpoint.part(name)
+                && let Some(mapped) = parameter.map_shard(self.backend, index, &part).map_err(fail)?
+            {
+                parts.push(mapped);
+                self.in_file.0 += bytes / names.iter().filter(|other| *other == name).count().max(1);
+                if !self.in_file.1.iter().any(|file| file.is_of_same_file(&part)) {
+                    self.in_file.1.push(part);
+                }
+                continue;
+            }
+            parts.push(parameter.pack_shard(self.backend, index).map_err(fail)?);
+            self.checkpoint.release(stored);
             let kept = self.backend.stored_as(dtype, cols);
             if kept != dtype {
                 *self.converted.entry((dtype, kept)).or_default() += 1;
@@ -177,7 +217,14 @@ impl<'a, B: Backend> Weights<'a, B> {
             format!("{n} tensor{plural} of type {from} stored as {to}, for which there are kernels")
         };
         let skipped = format!("{} tensors that the model has no use for are not loaded", self.skipped);
-        self.converted.iter().map(note).chain((self.skipped > 0).then_some(skipped)).collect()
+        let gigabytes = self.in_file.0 as f64 / 1e9;
+        let in_file = self.kept_apart.as_ref().filter(|_| self.in_file.0 > 0).map(|why| {
+            format!(
+                "{gigabytes:.1} GB of experts stay in the file, since {why}: each is read and arranged anew whenever tokens go \
+                 through it, which is several times slower"
+            )
+        });
+        self.converted.iter().map(note).chain((self.skipped > 0).then_some(skipped)).chain(in_file).collect()
     }
 
     /// The type to keep keys and values in unless the user asks for another: as exact as the matrices loaded so far.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nanovllm_cpu::{CpuBackend, CpuOptions};
 use nanovllm_gguf::{GgmlType, GgufFile, GgufWriter, Metadata, TensorSpec, Value};
-use nanovllm_model::{Checkpoint, LoadError, SafeTensorsFiles, load};
+use nanovllm_model::{Checkpoint, LoadError, LoadOptions, SafeTensorsFiles, load};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
@@ -24,7 +24,7 @@ fn safetensors(names: &[&str], fill: u8) -> Vec<u8> {
 
 fn load_on_cpu(checkpoint: &Checkpoint) -> Result<(), LoadError> {
     let options = CpuOptions { num_threads: Some(1), ..CpuOptions::default() };
-    load(CpuBackend::new(options).unwrap(), checkpoint, 64).map(drop)
+    load(CpuBackend::new(options).unwrap(), checkpoint, LoadOptions { max_model_len: 64, memory: None }).map(drop)
 }
 
 fn is_shortened(error: &LoadError) -> bool {

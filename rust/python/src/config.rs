@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use nanovllm_backend::{DType, Memory};
 use nanovllm_devices::{Given, Options, host_memory, option_names};
 use nanovllm_engine::EngineConfig;
-use nanovllm_model::{CausalLm, ModelConfig};
+use nanovllm_model::{CausalLm, LoadOptions, ModelConfig};
 use nanovllm_tokenizer::Tokenizer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -137,7 +137,9 @@ impl Setup {
             };
             let tokenizer = tokenizer.map_err(|error| tokenizer_error_at(&self.path, &error))?;
             let device = nanovllm_devices::open(&self.device, &self.options).map_err(|error| device_error(&error))?;
-            let model = device.load(&checkpoint, self.engine.max_model_len);
+            let share = |memory: Memory| (memory.available() as f64 * self.engine.gpu_memory_utilization) as u64;
+            let memory = device.memory().map(share);
+            let model = device.load(&checkpoint, LoadOptions { max_model_len: self.engine.max_model_len, memory });
             let model = model.map_err(|error| load_error_at(&self.path, &error))?;
             let memory = model.memory().or_else(host_memory);
             Ok(Loaded { model, memory, tokenizer })

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use nanovllm_backend::SampleRow;
 use nanovllm_devices::{Given, Options, open};
 use nanovllm_engine::{EngineConfig, LlmEngine, SamplingParams};
-use nanovllm_model::{CausalLm, Checkpoint, ModelInput};
+use nanovllm_model::{CausalLm, Checkpoint, LoadOptions, ModelInput};
 use nanovllm_service::{Request, Service, Watch};
 
 /// The system's allocator, which counts how often it was asked.
@@ -63,7 +63,10 @@ fn model() -> Box<dyn CausalLm> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny_llama");
     let mut options = Options::default();
     options.set("num_threads", Given::Number(2));
-    open("cpu", &options).unwrap().load(&Checkpoint::open(&path).unwrap(), 256).unwrap()
+    open("cpu", &options)
+        .unwrap()
+        .load(&Checkpoint::open(&path).unwrap(), LoadOptions { max_model_len: 256, memory: None })
+        .unwrap()
 }
 
 fn engine() -> LlmEngine {

@@ -3,9 +3,9 @@
 use super::check::assert_close;
 use super::linear::product;
 use super::promise::Promise;
-use super::random::{Random, StoredMatrix};
+use super::random::{Random, StoredMatrix, random_tensor, room};
 use super::reference;
-use crate::{DType, Error, Inspect, WeightPart};
+use crate::{Backend, DType, Error, FilePart, Inspect, WeightPart};
 
 /// NMSE of values a device keeps as another type: a scale rounded to f16.
 const RESTORED: f64 = 1e-6;
@@ -95,6 +95,31 @@ pub(super) fn other_types_are_refused_or_right<B: Inspect>(backend: &B, promise:
                 unpacks(backend, &stored);
                 product(backend, promise, &mut random, &stored, 6);
             }
+        }
+    }
+}
+
+/// A weight that stays in its file is computed on as one that was packed, to the last bit, on a device that has such.
+pub(super) fn weights_in_files<B: Backend>(backend: &B, promise: &Promise) {
+    let mut random = Random::new(41);
+    for &dtype in &promise.dtypes {
+        let cols = if dtype.block_size() == 1 { 97 } else { 2 * dtype.block_size() };
+        let stored = StoredMatrix::new(&mut random, dtype, 37, cols);
+        // At an odd address.
+        let bytes: Vec<u8> = std::iter::once(0).chain(stored.data.iter().copied()).collect();
+        let file = std::sync::Arc::new(nanovllm_gguf::FileBytes::from(bytes));
+        let part = FilePart::new(&file, 1..1 + stored.data.len()).expect("all of it");
+        let inside = WeightPart { data: part.bytes(), ..stored.part() };
+        let Some(mapped) = backend.mapped(&inside, &part).expect("a type that is packed") else { return };
+        let packed = stored.pack(backend);
+        for rows in [1, 11] {
+            let (x, _) = random_tensor(backend, &mut random, rows, cols);
+            let [got, expected] = [&mapped, &packed].map(|weight| {
+                let mut out = room(backend, rows, stored.rows);
+                backend.linear(&x, weight, None, &mut out);
+                backend.download(&out)
+            });
+            assert_eq!(got, expected, "{rows} rows with {dtype} in its file");
         }
     }
 }

@@ -58,8 +58,8 @@ impl<B: Backend> Mixture<B> {
             let up = LinearSharding::column_parallel(hidden, &[intermediate_size; 2], false, tp)?;
             let back = LinearSharding::row_parallel(intermediate_size, hidden, false, tp)?;
             let module = |module: &str| format!("{experts}.{expert}.{module}");
-            gate_up.push(Linear::load_packed(weights, &module("gate_up_proj"), up)?);
-            down.push(Linear::load_packed(weights, &module("down_proj"), back)?);
+            gate_up.push(Linear::load_expert(weights, &module("gate_up_proj"), up)?);
+            down.push(Linear::load_expert(weights, &module("down_proj"), back)?);
         }
         let biases = (bias && !weights.is_incomplete()).then(|| -> Result<Biases<B>> {
             let mut of_each = |modules: &[&str], len: usize| {

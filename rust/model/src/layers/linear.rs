@@ -30,14 +30,14 @@ impl<B: Backend> Linear<B> {
         Self::load_modules(weights, &modules, sharding)
     }
 
-    /// Loads the weight alone in the same way, not to be shared.
-    pub(crate) fn load_packed(
+    /// Loads the weight of an expert's layer in the same way.
+    pub(crate) fn load_expert(
         weights: &mut Weights<'_, B>,
         prefix: &str,
         sharding: LinearSharding,
     ) -> Result<B::Weight> {
         let (modules, sharding) = stored(weights, prefix, sharding);
-        weights.packed(&names(&modules, "weight"), sharding.weight)
+        weights.expert(&names(&modules, "weight"), sharding.weight)
     }
 
     /// Loads the layer that is made of these modules, one for each shard; a module may stand there several times.
