@@ -180,8 +180,8 @@ MUTATIONS = (
     Mutation(
         "gate and up are exchanged",
         CPU,
-        "gated(s.load(gate.add(i)), s.load(up.add(i)))",
-        "gated(s.load(up.add(i)), s.load(gate.add(i)))",
+        "G::gated(s, s.load(gate.add(i)), s.load(up.add(i)))",
+        "G::gated(s, s.load(up.add(i)), s.load(gate.add(i)))",
         "activation",
     ),
     Mutation(
