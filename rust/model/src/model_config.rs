@@ -32,7 +32,7 @@ impl ModelConfig {
     /// Reads the contents of config.json.
     ///
     /// # Errors
-    /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], and [`LoadError::Config`] naming the key.
+    /// [`LoadError::UnsupportedArchitecture`](crate::LoadError::UnsupportedArchitecture), [`LoadError::Unsupported`](crate::LoadError::Unsupported), and [`LoadError::Config`](crate::LoadError::Config) naming the key.
     pub fn from_json(raw: Value) -> Result<Self> {
         let text = wrapper::text_config(Object(&raw))?;
         let decoder = text.as_ref().unwrap_or(&raw);
@@ -54,8 +54,8 @@ impl ModelConfig {
     /// Reads the metadata of a GGUF file; what it does not say (tied embeddings, biases) follows from its tensors.
     ///
     /// # Errors
-    /// [`LoadError::UnsupportedArchitecture`], [`LoadError::Unsupported`], [`LoadError::Config`], and
-    /// [`LoadError::Gguf`] naming the key.
+    /// [`LoadError::UnsupportedArchitecture`](crate::LoadError::UnsupportedArchitecture), [`LoadError::Unsupported`](crate::LoadError::Unsupported), [`LoadError::Config`](crate::LoadError::Config), and
+    /// [`LoadError::Gguf`](crate::LoadError::Gguf) naming the key.
     pub fn from_gguf(file: &GgufFile) -> Result<Self> {
         let name = file.metadata().str("general.architecture")?;
         let row = registry::by_gguf_name(name)?;
@@ -82,7 +82,7 @@ impl ModelConfig {
     /// The metadata of a GGUF file of this model, but for its name, its tokenizer and how it is quantised.
     ///
     /// # Errors
-    /// [`LoadError::Unsupported`] for what GGUF has no key for; [`LoadError::Config`] for a number that does not fit 32
+    /// [`LoadError::Unsupported`](crate::LoadError::Unsupported) for what GGUF has no key for; [`LoadError::Config`](crate::LoadError::Config) for a number that does not fit 32
     /// bits.
     pub fn to_gguf(&self) -> Result<Vec<(String, GgufValue)>> {
         self.family.config().to_gguf(&self.base, self.family.row().gguf)
