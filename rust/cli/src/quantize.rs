@@ -60,10 +60,15 @@ pub(crate) fn run(args: &Args, host: &Host<'_>) -> Result<(), Error> {
     }
     let source = Source::open(&(host.resolve)(&args.input).map_err(Error::Model)?)?;
     let conversions = conversions(args, &source)?;
-    let extra = source.extra().iter().map(|(tensor, _)| Conversion { tensor, wanted: tensor.dtype, to: tensor.dtype });
+    let extra = source.extra().iter().map(|(tensor, _)| Conversion {
+        tensor,
+        wanted: tensor.dtype,
+        to: tensor.dtype,
+        is_kept: false,
+    });
     let specs: Vec<TensorSpec> = conversions.iter().map(spec).chain(extra.map(|copy| spec(&copy))).collect();
-    let mut writer = GgufWriter::create(&args.output, &metadata(args, &source)?, &specs)?;
-    for warning in warnings::of(args, &source, &conversions) {
+    let mut writer = GgufWriter::create(&args.output, &metadata(args, &source, &conversions)?, &specs)?;
+    for warning in warnings::of(args.mix, &source, &conversions) {
         eprintln!("nanovllm: warning: {}", printable(&warning));
     }
 
@@ -100,22 +105,21 @@ fn conversions<'a>(args: &Args, source: &'a Source) -> Result<Vec<Conversion<'a>
     let model = source.model();
     let conversion = |tensor: &'a SourceTensor| {
         let (stored, dims) = (tensor.dtype, tensor.dims.len());
+        // A directory has blocks where a model was trained in them.
+        let is_kept = stored.block_size() > 1 && source.is_directory() && !args.pure;
         let Choice { wanted, given: to } = match stored {
             // llama.cpp can add and multiply by these only in F32.
             GgmlType::F16 | GgmlType::Bf16 if is_f32(&tensor.name, dims) => {
                 Choice { wanted: GgmlType::F32, given: GgmlType::F32 }
             }
-            // A directory has blocks where a model was trained in them.
-            blocks if blocks.block_size() > 1 && source.is_directory() && !args.pure => {
-                Choice { wanted: blocks, given: blocks }
-            }
+            blocks if is_kept => Choice { wanted: blocks, given: blocks },
             _ => args.mix.choice(&model, args.pure, &tensor.name, dims, tensor.cols(), stored),
         };
         if to != stored && !can_quantize(to) {
             let reason = format!("there is no quantiser for {to}");
             return Err(Error::Tensor { name: tensor.name.clone(), reason });
         }
-        Ok(Conversion { tensor, wanted, to })
+        Ok(Conversion { tensor, wanted, to, is_kept })
     };
     source.tensors.iter().map(conversion).collect()
 }
@@ -125,7 +129,7 @@ fn spec(&Conversion { tensor, to, .. }: &Conversion<'_>) -> TensorSpec {
 }
 
 /// The metadata of `source`, changed to those of a single file of the new type.
-fn metadata(args: &Args, source: &Source) -> Result<Metadata, Error> {
+fn metadata(args: &Args, source: &Source, conversions: &[Conversion<'_>]) -> Result<Metadata, Error> {
     let mut metadata = Metadata::default();
     for (key, value) in &source.metadata {
         let replaced =
@@ -135,9 +139,8 @@ fn metadata(args: &Args, source: &Source) -> Result<Metadata, Error> {
         }
     }
     // As llama.cpp's converter, which calls what it leaves in MXFP4 by that.
-    let trained_in_blocks = |tensor: &SourceTensor| source.is_directory() && tensor.dtype == GgmlType::MXFP4;
-    let is_mxfp4 = args.mix.base.block_size() == 1 && !args.pure && source.tensors.iter().any(trained_in_blocks);
-    let file_type = if is_mxfp4 { MXFP4_FILE } else { args.mix.file_type };
+    let is_mxfp4 = conversions.iter().any(|conversion| conversion.is_kept && conversion.to == GgmlType::MXFP4);
+    let file_type = if is_mxfp4 && args.mix.base.block_size() == 1 { MXFP4_FILE } else { args.mix.file_type };
     metadata.insert("general.file_type".to_owned(), Value::U32(file_type))?;
     // The version of ggml's block formats has been 2 since 2023.
     metadata.insert("general.quantization_version".to_owned(), Value::U32(2))?;

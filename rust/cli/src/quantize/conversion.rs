@@ -10,4 +10,6 @@ pub(super) struct Conversion<'a> {
     /// What the mix has for it, which may not fit its rows.
     pub(super) wanted: GgmlType,
     pub(super) to: GgmlType,
+    /// Whether it stays in the blocks that its model was trained in, whatever the mix.
+    pub(super) is_kept: bool,
 }

@@ -4,23 +4,21 @@ use std::collections::BTreeSet;
 
 use nanovllm_gguf::GgmlType;
 
-use super::Args;
 use super::conversion::Conversion;
 use super::mix::Mix;
 use super::source::Source;
 
 /// The warnings, a line each.
-pub(crate) fn of(args: &Args, source: &Source, conversions: &[Conversion<'_>]) -> Vec<String> {
+pub(crate) fn of(mix: &Mix, source: &Source, conversions: &[Conversion<'_>]) -> Vec<String> {
     let lost = source.lost.iter().map(|what| format!("a GGUF file cannot hold {what}"));
     let notes = source.notes.iter().cloned();
-    let changes = (!args.pure).then(|| kept(source, conversions)).flatten().into_iter().chain(requantised(conversions));
-    notes.chain(lost).chain(changes).chain(larger(args.mix, conversions)).collect()
+    let changes = kept(conversions).into_iter().chain(requantised(conversions));
+    notes.chain(lost).chain(changes).chain(larger(mix, conversions)).collect()
 }
 
 /// Tensors that a model was trained in the blocks of.
-fn kept(source: &Source, conversions: &[Conversion<'_>]) -> Option<String> {
-    let same = |c: &&Conversion<'_>| source.is_directory() && c.tensor.dtype.block_size() > 1 && c.tensor.dtype == c.to;
-    let counts = counted(conversions.iter().filter(same).map(|c| c.to.name().to_owned()));
+fn kept(conversions: &[Conversion<'_>]) -> Option<String> {
+    let counts = counted(conversions.iter().filter(|c| c.is_kept).map(|c| c.to.name().to_owned()));
     (!counts.is_empty()).then(|| {
         let listed: Vec<String> = counts.iter().map(|(name, n)| format!("{n} of {name}")).collect();
         format!(
