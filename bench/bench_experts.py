@@ -1,6 +1,9 @@
 """Mixtures of experts beside llama.cpp and ik_llama.cpp: random models of real widths, with fewer layers.
 
     python bench/bench_experts.py --peer llama.cpp=DIR [--peer ik_llama.cpp=DIR] [--shape NAME] [--type T] [--json FILE]
+    python bench/bench_experts.py --in-file
+
+With `--in-file` one of the peers is our engine with experts that stay in their file, which the system has cached.
 
 DIR holds the peer's `llama-batched-bench`, built for this machine; where it gives every sequence the same token, as
 ik_llama.cpp's does, all go through the same experts, and it has to be changed to draw tokens. Each round runs our
@@ -29,11 +32,12 @@ from workload import PREFILL_TOKENS
 
 HERE = Path(__file__).parent
 FIGURES = [*(f"batch {batch}" for batch in BATCHES), "prefill"]
+IN_FILE = "experts in the file"
 ENGINES = {"16": "nanovllm-rs", "8": "`activation_bits=8`"}
 
 
-def ours(model: Path, shape: str, threads: int, bits: int) -> dict[str, float]:
-    command = [sys.executable, str(HERE / "expert_speed.py"), str(model), shape, str(threads), str(bits)]
+def ours(model: Path, shape: str, threads: int, bits: int, *more: str) -> dict[str, float]:
+    command = [sys.executable, str(HERE / "expert_speed.py"), str(model), shape, str(threads), str(bits), *more]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return dict(json.loads(output.splitlines()[-1]))
 
@@ -68,7 +72,8 @@ def is_row(line: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", action="append", required=True, metavar="NAME=DIR")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=DIR")
+    parser.add_argument("--in-file", action="store_true", help="compare with experts that stay in their file")
     parser.add_argument("--shape", choices=[name for name, s in SHAPES.items() if s.experts], default="qwen3-30b-a3b")
     parser.add_argument("--type", default="Q4_0", help="of the experts")
     parser.add_argument("--layers", type=int)
@@ -76,7 +81,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to write what the last line has")
     args = parser.parse_args()
-    peers = {name: Path(folder) for name, _, folder in (peer.partition("=") for peer in args.peer)}
+    if not args.peer and not args.in_file:
+        parser.error("there is nothing to compare with: give --peer or --in-file")
+    folders = {name: Path(folder) for name, _, folder in (peer.partition("=") for peer in args.peer)}
+    peers = [*folders, *([IN_FILE] if args.in_file else [])]
     layers = args.layers or SHAPES[args.shape].layers
 
     rounds: list[dict[str, dict[str, float]]] = []
@@ -90,7 +98,10 @@ def main() -> None:
                 for batch in BATCHES:
                     a_second = figures[f"bytes {batch}"] * figures[f"batch {batch}"] / batch
                     this[bits][f"bandwidth {batch}"] = a_second / speed
-            rounds.append(this | {name: peer(folder, model, args.threads) for name, folder in peers.items()})
+            this |= {name: peer(folder, model, args.threads) for name, folder in folders.items()}
+            if args.in_file:
+                this[IN_FILE] = ours(model, args.shape, args.threads, 16, "--in-file")
+            rounds.append(this)
             print(json.dumps(rounds[-1]), file=sys.stderr)
 
     engines = list(rounds[0])

@@ -1,10 +1,10 @@
 """One round of our engine on a random mixture of experts, in a process of its own: prints a line of JSON.
 
-    python bench/expert_speed.py MODEL.gguf SHAPE THREADS ACTIVATION_BITS
+    python bench/expert_speed.py MODEL.gguf SHAPE THREADS ACTIVATION_BITS [--in-file]
 
-Of each batch it prints tokens a second and the bytes of weights that a step touches. These follow from the routes:
-layers of the random models add next to nothing to the stream (`random_model.py`), so that a token's experts are those
-whose rows of the router are nearest to its embedding.
+With `--in-file` experts stay in the file. Of each batch it prints tokens a second and the bytes of weights that a step
+touches. These follow from the routes: layers of the random models add next to nothing to the stream
+(`random_model.py`), so that a token's experts are those whose rows of the router are nearest to its embedding.
 """
 
 import json
@@ -57,8 +57,15 @@ def answers(llm: LLM, prompts: list[list[int]], length: int) -> tuple[float, lis
     return perf_counter() - start, [output["token_ids"] for output in outputs]
 
 
-def main(model: str, shape: Shape, threads: int, activation_bits: int) -> None:
-    llm = LLM(model, num_threads=threads, max_model_len=1024, activation_bits=activation_bits, num_kvcache_blocks=64)
+def main(model: str, shape: Shape, threads: int, activation_bits: int, in_file: bool) -> None:
+    llm = LLM(
+        model,
+        num_threads=threads,
+        max_model_len=1024,
+        activation_bits=activation_bits,
+        num_kvcache_blocks=64,
+        gpu_memory_utilization=1e-12 if in_file else 0.9,  # no expert fits in so little
+    )
     vocab = llm.tokenizer.vocab_size
     generate(llm, [(prompt(32, vocab, seed=1000), 4)])
     prefill = min(generate(llm, [(prompt(PREFILL_TOKENS, vocab, seed=2000 + i), 1)]) for i in range(2))
@@ -75,4 +82,4 @@ def main(model: str, shape: Shape, threads: int, activation_bits: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], SHAPES[sys.argv[2]], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], SHAPES[sys.argv[2]], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:] == ["--in-file"])

@@ -81,6 +81,13 @@ pub trait Backend: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// About how many bytes a weight of `elements` elements of type `dtype` takes once it is packed. The default is what it takes in
+    /// its file.
+    fn packed_bytes(&self, dtype: DType, elements: u64) -> u64 {
+        let blocks = u128::from(elements) * dtype.type_size() as u128 / dtype.block_size() as u128;
+        u64::try_from(blocks).unwrap_or(u64::MAX)
+    }
+
     /// The type in which [`pack`](Self::pack) keeps a matrix of type `dtype` with `cols` columns: `dtype` itself, or
     /// the one it is converted to for want of kernels, of which users are told.
     fn stored_as(&self, dtype: DType, cols: usize) -> DType {

@@ -77,6 +77,10 @@ impl Packed {
     pub(crate) fn stored(part: &WeightPart<'_>, data: &FilePart, lanes: usize) -> Result<Self> {
         let format = checked(part)?;
         let WeightPart { dtype, rows, cols, .. } = *part;
+        let (expected, got) = (part.data.len(), data.bytes().len());
+        if got != expected {
+            return Err(Error::Shape { what: "bytes of a weight in its file", expected, got });
+        }
         Ok(Self { format, rows, cols, lanes, data: Data::Stored { part: data.clone(), dtype } })
     }
 

@@ -75,6 +75,11 @@ impl FilePart {
         is_within.then(|| Self { file: Arc::clone(&self.file), range: start..start + bytes.len() })
     }
 
+    /// Whether the system can give up the memory that the part takes, as it is mapped; otherwise the file was read whole.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.file.bytes, Bytes::Mapped { .. })
+    }
+
     /// Whether both are of one file.
     pub fn is_of_same_file(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.file, &other.file)
@@ -192,6 +197,26 @@ mod tests {
             read.release(0..bytes.len());
             mapped.release(0..bytes.len() + 1);
         }
+    }
+
+    #[test]
+    fn a_part_knows_what_lies_within_it() {
+        let written = tempfile::NamedTempFile::new().unwrap();
+        fs::write(written.path(), [7; 100]).unwrap();
+        let file = Arc::new(FileBytes::open(written.path()).unwrap());
+        let part = FilePart::new(&file, 10..30).unwrap();
+        for range in [10..30, 10..11, 29..30, 12..20, 10..10, 30..30] {
+            let within = part.within(&file[range.clone()]).unwrap();
+            assert!(within.range == range && within.is_of_same_file(&part) && within.is_mapped());
+        }
+        for range in [9..20, 20..31, 0..100, 9..9, 31..31] {
+            assert!(part.within(&file[range.clone()]).is_none(), "{range:?}");
+        }
+        let copy = Arc::new(FileBytes::from(file.to_vec()));
+        assert!(part.within(&copy[10..30]).is_none());
+        let copied = FilePart::new(&copy, 10..30).unwrap();
+        assert!(!copied.is_mapped() && !copied.is_of_same_file(&part));
+        assert!(FilePart::new(&file, 90..101).is_none());
     }
 
     #[cfg(unix)]

@@ -10,6 +10,7 @@ mod safetensors_files;
 
 use std::path::Path;
 
+use nanovllm_backend::DType;
 use nanovllm_gguf::{FilePart, GgufFile};
 
 pub use self::export::ExportedTensor;
@@ -58,12 +59,27 @@ impl Checkpoint {
         }
     }
 
-    /// Bytes of all tensors in the files.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// The sum of `bytes` of the type and the number of elements of each tensor: of those of experts, and of all others.
+    pub(crate) fn sizes(&self, bytes: impl Fn(DType, u64) -> u64) -> (u64, u64) {
+        let (mut experts, mut others) = (0u64, 0u64);
+        let mut add = |is_experts: bool, dtype, shape: &[usize]| {
+            let elements = shape.iter().map(|&size| size as u64).fold(1, u64::saturating_mul);
+            let sum = if is_experts { &mut experts } else { &mut others };
+            *sum = sum.saturating_add(bytes(dtype, elements));
+        };
         match self {
-            Self::SafeTensors(c) => c.bytes(),
-            Self::Gguf(c) => c.file().tensors().iter().map(|tensor| tensor.len as u64).sum(),
+            Self::SafeTensors(c) => {
+                let table = c.config().family.config().tensor_table();
+                for name in c.names() {
+                    if let Some(TensorLayout { dtype, shape }) = c.layout(&name) {
+                        add(table.expert(&name).is_some() && shape.len() > 1, dtype, &shape);
+                    }
+                }
+            }
+            // What is stacked is of experts.
+            Self::Gguf(c) => c.file().tensors().iter().for_each(|t| add(t.dims.len() > 2, t.dtype, &t.dims)),
         }
+        (experts, others)
     }
 
     /// What a user should know of how the checkpoint was read, a line each.

@@ -24,6 +24,7 @@ mod checkpoint;
 mod config;
 pub mod decoder;
 mod error;
+mod expert_budget;
 pub mod layers;
 mod model;
 mod model_config;

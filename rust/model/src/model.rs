@@ -8,6 +8,7 @@ use crate::causal_lm::{CausalLm, ModelInput, StepError};
 use crate::checkpoint::Checkpoint;
 use crate::decoder::{Decoder, HEAD_ROWS};
 use crate::error::{LoadError, Result};
+use crate::expert_budget::ExpertBudget;
 use crate::slices::{SLICE_ROWS, Slicer};
 use crate::weights::Weights;
 
@@ -37,7 +38,7 @@ struct Model<B: Backend> {
 pub struct LoadOptions {
     /// For sequences of how many tokens; fewer where the checkpoint allows fewer.
     pub max_model_len: usize,
-    /// How many bytes weights may take; the experts of a model that needs more stay in their files, on devices that can compute on
+    /// How many bytes weights may take; of a model that needs more, experts stay in their files, as far as the device can compute on
     /// them there. `None` for whatever it takes.
     pub memory: Option<u64>,
 }
@@ -54,11 +55,9 @@ pub fn load<B: Backend>(backend: B, checkpoint: &Checkpoint, options: LoadOption
 fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, options: LoadOptions) -> Result<Box<dyn CausalLm>> {
     let config = checkpoint.config();
     let mut weights = Weights::new(&backend, checkpoint);
-    let bytes = checkpoint.bytes();
-    if let Some(memory) = options.memory.filter(|&memory| memory < bytes) {
-        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-        let (all, room) = (gigabytes(bytes), gigabytes(memory));
-        weights = weights.with_experts_in_files(format!("weights of {all:.1} GB may take {room:.1} GB of memory"));
+    if let (Some(memory), Some(_)) = (options.memory, config.experts()) {
+        let (experts, others) = checkpoint.sizes(|dtype, elements| backend.packed_bytes(dtype, elements));
+        weights.expert_budget = ExpertBudget::new(experts, others, memory);
     }
     // Layers are made before it shows that their tensors are missing, so a wrong number must not make too many.
     if config.base.num_hidden_layers > weights.len() {
@@ -73,7 +72,7 @@ fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, options: LoadOptio
     let notes = checkpoint.notes().into_iter().chain(weights.notes()).collect();
     let kv_dtype = weights.kv_cache_dtype();
     weights.finish()?;
-    let files = weights.files();
+    let files = weights.expert_budget.as_ref().map_or_else(Vec::new, |budget| budget.files().to_vec());
     Ok(Box::new(Model {
         backend,
         decoder,

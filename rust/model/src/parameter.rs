@@ -117,7 +117,18 @@ impl<'a> Parameter<'a> {
         }
     }
 
-    /// The same of a part that stays in its file, where the device can compute on it there; `file` is the stored tensor.
+    /// How many elements the part has that came from the stored tensor `index`.
+    pub(crate) fn elements(&self, index: usize) -> u64 {
+        (self.sharding.shards()[index].rows.len() as u64).saturating_mul(self.sharding.cols() as u64)
+    }
+
+    /// Where that part lies in a mapped file, of which `stored` has the tensor; `None` for what was put together when it was
+    /// loaded, and for a file that was read whole.
+    pub(crate) fn place_of_shard(&self, index: usize, stored: &FilePart) -> Option<FilePart> {
+        stored.within(&self.pieces[index].as_ref()?.data).filter(FilePart::is_mapped)
+    }
+
+    /// The part that lies there, which stays, where the device can compute on it.
     pub(crate) fn map_shard<B: Backend>(
         &self,
         backend: &B,
@@ -125,10 +136,8 @@ impl<'a> Parameter<'a> {
         file: &FilePart,
     ) -> Result<Option<B::Weight>, nanovllm_backend::Error> {
         let Some(Piece { dtype, data }) = &self.pieces[index] else { return Ok(None) };
-        // What was put together when it was loaded lies nowhere in the file.
-        let Some(file) = file.within(data) else { return Ok(None) };
         let (rows, cols) = (self.sharding.shards()[index].rows.len(), self.sharding.cols());
-        backend.mapped(&WeightPart { dtype: *dtype, rows, cols, data }, &file)
+        backend.mapped(&WeightPart { dtype: *dtype, rows, cols, data }, file)
     }
 
     /// The matrix, packed in the device's layout.

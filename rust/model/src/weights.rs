@@ -7,6 +7,7 @@ use nanovllm_backend::{Backend, DType};
 use nanovllm_gguf::FilePart;
 
 use crate::error::{LoadError, ParameterError, Result};
+use crate::expert_budget::ExpertBudget;
 use crate::parameter::Parameter;
 use crate::sharding::Sharding;
 use crate::stored_tensor::{StoredTensor, TensorSource};
@@ -25,10 +26,8 @@ pub(crate) struct Weights<'a, B: Backend> {
     converted: BTreeMap<(DType, DType), usize>,
     /// How many tensors were skipped.
     skipped: usize,
-    /// Why experts stay in their files, if they do.
-    kept_apart: Option<String>,
-    /// How many bytes of them do, and a part of each file that they lie in.
-    in_file: (usize, Vec<FilePart>),
+    /// How much memory experts may take, where not all of them fit.
+    pub(crate) expert_budget: Option<ExpertBudget>,
 }
 
 /// A matrix that stays in its file.
@@ -67,19 +66,8 @@ impl<'a, B: Backend> Weights<'a, B> {
             is_f32: true,
             converted: BTreeMap::new(),
             skipped: 0,
-            kept_apart: None,
-            in_file: (0, Vec::new()),
+            expert_budget: None,
         }
-    }
-
-    /// The same, whose experts stay in their files where the device can compute on them there; `why` follows "since".
-    pub(crate) fn with_experts_in_files(self, why: String) -> Self {
-        Self { kept_apart: Some(why), ..self }
-    }
-
-    /// A part of each file that is still read once all is loaded.
-    pub(crate) fn files(&mut self) -> Vec<FilePart> {
-        std::mem::take(&mut self.in_file.1)
     }
 
     /// The number of tensors that nobody has taken yet.
@@ -110,34 +98,44 @@ impl<'a, B: Backend> Weights<'a, B> {
     /// The matrix that the tensors `names` make up, packed for the device tensor by tensor, their pages released. A missing
     /// one adds no rows until [`finish`](Self::finish) refuses the checkpoint.
     pub(crate) fn matrix(&mut self, names: &[String], sharding: Sharding) -> Result<Arc<B::Weight>> {
-        self.assembled(names, sharding, false).map(Arc::new)
+        self.assembled(names, sharding, None).map(Arc::new)
     }
 
-    /// The same of an expert, not to be shared; it may stay in its file.
+    /// The same of an expert, not to be shared; where it does not fit in memory it stays in its file, if it can.
     pub(crate) fn expert(&mut self, names: &[String], sharding: Sharding) -> Result<B::Weight> {
-        self.assembled(names, sharding, self.kept_apart.is_some())
+        let mut budget = self.expert_budget.take();
+        let weight = self.assembled(names, sharding, budget.as_mut());
+        self.expert_budget = budget;
+        weight
     }
 
-    fn assembled(&mut self, names: &[String], sharding: Sharding, in_file: bool) -> Result<B::Weight> {
+    fn assembled(
+        &mut self,
+        names: &[String],
+        sharding: Sharding,
+        mut budget: Option<&mut ExpertBudget>,
+    ) -> Result<B::Weight> {
         let mut parameter = Parameter::new(sharding);
         let mut parts = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             let Some(tensor) = self.take(name)? else { continue };
-            let (stored, dtype, bytes) = (tensor.name, tensor.dtype, tensor.data.len());
+            let (stored, dtype) = (tensor.name, tensor.dtype);
             let cols = tensor.shape.last().copied().unwrap_or(1);
             parameter.load(index, tensor).map_err(|e| LoadError::parameter(stored, e))?;
             self.is_f32 &= dtype == DType::F32;
             let fail = |error| LoadError::tensor(stored, error);
-            if in_file
-                && let Some(part) = self.checkpoint.part(name)
-                && let Some(mapped) = parameter.map_shard(self.backend, index, &part).map_err(fail)?
-            {
-                parts.push(mapped);
-                self.in_file.0 += bytes / names.iter().filter(|other| *other == name).count().max(1);
-                if !self.in_file.1.iter().any(|file| file.is_of_same_file(&part)) {
-                    self.in_file.1.push(part);
+            if let Some(budget) = budget.as_deref_mut() {
+                let packed = self.backend.packed_bytes(dtype, parameter.elements(index));
+                if !budget.take(packed) {
+                    let file = self.checkpoint.part(name).and_then(|part| parameter.place_of_shard(index, &part));
+                    let mapped = file.as_ref().map(|file| parameter.map_shard(self.backend, index, file)).transpose();
+                    if let (Some(file), Some(Some(mapped))) = (file, mapped.map_err(fail)?) {
+                        budget.stays(file.clone(), file.bytes().len());
+                        parts.push(mapped);
+                        continue;
+                    }
+                    budget.exceed(packed);
                 }
-                continue;
             }
             parts.push(parameter.pack_shard(self.backend, index).map_err(fail)?);
             self.checkpoint.release(stored);
@@ -217,14 +215,8 @@ impl<'a, B: Backend> Weights<'a, B> {
             format!("{n} tensor{plural} of type {from} stored as {to}, for which there are kernels")
         };
         let skipped = format!("{} tensors that the model has no use for are not loaded", self.skipped);
-        let gigabytes = self.in_file.0 as f64 / 1e9;
-        let in_file = self.kept_apart.as_ref().filter(|_| self.in_file.0 > 0).map(|why| {
-            format!(
-                "{gigabytes:.1} GB of experts stay in the file, since {why}: each is read and arranged anew whenever tokens go \
-                 through it, which is several times slower"
-            )
-        });
-        self.converted.iter().map(note).chain((self.skipped > 0).then_some(skipped)).chain(in_file).collect()
+        let experts = self.expert_budget.iter().flat_map(ExpertBudget::notes);
+        self.converted.iter().map(note).chain((self.skipped > 0).then_some(skipped)).chain(experts).collect()
     }
 
     /// The type to keep keys and values in unless the user asks for another: as exact as the matrices loaded so far.

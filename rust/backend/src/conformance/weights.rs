@@ -5,7 +5,7 @@ use super::linear::product;
 use super::promise::Promise;
 use super::random::{Random, StoredMatrix, random_tensor, room};
 use super::reference;
-use crate::{Backend, DType, Error, FilePart, Inspect, WeightPart};
+use crate::{DType, Error, FilePart, Inspect, WeightPart};
 
 /// NMSE of values a device keeps as another type: a scale rounded to f16.
 const RESTORED: f64 = 1e-6;
@@ -99,27 +99,49 @@ pub(super) fn other_types_are_refused_or_right<B: Inspect>(backend: &B, promise:
     }
 }
 
-/// A weight that stays in its file is computed on as one that was packed, to the last bit, on a device that has such.
-pub(super) fn weights_in_files<B: Backend>(backend: &B, promise: &Promise) {
+/// A weight that stays in its file, also beside one that is packed, is computed on as one that was packed, to the last bit, on a
+/// device that has such. Bytes of another length than the matrix has are refused.
+pub(super) fn weights_in_files<B: Inspect>(backend: &B, promise: &Promise) {
     let mut random = Random::new(41);
     for &dtype in &promise.dtypes {
         let cols = if dtype.block_size() == 1 { 97 } else { 2 * dtype.block_size() };
-        let stored = StoredMatrix::new(&mut random, dtype, 37, cols);
+        let [stored, other] = [37, 21].map(|rows| StoredMatrix::new(&mut random, dtype, rows, cols));
         // At an odd address.
         let bytes: Vec<u8> = std::iter::once(0).chain(stored.data.iter().copied()).collect();
         let file = std::sync::Arc::new(nanovllm_gguf::FileBytes::from(bytes));
         let part = FilePart::new(&file, 1..1 + stored.data.len()).expect("all of it");
-        let inside = WeightPart { data: part.bytes(), ..stored.part() };
-        let Some(mapped) = backend.mapped(&inside, &part).expect("a type that is packed") else { return };
-        let packed = stored.pack(backend);
-        for rows in [1, 11] {
-            let (x, _) = random_tensor(backend, &mut random, rows, cols);
-            let [got, expected] = [&mapped, &packed].map(|weight| {
-                let mut out = room(backend, rows, stored.rows);
-                backend.linear(&x, weight, None, &mut out);
-                backend.download(&out)
-            });
-            assert_eq!(got, expected, "{rows} rows with {dtype} in its file");
+        let map = |part: &FilePart| backend.mapped(&WeightPart { data: &stored.data, ..stored.part() }, part);
+        let Some(mapped) = map(&part).expect("a type that is packed") else { return };
+        let mapped_again = || map(&part).expect("as before").expect("as before");
+        let concat = |parts| backend.concat(parts).expect("of equal columns");
+        let pairs = [
+            (mapped, stored.pack(backend)),
+            (
+                concat(vec![other.pack(backend), mapped_again()]),
+                concat(vec![other.pack(backend), stored.pack(backend)]),
+            ),
+            (
+                concat(vec![mapped_again(), other.pack(backend)]),
+                concat(vec![stored.pack(backend), other.pack(backend)]),
+            ),
+        ];
+        for (i, (mapped, packed)) in pairs.iter().enumerate() {
+            let outputs = if i == 0 { stored.rows } else { stored.rows + other.rows };
+            let what = format!("{dtype} in its file, case {i}");
+            assert_eq!(backend.unpack(mapped), backend.unpack(packed), "{what}");
+            for rows in [1, 11] {
+                let (x, _) = random_tensor(backend, &mut random, rows, cols);
+                let ids: Vec<u32> = (0..rows).map(|_| random.below(outputs) as u32).collect();
+                let [got, expected] = [mapped, packed].map(|weight| {
+                    let [mut out, mut looked_up] = [outputs, cols].map(|cols| room(backend, rows, cols));
+                    backend.linear(&x, weight, None, &mut out);
+                    backend.embedding(weight, &ids, &mut looked_up);
+                    [backend.download(&out), backend.download(&looked_up)]
+                });
+                assert_eq!(got, expected, "{rows} rows with {what}");
+            }
         }
+        let short = FilePart::new(&file, 1..stored.data.len()).expect("a part of it");
+        assert!(matches!(map(&short), Err(Error::Shape { .. })), "{dtype}, a byte short");
     }
 }

@@ -48,10 +48,19 @@ fn group(dir: &Path) -> Option<Memory> {
     let number = |name: &str| read_to_string(dir.join(name)).ok()?.trim().parse::<u64>().ok();
     let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"))?;
     let charged = number("memory.current").or_else(|| number("memory.usage_in_bytes"))?;
-    // File pages not used lately are charged to the group but given up first: a weight file just read is mostly that.
+    // Pages of files are charged to the group but given up for whoever needs memory, those in use lately after the others, unless they
+    // are still to be written: a weight file that was read is nothing else.
     let stat = read_to_string(dir.join("memory.stat")).unwrap_or_default();
-    let inactive = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-    let reclaimable = inactive("total_inactive_file ").or_else(|| inactive("inactive_file ")).unwrap_or(0);
+    let field = |name: &str| {
+        let value = |name: &str| {
+            let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+            lines.find(|(key, _)| *key == name)?.1.trim().parse::<u64>().ok()
+        };
+        // Of the groups below too, as version 1 calls it.
+        value(&format!("total_{name}")).or_else(|| value(name)).unwrap_or(0)
+    };
+    let unwritten: u64 = ["file_dirty", "file_writeback", "dirty", "writeback"].into_iter().map(field).sum();
+    let reclaimable = (field("inactive_file") + field("active_file")).saturating_sub(unwritten);
     Some(Memory { limit, used: charged.saturating_sub(reclaimable) })
 }
 
@@ -93,9 +102,12 @@ mod tests {
             ("sys/fs/cgroup/a/b/memory.current", "5\n"),
             ("sys/fs/cgroup/a/memory.max", "9000\n"),
             ("sys/fs/cgroup/a/memory.current", "5000\n"),
-            ("sys/fs/cgroup/a/memory.stat", "anon 1\ninactive_file 1000\nactive_file 7\n"),
+            (
+                "sys/fs/cgroup/a/memory.stat",
+                "anon 1\nfile_dirty 5\ninactive_file 1000\nactive_file 505\nfile_writeback 100\n",
+            ),
         ];
-        assert_eq!(detected(&files).unwrap(), Memory { limit: 9000, used: 4000 });
+        assert_eq!(detected(&files).unwrap(), Memory { limit: 9000, used: 3600 });
     }
 
     #[test]
@@ -105,9 +117,12 @@ mod tests {
             ("proc/self/cgroup", "12:cpu,cpuacct:/x\n4:memory:/docker/elsewhere\n1:name=systemd:/\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "8000"),
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "3000"),
-            ("sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 2000\n"),
+            (
+                "sys/fs/cgroup/memory/memory.stat",
+                "inactive_file 1\ndirty 9\ntotal_inactive_file 2000\ntotal_active_file 300\ntotal_dirty 100\n",
+            ),
         ];
-        assert_eq!(detected(&files).unwrap(), Memory { limit: 8000, used: 1000 });
+        assert_eq!(detected(&files).unwrap(), Memory { limit: 8000, used: 800 });
     }
 
     #[test]

@@ -77,10 +77,6 @@ impl SafeTensorsCheckpoint {
         &self.path
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.files.tensors().iter().map(|info| self.files.data(info).len() as u64).sum()
-    }
-
     /// What a user should know of how the checkpoint was read, a line each.
     pub fn notes(&self) -> Vec<String> {
         let skipped = self.names.skipped;
