@@ -313,12 +313,16 @@ class Engine:
         """What a user should know of how the weights were loaded, one line each."""
     def submit(
         self,
-        requests: Iterable[tuple[SupportsIndex, Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions]],
+        requests: Iterable[
+            tuple[SupportsIndex, Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions, SupportsIndex]
+        ],
+        skip_special_tokens: bool,
     ) -> Call:
-        """Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued one has: all, or none.
+        """Queues prompts, each `(seq_id, token_ids, sampling_params, index)` with an id that no queued one has.
 
-        Their answers are the call's, and what is left of them is dropped with it. The refusal of one of several says
-        which it is, as `prompts[3]`.
+        All are taken or none. Of several answers to one prompt each has another `index`. Their answers are the call's,
+        and what is left of them is dropped with it. The refusal of one of several says which it is, as `prompts[3]`.
+        Special tokens are left out of their text if `skip_special_tokens` is true, unless a request says otherwise.
         """
     def add_request(
         self,
@@ -350,13 +354,30 @@ class FinishedSequence:
     @property
     def seq_id(self) -> int: ...
     @property
-    def token_ids(self) -> list[int]: ...
+    def token_ids(self) -> list[int]:
+        """Its tokens."""
     @property
-    def finish_reason(self) -> str: ...
+    def text(self) -> str | None:
+        """Its text, where a stop string might have ended it; else None."""
+    @property
+    def finish_reason(self) -> str:
+        """`stop` or `length`."""
+    @property
+    def stop_reason(self) -> int | str | None:
+        """The token or the text that its request stopped at; None where it ended by itself."""
+    @property
+    def logprobs(self) -> list[tuple[float, int, list[tuple[int, float]]]]:
+        """Of each token how likely it was, its rank, and the likeliest tokens with theirs; nothing unless asked for."""
+    @property
+    def prompt_logprobs(self) -> list[tuple[float, int, list[tuple[int, float]]]]:
+        """The same of the tokens of the prompt from the second on."""
     @property
     def num_prompt_tokens(self) -> int: ...
     @property
     def num_cached_tokens(self) -> int: ...
+    @property
+    def timing(self) -> tuple[float, float]:
+        """Seconds from when it was queued to its first token, and to its end."""
 
 @final
 class GgufFile:

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Set
 from collections.abc import Sequence as AbcSequence
 from dataclasses import fields
 from numbers import Integral
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from nanovllm._core import Engine, FinishedSequence
 from nanovllm.config import Config
 from nanovllm.engine.model_runner import ModelRunner, opened_files
 from nanovllm.engine.scheduler import Scheduler
 from nanovllm.engine.sequence import Sequence
+from nanovllm.outputs import RequestOutput, TokenLogprobs, completion, of_tokens, request_output
 from nanovllm.sampling_params import SamplingParams
 from nanovllm.utils.conversation import Message, is_conversation_list
 from nanovllm.utils.hub import resolve_model
@@ -31,20 +32,8 @@ _Self = TypeVar("_Self", bound="LLMEngine")
 Prompt = str | AbcSequence[int]
 """A prompt is text or token ids."""
 
-
-class GenerateOutput(TypedDict):
-    """The answer to one prompt."""
-
-    text: str
-    """The decoded answer, with special tokens unless they were skipped."""
-    token_ids: list[int]
-    """The generated tokens, the one that ended the answer included."""
-    finish_reason: str
-    """`stop` at an end-of-sequence token, `length` at a limit."""
-    num_prompt_tokens: int
-    """Tokens of the prompt."""
-    num_cached_tokens: int
-    """Tokens of the prompt found in the prefix cache."""
+_Request = tuple[int, AbcSequence[int], SamplingParams, int]
+"""A sequence id, a prompt, how it samples, and which of the prompt's answers it is."""
 
 
 class LLMEngine:
@@ -137,14 +126,17 @@ class LLMEngine:
         use_tqdm: bool = True,
         *,
         skip_special_tokens: bool = False,
-    ) -> list[GenerateOutput]:
+    ) -> list[RequestOutput]:
         """Answers every prompt; the results are in the prompts' order.
 
         Args:
             prompts: Texts or lists of token ids; a single one is a list of one.
             sampling_params: One for all, or one for each prompt.
             use_tqdm: Show progress and the tokens a second of prefill and decode on standard error.
-            skip_special_tokens: Leave special tokens out of `text`.
+            skip_special_tokens: Leave special tokens out of `text`, of requests whose params do not say.
+
+        Returns:
+            A `RequestOutput` for each prompt: a dict with `text`, `token_ids` and more, whose keys are attributes too.
 
         Raises:
             ValueError: A request is invalid (see `add_request`), or prompts and params differ in number. Of several
@@ -154,25 +146,49 @@ class LLMEngine:
         batch = _as_batch(prompts)
         params = _as_params(sampling_params, len(batch))
         encoded = [self._encode(prompt, at if len(batch) > 1 else None) for at, prompt in enumerate(batch)]
-        seq_ids = [next(Sequence.counter) for _ in encoded]
-        requests = list(zip(seq_ids, encoded, params, strict=True))
+        requests = [
+            [(next(Sequence.counter), token_ids, own, index) for index in range(getattr(own, "n", 1))]
+            for token_ids, own in zip(encoded, params, strict=True)
+        ]
+        queued = [request for of_prompt in requests for request in of_prompt]
         # No variable refers to the call, so that it goes with whatever interrupts this, at any place.
         if use_tqdm:
-            with Progress(requests, self.config.max_model_len) as progress:
-                sequences = self._engine.submit(requests).results(progress.report)
+            with Progress(queued, self.config.max_model_len) as progress:
+                sequences = self._engine.submit(queued, skip_special_tokens).results(progress.report)
         else:
-            sequences = self._engine.submit(requests).results()
+            sequences = self._engine.submit(queued, skip_special_tokens).results()
         done = {seq.seq_id: seq for seq in sequences}
         return [
-            GenerateOutput(
-                text=self.tokenizer.decode(seq.token_ids, skip_special_tokens),
-                token_ids=seq.token_ids,
-                finish_reason=seq.finish_reason,
-                num_prompt_tokens=seq.num_prompt_tokens,
-                num_cached_tokens=seq.num_cached_tokens,
-            )
-            for seq in (done[seq_id] for seq_id in seq_ids)
+            self._output(prompt, of_prompt, [done[seq_id] for seq_id, *_ in of_prompt], skip_special_tokens)
+            for prompt, of_prompt in zip(batch, requests, strict=True)
         ]
+
+    def _output(
+        self, prompt: Prompt, requests: list[_Request], sequences: list[FinishedSequence], skip_special_tokens: bool
+    ) -> RequestOutput:
+        """The answers to one prompt."""
+        seq_id, token_ids, params, _ = requests[0]
+        skip = getattr(params, "skip_special_tokens", None)
+        skip = skip_special_tokens if skip is None else skip
+        texts: dict[int, str] = {}
+
+        def decode(token_id: int) -> str:
+            if token_id not in texts:
+                texts[token_id] = self.tokenizer.decode([token_id], False)
+            return texts[token_id]
+
+        def text(seq: FinishedSequence) -> str:
+            if not getattr(params, "detokenize", True):
+                return ""
+            return self.tokenizer.decode(seq.token_ids, skip) if seq.text is None else seq.text
+
+        has_logprobs = getattr(params, "logprobs", None) is not None
+        outputs = [completion(i, seq, text(seq), has_logprobs, decode) for i, seq in enumerate(sequences)]
+        prompt_logprobs: list[TokenLogprobs | None] | None = None
+        if getattr(params, "prompt_logprobs", None) is not None:
+            prompt_logprobs = [None, *of_tokens(list(token_ids)[1:], sequences[0].prompt_logprobs, decode)]
+        prompt_text = prompt if isinstance(prompt, str) else None
+        return request_output(str(seq_id), prompt_text, token_ids, prompt_logprobs, sequences, outputs)
 
     def chat(
         self,
@@ -187,7 +203,7 @@ class LLMEngine:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **template_variables: Any,
-    ) -> list[GenerateOutput]:
+    ) -> list[RequestOutput]:
         """Answers a conversation, or each of several, through the model's chat template.
 
         Unlike in `generate`, `text` leaves special tokens out, so that it can go back as a message.

@@ -7,7 +7,7 @@ use crate::experts::{ExpertRoom, Experts, Routing};
 use crate::kv_cache::KvCacheSpec;
 use crate::memory::Memory;
 use crate::rows::{Activation, Scale};
-use crate::sample::SampleRow;
+use crate::sample::{SampleRow, Sampled};
 use crate::weight::{DType, FilePart, WeightPart};
 
 /// A device that executes a model's operations.
@@ -232,13 +232,15 @@ pub trait Backend: Send + Sync + 'static {
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32], out: &mut Self::Tensor);
 
     /// Chooses the next token after each row of `logits`, `[rows, vocab_size]`: `rows[i]` says how, `out[i]` is the
-    /// token, and both are as long as there are rows. `logits` may be overwritten.
+    /// token with how likely it is, and both are as long as there are rows. `logits` may be overwritten.
     ///
-    /// The row's bias and mask are [applied](SampleRow::adjust) first. The token is then the one of the highest
-    /// [score](crate::NoiseStream::score), `logit / temperature - ln(noise)`, or of the highest logit at temperature 0;
-    /// the lowest id wins a tie. A NaN logit is never chosen unless every logit is NaN, which gives 0.
-    /// [`SampleRow::choose`] says all of it in code: given the same logits every device must choose as it does.
-    fn sample(&self, logits: &mut Self::Tensor, rows: &[SampleRow<'_>], out: &mut [u32]);
+    /// The row's bias, penalties and mask are [applied](SampleRow::adjust) first. Of the tokens that its
+    /// [truncation](SampleRow::truncation) leaves, it is then the one of the highest
+    /// [score](crate::NoiseStream::score), `logit / temperature - ln(noise)`, or at temperature 0 that of the highest logit;
+    /// the lowest id wins a tie. A NaN logit is never chosen unless every logit is NaN, which gives 0. How likely it is follows from
+    /// the logits as they came ([`TokenLogprobs`](crate::TokenLogprobs)).
+    /// [`SampleRow::choose`] says all of it in code: given the same logits every device must answer as it does.
+    fn sample(&self, logits: &mut Self::Tensor, rows: &[SampleRow<'_>], out: &mut [Sampled]);
 
     /// Waits for the operations issued so far and reports the first that failed since the last call.
     ///

@@ -75,7 +75,7 @@ fn tests<B: Inspect>() -> Vec<(&'static str, Test<B>)> {
         attention_over_an_f32_cache attention_over_a_bf16_cache attention_of_long_prompts
         attention_options_over_an_f32_cache attention_options_over_a_bf16_cache windows_of_long_prompts
         greedy_takes_the_first_of_the_largest what_is_not_a_number_is_never_chosen masks_leave_what_they_allow
-        draws_are_the_formulas
+        draws_are_the_formulas truncation_keeps_the_first
         nothing_failed
     }
 }

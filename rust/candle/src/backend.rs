@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use candle_core::{Device, Tensor};
 use nanovllm_backend::{
     Activation, AttentionOptions, Backend, Context, DType, Error, ExpertRoom, Experts, HeadLayout, HeadNorms, Inspect,
-    KvCacheSpec, Result, Rope, Routing, SampleRow, Scale, WeightPart,
+    KvCacheSpec, Result, Rope, Routing, SampleRow, Sampled, Scale, WeightPart,
 };
 
 use crate::error::{NAME, device_error};
@@ -261,11 +261,11 @@ impl Backend for CandleBackend {
         self.compute(rows.len(), out, || x.data().index_select(&self.indices(rows)?, 0));
     }
 
-    fn sample(&self, logits: &mut Matrix, sample_rows: &[SampleRow<'_>], out: &mut [u32]) {
+    fn sample(&self, logits: &mut Matrix, sample_rows: &[SampleRow<'_>], out: &mut [Sampled]) {
         let cols = logits.cols();
         let mut values = self.download(logits);
-        for ((token, row), logits) in out.iter_mut().zip(sample_rows).zip(values.chunks_mut(cols.max(1))) {
-            *token = row.choose(logits);
+        for ((sampled, row), logits) in out.iter_mut().zip(sample_rows).zip(values.chunks_mut(cols.max(1))) {
+            *sampled = row.choose(logits);
         }
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // tests
 
-use nanovllm_backend::{Backend, DType, Error, SampleRow, WeightPart};
+use nanovllm_backend::{Backend, DType, Error, SampleRow, Sampled, WeightPart};
 use nanovllm_candle::{CandleBackend, CandleOptions};
 
 #[test]
@@ -23,9 +23,9 @@ fn the_first_failure_is_reported_once_and_nothing_is_computed_before() {
     let doubled = backend.upload(&[2.0; 2], 1, 2).expect("uploads do not wait for anything");
     backend.rms_norm(&ones, &doubled, 0.0, &mut out);
     assert_eq!(backend.download(&out).len(), 4, "of the right shape, whatever the values");
-    let mut tokens = [9; 2];
+    let mut tokens = vec![Sampled::from(9); 2];
     backend.sample(&mut out, &[SampleRow::drawn(1.0, 1, 1); 2], &mut tokens);
-    assert!(tokens.iter().all(|&token| token < 2), "{tokens:?}");
+    assert!(tokens.iter().all(|sampled| sampled.token < 2), "{tokens:?}");
 
     let error = backend.synchronize().expect_err("an operation failed");
     assert!(matches!(error, Error::Device { device: "candle", .. }), "{error}");

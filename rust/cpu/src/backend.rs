@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nanovllm_backend::{
     Activation, AttentionOptions, Backend, Context, DType, Error, ExpertRoom, Experts, FilePart, HeadLayout, HeadNorms,
-    Inspect, KvCacheSpec, Result, Rope, Routing, SampleRow, Scale, WeightPart,
+    Inspect, KvCacheSpec, Result, Rope, Routing, SampleRow, Sampled, Scale, WeightPart,
 };
 
 use crate::activations::{ActivationBits, Activations};
@@ -263,7 +263,7 @@ impl Backend for CpuBackend {
         rows::gather_rows(&self.team, x, indices, out);
     }
 
-    fn sample(&self, logits: &mut Tensor, rows: &[SampleRow<'_>], out: &mut [u32]) {
+    fn sample(&self, logits: &mut Tensor, rows: &[SampleRow<'_>], out: &mut [Sampled]) {
         sample::sample(&self.team, &self.kernels.rows, logits, rows, out);
     }
 }

@@ -63,7 +63,9 @@ impl BlockManager {
     pub(crate) fn can_allocate(&self, seq: &mut Sequence) -> Option<usize> {
         let mut num_cached_blocks = 0;
         let mut num_new_blocks = seq.num_blocks();
-        for i in 0..seq.num_blocks().saturating_sub(1) {
+        // Rows that something is asked of have to be computed.
+        let reusable = if seq.needs_whole_prompt() { 0 } else { seq.num_blocks().saturating_sub(1) };
+        for i in 0..reusable {
             let Some(&id) = self.hash_to_block_id.get(&seq.prefix_hash(i)) else { break };
             let block = &self.blocks[id as usize];
             // Two prefixes may have the same hash, so the tokens decide.

@@ -153,7 +153,7 @@ fn gib(bytes: u128) -> String {
 }
 
 /// Why sampling parameters are refused.
-#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplingParamsError {
     /// A temperature that is NaN, negative, or infinite once it is a float32.
     #[error("temperature must be between 0 (greedy) and 3.4e38 (the largest float32), got {0:?}")]
@@ -161,4 +161,52 @@ pub enum SamplingParamsError {
     /// A request for no tokens, with which nano-vLLM never stops.
     #[error("max_tokens must be at least 1, got 0")]
     MaxTokens,
+    /// A number outside its range.
+    #[error("{field} must be {expected}, got {got:?}")]
+    Range {
+        /// The name of the field.
+        field: &'static str,
+        /// The values it may have, in words.
+        expected: &'static str,
+        /// The value that was given.
+        got: f64,
+    },
+    /// More tokens at least than at most.
+    #[error("min_tokens must be at most max_tokens, which is {max_tokens}, got {min_tokens}")]
+    MinTokens {
+        /// Tokens to generate at least.
+        min_tokens: usize,
+        /// Tokens to generate at most.
+        max_tokens: usize,
+    },
+    /// A bias that is no number, or makes a token certain.
+    #[error("logit_bias of token {token_id} must be below infinity, got {bias}")]
+    Bias {
+        /// The token.
+        token_id: u32,
+        /// What was to be added to its logit.
+        bias: f32,
+    },
+    /// Several greedy answers, which would all be the same.
+    #[error("n must be 1 when temperature is 0, as all answers would be the same, got {0}")]
+    SameAnswers(u32),
+    /// A text that stands for nothing.
+    #[error("{0} must not have an empty text")]
+    EmptyText(&'static str),
+    /// Texts that end an answer of which no text is made.
+    #[error("stop needs detokenize, which is False")]
+    StopWithoutText,
+    /// A list of allowed tokens without one.
+    #[error("allowed_token_ids must have at least one token, or be None for all")]
+    NoTokenAllowed,
+    /// An option that names a token which the model does not have.
+    #[error("{field} has token id {token_id}, outside the vocabulary of {vocab_size} tokens")]
+    TokenOutOfRange {
+        /// The name of the field.
+        field: &'static str,
+        /// The id that was given.
+        token_id: u32,
+        /// Tokens in the vocabulary; ids are below it.
+        vocab_size: usize,
+    },
 }

@@ -15,11 +15,16 @@ pub trait FieldSource {
     /// The field has a value of another type; the error says its name. This goes for the other methods too.
     fn number(&self, field: &'static str, default: f64) -> Result<f64, Self::Error>;
 
-    /// Reads a number of things: an integer of at least `least`.
+    /// Reads a number of things, an integer of at least `least`, or the source's word for nothing.
     ///
     /// # Errors
     /// The same as [`number`](Self::number)'s; for an integer that is no `usize` the error also says `least`.
-    fn count(&self, field: &'static str, least: usize, default: usize) -> Result<usize, Self::Error>;
+    fn optional_count(
+        &self,
+        field: &'static str,
+        least: usize,
+        default: Option<usize>,
+    ) -> Result<Option<usize>, Self::Error>;
 
     /// Reads true or false.
     ///
@@ -32,4 +37,34 @@ pub trait FieldSource {
     /// # Errors
     /// The same as [`number`](Self::number)'s.
     fn optional_unsigned(&self, field: &'static str, default: Option<u64>) -> Result<Option<u64>, Self::Error>;
+
+    /// Reads an integer in `-2^63..2^63`, or the source's word for nothing.
+    ///
+    /// # Errors
+    /// The same as [`number`](Self::number)'s.
+    fn optional_integer(&self, field: &'static str, default: Option<i64>) -> Result<Option<i64>, Self::Error>;
+
+    /// Reads a list of token ids, or the source's word for nothing.
+    ///
+    /// # Errors
+    /// The same as [`number`](Self::number)'s.
+    fn token_ids(&self, field: &'static str) -> Result<Option<Vec<u32>>, Self::Error>;
+
+    /// Reads numbers by token ids, or the source's word for nothing.
+    ///
+    /// # Errors
+    /// The same as [`number`](Self::number)'s.
+    fn token_numbers(&self, field: &'static str) -> Result<Option<Vec<(u32, f32)>>, Self::Error>;
+
+    /// Reads a list of texts, one text as a list of one, or the source's word for nothing.
+    ///
+    /// # Errors
+    /// The same as [`number`](Self::number)'s.
+    fn texts(&self, field: &'static str) -> Result<Option<Vec<String>>, Self::Error>;
+
+    /// Reads true or false, or the source's word for nothing.
+    ///
+    /// # Errors
+    /// The same as [`number`](Self::number)'s.
+    fn optional_boolean(&self, field: &'static str) -> Result<Option<bool>, Self::Error>;
 }

@@ -9,7 +9,7 @@
 //! call a step.
 //!
 //! ```
-//! # use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+//! # use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow, Sampled};
 //! # use nanovllm_model::{CausalLm, ModelInput, StepError};
 //! use nanovllm_engine::{EngineConfig, LlmEngine, SamplingParams};
 //!
@@ -23,8 +23,8 @@
 //!         rows: &[u32],
 //!         _: &[SampleRow],
 //!         _: &mut dyn FnMut() -> bool,
-//!     ) -> Result<Vec<u32>, StepError> {
-//!         Ok(rows.iter().map(|&row| input.input_ids[row as usize] + 1).collect())
+//!     ) -> Result<Vec<Sampled>, StepError> {
+//!         Ok(rows.iter().map(|&row| (input.input_ids[row as usize] + 1).into()).collect())
 //!     }
 //! #   fn vocab_size(&self) -> usize { 100 }
 //! #   fn max_model_len(&self) -> usize { 100 }
@@ -64,13 +64,14 @@ mod limits;
 mod llm_engine;
 mod model_runner;
 mod prepare;
+mod processors;
 mod sampling_params;
 mod scheduler;
 mod sequence;
 mod slab;
 
-/// The memory a KV pool is sized by.
-pub use nanovllm_backend::Memory;
+/// The memory a KV pool is sized by, and what is told of tokens.
+pub use nanovllm_backend::{Memory, TokenLogprobs};
 
 pub use block_hash::{compute_hash, hash_tokens};
 pub use block_manager::{Block, BlockManager};

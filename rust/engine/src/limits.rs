@@ -1,6 +1,6 @@
 //! What an engine can take, known without the engine: requests are checked while it computes.
 
-use crate::errors::EngineError;
+use crate::errors::{EngineError, SamplingParamsError};
 use crate::sampling_params::SamplingParams;
 
 /// The limits that a request must keep within.
@@ -26,6 +26,7 @@ impl RequestLimits {
     /// [`EngineError::PromptTooLong`], [`EngineError::PromptNeverFits`].
     pub fn check(&self, token_ids: &[u32], params: &SamplingParams) -> Result<(), EngineError> {
         params.validate()?;
+        self.check_options(params)?;
         if token_ids.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
@@ -37,6 +38,21 @@ impl RequestLimits {
         let (needed, available, block_size) = (prompt_len.div_ceil(self.block_size), self.num_blocks, self.block_size);
         if needed > available {
             return Err(EngineError::PromptNeverFits { prompt_len, needed, available, block_size });
+        }
+        Ok(())
+    }
+
+    /// Checks whether the model has every token that an option names.
+    fn check_options(&self, params: &SamplingParams) -> Result<(), SamplingParamsError> {
+        let biased: Vec<u32> = params.logit_bias.iter().map(|&(token, _)| token).collect();
+        for (field, tokens) in [
+            ("stop_token_ids", &params.stop_token_ids),
+            ("allowed_token_ids", &params.allowed_token_ids),
+            ("logit_bias", &biased),
+        ] {
+            if let Some(&token_id) = tokens.iter().find(|&&token| token as usize >= self.vocab_size) {
+                return Err(SamplingParamsError::TokenOutOfRange { field, token_id, vocab_size: self.vocab_size });
+            }
         }
         Ok(())
     }

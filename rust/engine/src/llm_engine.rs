@@ -7,11 +7,11 @@ use crate::model_runner::ModelRunner;
 use crate::sampling_params::SamplingParams;
 use crate::scheduler::Scheduler;
 use crate::sequence::{FinishReason, Sequence};
-use nanovllm_backend::Memory;
+use nanovllm_backend::{Memory, TokenLogprobs};
 use nanovllm_model::CausalLm;
 
 /// A request's result.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FinishedOutput {
     /// The id that [`LlmEngine::add_request`] gave the request.
     pub seq_id: u64,
@@ -23,10 +23,16 @@ pub struct FinishedOutput {
     pub num_prompt_tokens: usize,
     /// Prompt tokens that the prefix cache spared.
     pub num_cached_tokens: usize,
+    /// The token that ended it, if its request named that.
+    pub stop_token: Option<u32>,
+    /// How likely each token of the answer was, where that was asked for.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// The same of each token of the prompt from the second on.
+    pub prompt_logprobs: Vec<TokenLogprobs>,
 }
 
 /// What one step gave one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StepEvent {
     /// The request.
     pub seq_id: u64,
@@ -37,7 +43,7 @@ pub struct StepEvent {
 }
 
 /// What one step did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepOutput {
     /// An event for each request that got a token or ended: those the pool ended first, then in the step's order.
     pub events: Vec<StepEvent>,
@@ -84,6 +90,8 @@ pub struct LlmEngine {
     pub(crate) model_runner: ModelRunner,
     next_seq_id: u64,
     stats: EngineStats,
+    /// The tokens of a step; kept so that steps need not allocate it.
+    token_ids: Vec<u32>,
 }
 
 impl LlmEngine {
@@ -100,7 +108,14 @@ impl LlmEngine {
         let model_runner = ModelRunner::new(model, &config, memory)?;
         config.max_model_len = model_runner.max_model_len();
         let scheduler = Scheduler::new(&config, model_runner.kv_cache_spec().num_blocks)?;
-        Ok(Self { config, scheduler, model_runner, next_seq_id: 0, stats: EngineStats::default() })
+        Ok(Self {
+            config,
+            scheduler,
+            model_runner,
+            next_seq_id: 0,
+            stats: EngineStats::default(),
+            token_ids: Vec::new(),
+        })
     }
 
     /// Queues a request under the next id of the engine's own counter.
@@ -177,21 +192,24 @@ impl LlmEngine {
         // Sequences that the pool has just ended get no token from this step.
         let mut events: Vec<StepEvent> = Vec::new();
         if schedule.num_seqs > 0 {
-            let token_ids = match self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted) {
-                Ok(token_ids) => token_ids,
+            let sampled = match self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted) {
+                Ok(sampled) => sampled,
                 Err(error) => {
                     self.scheduler.rollback();
                     return Err(error);
                 }
             };
-            let sampled = self.scheduler.scheduled().filter(|seq| seq.samples()).zip(&token_ids);
+            let token_ids = &mut self.token_ids;
+            token_ids.clear();
+            self.scheduler.take_sampled(sampled, token_ids);
+            let sampling = self.scheduler.scheduled().filter(|seq| seq.samples()).zip(&*token_ids);
             events.reserve_exact(token_ids.len());
-            events.extend(sampled.map(|(seq, &token_id)| StepEvent {
+            events.extend(sampling.map(|(seq, &token_id)| StepEvent {
                 seq_id: seq.seq_id,
                 token_ids: vec![token_id],
                 finished: None,
             }));
-            self.scheduler.postprocess(&token_ids)?;
+            self.scheduler.postprocess(token_ids)?;
             self.stats.steps += 1;
             self.stats.generated_tokens += token_ids.len() as u64;
             self.stats.cached_tokens += schedule.num_cached_tokens as u64;
@@ -201,8 +219,8 @@ impl LlmEngine {
         }
         let num_tokens = schedule.num_tokens as i64;
         let (mut ended, mut next) = (Vec::new(), 0);
-        for seq in self.scheduler.take_finished() {
-            let output = finished_output(&seq);
+        for mut seq in self.scheduler.take_finished() {
+            let output = FinishedOutput::of(&mut seq);
             // Events and finished sequences are both in the step's order.
             match events[next..].iter().position(|event| event.seq_id == output.seq_id) {
                 Some(at) => {
@@ -259,12 +277,27 @@ impl LlmEngine {
     }
 }
 
-fn finished_output(seq: &Sequence) -> FinishedOutput {
-    FinishedOutput {
-        seq_id: seq.seq_id,
-        token_ids: seq.completion_token_ids().to_vec(),
-        finish_reason: seq.finish_reason.unwrap_or(FinishReason::Length),
-        num_prompt_tokens: seq.num_prompt_tokens(),
-        num_cached_tokens: seq.prefix_cache_hit.unwrap_or(0),
+impl FinishedOutput {
+    /// The result of a sequence that has ended, or of one that is ended here; what was asked of its tokens is taken out of it.
+    pub fn of(seq: &mut Sequence) -> Self {
+        Self {
+            seq_id: seq.seq_id,
+            token_ids: seq.completion_token_ids().to_vec(),
+            finish_reason: seq.finish_reason.unwrap_or(FinishReason::Length),
+            stop_token: seq.stop_token,
+            num_prompt_tokens: seq.num_prompt_tokens(),
+            num_cached_tokens: seq.prefix_cache_hit.unwrap_or(0),
+            logprobs: std::mem::take(&mut seq.logprobs),
+            prompt_logprobs: std::mem::take(&mut seq.prompt_logprobs),
+        }
+    }
+
+    /// The same ended by its text, without the last `dropped` tokens.
+    #[must_use]
+    pub fn stopped(mut self, dropped: usize) -> Self {
+        let kept = self.token_ids.len().saturating_sub(dropped);
+        self.token_ids.truncate(kept);
+        self.logprobs.truncate(kept);
+        Self { finish_reason: FinishReason::Stop, stop_token: None, ..self }
     }
 }

@@ -7,7 +7,7 @@ use crate::kv_pool::num_kvcache_blocks;
 use crate::prepare::StepInputs;
 use crate::scheduler::Schedule;
 use crate::sequence::Sequence;
-use nanovllm_backend::{KvCacheSpec, Memory};
+use nanovllm_backend::{KvCacheSpec, Memory, SampleRow, Sampled};
 use nanovllm_model::CausalLm;
 
 /// Owns the model, its KV cache and the buffers of a step.
@@ -42,7 +42,8 @@ impl ModelRunner {
         Ok(Self { model, spec, max_model_len, inputs: StepInputs::default(), slots: Vec::new() })
     }
 
-    /// Computes the scheduled rows and returns a token for each sequence that samples, in order.
+    /// Computes the scheduled rows and returns, sequence after sequence, what was asked of the rows of its prompt, and a token if it
+    /// samples.
     ///
     /// # Errors
     /// [`EngineError::Step`] when the step was interrupted or the device failed; [`EngineError::TokenCount`] and
@@ -53,15 +54,15 @@ impl ModelRunner {
         seqs: impl Iterator<Item = &'a Sequence> + Clone,
         schedule: Schedule,
         interrupted: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<u32>, EngineError> {
+    ) -> Result<Vec<Sampled>, EngineError> {
         if schedule.is_prefill {
             self.inputs.prepare_prefill(seqs.clone());
         } else {
             self.inputs.prepare_decode(seqs.clone());
         }
         self.check_prepared()?;
-        self.inputs.prepare_sample(seqs);
-        self.compute(interrupted)
+        let sample_rows = self.inputs.prepare_sample(seqs);
+        self.compute(sample_rows, interrupted)
     }
 
     /// Checks that the device can be given the step that was laid out: the scheduler's are as they should be, but a program
@@ -78,17 +79,23 @@ impl ModelRunner {
 
     /// Computes the step that was laid out and checked, and checks that the model chose a token of its vocabulary for each row that
     /// samples.
-    pub(crate) fn compute(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, EngineError> {
-        let StepInputs { input, rows, sample_rows } = &self.inputs;
-        let token_ids = self.model.step(input, rows, sample_rows, interrupted)?;
+    pub(crate) fn compute(
+        &mut self,
+        sample_rows: Vec<SampleRow<'_>>,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Sampled>, EngineError> {
+        let StepInputs { input, rows, .. } = &self.inputs;
+        let sampled = self.model.step(input, rows, &sample_rows, interrupted);
         let expected = rows.len();
-        if token_ids.len() != expected {
-            return Err(EngineError::TokenCount { expected, got: token_ids.len() });
+        self.inputs.keep_room(sample_rows);
+        let sampled = sampled?;
+        if sampled.len() != expected {
+            return Err(EngineError::TokenCount { expected, got: sampled.len() });
         }
         let vocab_size = self.model.vocab_size();
-        match token_ids.iter().find(|&&id| id as usize >= vocab_size) {
-            Some(&token_id) => Err(EngineError::BadToken { token_id, vocab_size }),
-            None => Ok(token_ids),
+        match sampled.iter().find(|sampled| sampled.token as usize >= vocab_size) {
+            Some(&Sampled { token: token_id, .. }) => Err(EngineError::BadToken { token_id, vocab_size }),
+            None => Ok(sampled),
         }
     }
 

@@ -1,5 +1,6 @@
 //! From scheduled sequences to a model's input: nano-vLLM's `prepare_prefill`, `prepare_decode` and `prepare_sample`.
 
+use crate::processors::truncation;
 use crate::sequence::Sequence;
 use nanovllm_backend::SampleRow;
 use nanovllm_model::ModelInput;
@@ -11,8 +12,8 @@ pub struct StepInputs {
     pub input: ModelInput,
     /// Rows after which a token is chosen, ascending.
     pub rows: Vec<u32>,
-    /// How the token after each of `rows` is chosen.
-    pub sample_rows: Vec<SampleRow<'static>>,
+    /// The room of the last step's list of how tokens are chosen, without its elements.
+    spare: Vec<SampleRow<'static>>,
 }
 
 impl StepInputs {
@@ -68,21 +69,35 @@ impl StepInputs {
         }
     }
 
-    /// Has each sequence sample whose newest token this step computes; `seqs` are those that were laid out before.
-    pub fn prepare_sample<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
-        self.choose_after(seqs.map(|seq| (seq, seq.samples())));
+    /// Has each sequence sample whose newest token this step computes, and each tell of its prompt what was asked; `seqs` are
+    /// those that were laid out before. Returns how the token after each of [`rows`](Self::rows) is chosen.
+    pub fn prepare_sample<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) -> Vec<SampleRow<'a>> {
+        self.choose_after(seqs.map(|seq| (seq, seq.samples())))
     }
 
     /// Has a token chosen after the last row of each sequence that comes with `true`.
-    pub(crate) fn choose_after<'a>(&mut self, seqs: impl Iterator<Item = (&'a Sequence, bool)>) {
+    pub(crate) fn choose_after<'a>(&mut self, seqs: impl Iterator<Item = (&'a Sequence, bool)>) -> Vec<SampleRow<'a>> {
         self.rows.clear();
-        self.sample_rows.clear();
-        for ((seq, samples), &end) in seqs.zip(self.input.cu_seqlens_q.iter().skip(1)) {
+        let mut sample_rows: Vec<SampleRow<'a>> = std::mem::take(&mut self.spare);
+        for ((seq, samples), bounds) in seqs.zip(self.input.cu_seqlens_q.windows(2)) {
+            for position in seq.prompt_rows() {
+                self.rows.push(bounds[0] + (position - seq.num_cached_tokens) as u32);
+                let given = Some(seq.token_ids()[position + 1]);
+                sample_rows.push(SampleRow { given, logprobs: seq.params.prompt_logprobs, ..SampleRow::greedy() });
+            }
             if samples {
-                self.rows.push(end - 1);
-                self.sample_rows.push(sample_row(seq));
+                self.rows.push(bounds[1] - 1);
+                sample_rows.push(sample_row(seq));
             }
         }
+        sample_rows
+    }
+
+    /// Takes the room of a list back, so that the next step need not allocate it.
+    pub(crate) fn keep_room(&mut self, mut sample_rows: Vec<SampleRow<'_>>) {
+        sample_rows.clear();
+        // There is nothing to convert, and the standard library collects in place.
+        self.spare = sample_rows.into_iter().map(|_| SampleRow::greedy()).collect();
     }
 
     /// Empties the batch, so that a step can be laid out.
@@ -99,6 +114,8 @@ impl StepInputs {
     }
 }
 
-fn sample_row(seq: &Sequence) -> SampleRow<'static> {
-    SampleRow::drawn(seq.params.temperature as f32, seq.noise_key, seq.num_tokens() as u64)
+fn sample_row(seq: &Sequence) -> SampleRow<'_> {
+    let drawn = SampleRow::drawn(seq.params.temperature as f32, seq.noise_key, seq.num_tokens() as u64);
+    let row = SampleRow { truncation: truncation(&seq.params), logprobs: seq.params.logprobs, ..drawn };
+    seq.processors.as_ref().map_or(row, |processors| processors.apply(&seq.params, row))
 }

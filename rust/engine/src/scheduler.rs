@@ -12,6 +12,7 @@ use crate::config::{EngineConfig, SchedulingPolicy};
 use crate::errors::EngineError;
 use crate::sequence::{FinishReason, Sequence, SequenceStatus};
 use crate::slab::{Key, Slab};
+use nanovllm_backend::Sampled;
 use std::collections::{HashMap, VecDeque};
 
 /// What [`Scheduler::schedule`] decided; the sequences are in [`Scheduler::scheduled`].
@@ -91,6 +92,8 @@ impl Scheduler {
         if self.get(seq_id).is_some() {
             return Err(EngineError::DuplicateSeqId(seq_id));
         }
+        let mut seq = seq;
+        seq.make_processors(&self.eos);
         let key = self.seqs.insert(seq);
         self.keys.insert(seq_id, key);
         self.waiting.push_back(key);
@@ -219,6 +222,24 @@ impl Scheduler {
         self.num_preemptions += 1;
     }
 
+    /// Takes in how likely the tokens of the step under way are, where that was asked for, from what the model answered for its
+    /// rows; appends the tokens of the sequences that sample to `token_ids`.
+    pub(crate) fn take_sampled(&mut self, sampled: Vec<Sampled>, token_ids: &mut Vec<u32>) {
+        let mut sampled = sampled.into_iter();
+        for &key in &self.batch {
+            let seq = &mut self.seqs[key];
+            let rows = seq.prompt_rows();
+            let of_prompt = sampled.by_ref().take(rows.len()).filter_map(|sampled| sampled.logprobs);
+            seq.prompt_logprobs.extend(of_prompt.map(|logprobs| *logprobs));
+            if seq.samples()
+                && let Some(Sampled { token, logprobs }) = sampled.next()
+            {
+                token_ids.push(token);
+                seq.logprobs.extend(logprobs.map(|logprobs| *logprobs));
+            }
+        }
+    }
+
     /// Takes the step's results in: `token_ids` has one token for each sequence of [`scheduled`](Self::scheduled) whose
     /// last known token the step computed, in order.
     ///
@@ -240,7 +261,8 @@ impl Scheduler {
             seq.num_scheduled_tokens = 0;
             if samples && let Some(&token_id) = token_ids.next() {
                 seq.append_token(token_id);
-                if let Some(reason) = finish_reason(seq, &self.eos, self.max_model_len) {
+                if let Some((reason, stop_token)) = finish_reason(seq, &self.eos, self.max_model_len) {
+                    seq.stop_token = stop_token;
                     self.finish(key, reason);
                 }
             }
@@ -373,10 +395,17 @@ impl Scheduler {
     }
 }
 
-fn finish_reason(seq: &Sequence, eos: &[u32], max_model_len: usize) -> Option<FinishReason> {
-    if !seq.params.ignore_eos && eos.contains(&seq.last_token()) {
-        return Some(FinishReason::Stop);
+/// Why a sequence ends with its newest token, if it does, and that token where its request named it.
+fn finish_reason(seq: &Sequence, eos: &[u32], max_model_len: usize) -> Option<(FinishReason, Option<u32>)> {
+    let (params, token) = (&seq.params, seq.last_token());
+    if seq.num_completion_tokens() >= params.min_tokens {
+        if !params.ignore_eos && eos.contains(&token) {
+            return Some((FinishReason::Stop, None));
+        }
+        if params.stop_token_ids.contains(&token) {
+            return Some((FinishReason::Stop, Some(token)));
+        }
     }
-    (seq.num_completion_tokens() >= seq.params.max_tokens || seq.num_tokens() >= max_model_len)
-        .then_some(FinishReason::Length)
+    (seq.num_completion_tokens() >= params.max_tokens || seq.num_tokens() >= max_model_len)
+        .then_some((FinishReason::Length, None))
 }

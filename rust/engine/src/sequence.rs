@@ -1,7 +1,12 @@
 //! A sequence: one request's tokens, and where their keys and values are.
 
+use std::ops::Range;
+
+use nanovllm_backend::TokenLogprobs;
+
 use crate::block_hash::compute_hash;
 use crate::errors::EngineError;
+use crate::processors::Processors;
 use crate::sampling_params::SamplingParams;
 
 /// Where a sequence stands.
@@ -18,7 +23,7 @@ pub enum SequenceStatus {
 /// Why a sequence finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// It produced an end-of-sequence token.
+    /// It produced an end-of-sequence token, or one that its request stops at.
     Stop,
     /// It reached `max_tokens` or `max_model_len`, or the KV pool cannot hold one more of its tokens.
     Length,
@@ -56,6 +61,14 @@ pub struct Sequence {
     pub noise_key: u64,
     /// Why it finished, once it has.
     pub finish_reason: Option<FinishReason>,
+    /// The token that ended it, if its request named that.
+    pub stop_token: Option<u32>,
+    /// How likely each token of the answer was, where that was asked for.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// The same of the tokens of the prompt from the second on, as far as they are computed.
+    pub prompt_logprobs: Vec<TokenLogprobs>,
+    /// What its options do to logits, if anything.
+    pub(crate) processors: Option<Box<Processors>>,
     /// Tokens the prefix cache spared when it was first admitted.
     pub prefix_cache_hit: Option<usize>,
     /// Prompt and completion. As in nano-vLLM their number and the newest of them have fields of their own, so that a
@@ -110,6 +123,10 @@ impl Sequence {
             params: SamplingParams::default(),
             noise_key: 0,
             finish_reason: None,
+            stop_token: None,
+            logprobs: Vec::new(),
+            prompt_logprobs: Vec::new(),
+            processors: None,
             prefix_cache_hit: None,
             token_ids: Vec::new(),
             num_tokens: 0,
@@ -197,6 +214,29 @@ impl Sequence {
         self.token_ids.push(token_id);
         self.num_tokens += 1;
         self.last_token = token_id;
+        if let Some(processors) = &mut self.processors {
+            processors.advance(&self.params, &self.token_ids[self.num_prompt_tokens.min(self.token_ids.len())..]);
+        }
+    }
+
+    /// Makes what its options do to logits; a sequence ends at `eos`.
+    pub(crate) fn make_processors(&mut self, eos: &[u32]) {
+        self.processors = Processors::new(&self.params, self.prompt_token_ids(), self.completion_token_ids(), eos);
+    }
+
+    /// Whether the model has to compute its whole prompt, as something is asked of rows that have not been computed for it.
+    pub(crate) fn needs_whole_prompt(&self) -> bool {
+        self.params.prompt_logprobs.is_some() && self.prompt_logprobs.len() + 1 < self.num_prompt_tokens
+    }
+
+    /// The positions that this step computes of which it is asked how likely the next token of the prompt is.
+    pub(crate) fn prompt_rows(&self) -> Range<usize> {
+        if !self.needs_whole_prompt() || !self.is_prefill {
+            return 0..0;
+        }
+        let start = self.num_cached_tokens.max(self.prompt_logprobs.len());
+        let end = (self.num_cached_tokens + self.num_scheduled_tokens).min(self.num_prompt_tokens - 1);
+        start..end.max(start)
     }
 
     /// Whether this step computes its newest token, so that the next one is sampled.

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{MockModel, next_token};
-use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow, Sampled};
 use nanovllm_engine::{BlockManager, EngineConfig, LlmEngine, SamplingParams, SchedulingPolicy, Sequence};
 use nanovllm_model::{CausalLm, ModelInput, StepError};
 use proptest::prelude::*;
@@ -57,7 +57,7 @@ impl CausalLm for Strict {
         rows: &[u32],
         sampling: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<u32>, StepError> {
+    ) -> Result<Vec<Sampled>, StepError> {
         assert_trusted(input);
         self.0.step(input, rows, sampling, interrupted)
     }

@@ -1,6 +1,6 @@
 //! What the engine sees of a model: one virtual call a step.
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, Memory, SampleRow};
+use nanovllm_backend::{DType, Error, KvCacheSpec, Memory, SampleRow, Sampled};
 
 /// The ragged batch of one step, as nano-vLLM's `prepare_prefill` and `prepare_decode` describe it.
 ///
@@ -103,7 +103,7 @@ pub trait CausalLm: Send {
         rows: &[u32],
         sampling: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<u32>, StepError>;
+    ) -> Result<Vec<Sampled>, StepError>;
 
     /// Runs one step as [`step`](Self::step) does, but appends the logits of `rows`, which ascend, to `out`:
     /// `[rows.len(), vocab_size]` in f32.

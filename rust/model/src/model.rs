@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use nanovllm_backend::{Backend, DType, Error, FilePart, KvCacheSpec, LayerCache, Memory, SampleRow};
+use nanovllm_backend::{Backend, DType, Error, FilePart, KvCacheSpec, LayerCache, Memory, SampleRow, Sampled};
 
 use crate::causal_lm::{CausalLm, ModelInput, StepError};
 use crate::checkpoint::Checkpoint;
@@ -176,19 +176,19 @@ impl<B: Backend> CausalLm for Model<B> {
         rows: &[u32],
         sampling: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
-    ) -> std::result::Result<Vec<u32>, StepError> {
+    ) -> std::result::Result<Vec<Sampled>, StepError> {
         if rows.len() != sampling.len() {
             let (what, expected, got) = ("descriptions of how to sample, one for each row", rows.len(), sampling.len());
             return Err(StepError::Backend(Error::Shape { what, expected, got }));
         }
-        let mut tokens = vec![0; rows.len()];
+        let mut sampled = vec![Sampled::default(); rows.len()];
         self.run(
             input,
             rows,
-            |backend, logits, of| backend.sample(logits, &sampling[of.clone()], &mut tokens[of]),
+            |backend, logits, of| backend.sample(logits, &sampling[of.clone()], &mut sampled[of]),
             interrupted,
         )?;
-        Ok(tokens)
+        Ok(sampled)
     }
 
     fn logits(

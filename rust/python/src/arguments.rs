@@ -1,6 +1,7 @@
 //! Arguments: Python values to Rust's. Every refusal names the argument and the limit.
 
 use nanovllm_engine::{FieldSource, SamplingParams, SamplingParamsError};
+use nanovllm_service::OutputOptions;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFrozenSet, PyMemoryView, PySet, PyString};
@@ -43,46 +44,59 @@ pub(crate) fn boolean(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
 
 /// Reads any iterable of integers that fit a token id, in order; the engine knows which of them are in the vocabulary.
 pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    ids(value, "token_ids must be a list of integers")
+    ids(value, "token_ids", "token_ids must be a list of integers", false)
 }
 
 /// Reads the token ids of a prompt that is no text.
 pub(crate) fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    ids(value, "a prompt must be text or a list of token ids")
+    ids(value, "token_ids", "a prompt must be text or a list of token ids", false)
 }
 
 /// Reads token ids. `rule` begins the refusal of what is no list of them: texts and bytes, whose items only look like ids,
-/// sets and dicts, which have no order of their own, and what cannot be iterated.
-fn ids(value: &Bound<'_, PyAny>, rule: &str) -> PyResult<Vec<u32>> {
+/// dicts and, where the order matters, sets, and what cannot be iterated. `name` is that of the list in the refusal of an item.
+fn ids(value: &Bound<'_, PyAny>, name: &str, rule: &str, any_order: bool) -> PyResult<Vec<u32>> {
     let is_text = value.is_instance_of::<PyString>();
     let is_bytes = value.is_instance_of::<PyBytes>()
         || value.is_instance_of::<PyByteArray>()
         || (value.is_instance_of::<PyMemoryView>() && value.getattr("itemsize")?.extract::<usize>()? == 1);
-    let is_unordered =
-        value.is_instance_of::<PySet>() || value.is_instance_of::<PyFrozenSet>() || value.is_instance_of::<PyDict>();
+    let is_set = value.is_instance_of::<PySet>() || value.is_instance_of::<PyFrozenSet>();
+    let is_unordered = is_set && !any_order || value.is_instance_of::<PyDict>();
     let is_iterable = value.hasattr("__iter__")? || value.hasattr("__getitem__")?;
     if is_text || is_bytes || is_unordered || !is_iterable {
         return Err(PyTypeError::new_err(format!("{rule}, not {}", value.get_type().name()?)));
     }
-    ids_in_any_order(value)
+    items(value, name)
 }
 
 /// Reads any iterable of integers that fit a token id, a set as well.
 pub(crate) fn ids_in_any_order(value: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    items(value, "token_ids")
+}
+
+fn items(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<u32>> {
     let mut ids = Vec::with_capacity(value.len().unwrap_or(0).min(1 << 20));
     for (position, item) in value.try_iter()?.enumerate() {
         let item = item?;
         if item.is_instance_of::<PyBool>() {
-            no_boolean(&item, &format!("token_ids[{position}]"), "an integer")?;
+            no_boolean(&item, &format!("{name}[{position}]"), "an integer")?;
         }
-        ids.push(item.extract().map_err(|e| token_error(&item, e, position))?);
+        ids.push(item.extract().map_err(|e| id_error(&item, e, &format!("{name}[{position}]")))?);
     }
     Ok(ids)
 }
 
 /// The refusal of the item at `position` of a list of token ids.
 pub(crate) fn token_error(item: &Bound<'_, PyAny>, error: PyErr, position: usize) -> PyErr {
-    argument_error(item, error, &format!("token_ids[{position}]"), "an integer", "the range of token ids")
+    id_error(item, error, &format!("token_ids[{position}]"))
+}
+
+fn id_error(item: &Bound<'_, PyAny>, error: PyErr, name: &str) -> PyErr {
+    argument_error(item, error, name, "an integer", "the range of token ids")
+}
+
+/// The refusal of a text that is no token id, among the keys of a dict.
+fn token_error_in(key: &Bound<'_, PyAny>, field: &str) -> PyErr {
+    PyValueError::new_err(format!("{field} has the key {key:?}, which is no token id"))
 }
 
 /// Reads an integer in `0..=max`.
@@ -113,6 +127,17 @@ impl<'py> Attributes<'_, 'py> {
     }
 }
 
+impl<'py> Attributes<'_, 'py> {
+    /// As [`read`](Self::read) of an attribute that may be None: the inner None.
+    fn read_optional<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<T>,
+    ) -> PyResult<Option<Option<T>>> {
+        self.read(name, |value| if value.is_none() { Ok(None) } else { read(value).map(Some) })
+    }
+}
+
 /// Why an object's options are refused.
 pub(crate) struct Refused(PyErr);
 
@@ -135,7 +160,12 @@ impl FieldSource for Attributes<'_, '_> {
         Ok(self.read(field, |value| number(value, field))?.unwrap_or(default))
     }
 
-    fn count(&self, field: &'static str, least: usize, default: usize) -> Result<usize, Refused> {
+    fn optional_count(
+        &self,
+        field: &'static str,
+        least: usize,
+        default: Option<usize>,
+    ) -> Result<Option<usize>, Refused> {
         let read = |value: &Bound<'_, PyAny>| {
             count(value, field).map_err(|error| {
                 if error.is_instance_of::<PyValueError>(value.py()) {
@@ -145,7 +175,7 @@ impl FieldSource for Attributes<'_, '_> {
                 }
             })
         };
-        Ok(self.read(field, read)?.unwrap_or(default))
+        Ok(self.read_optional(field, read)?.unwrap_or(default))
     }
 
     fn boolean(&self, field: &'static str, default: bool) -> Result<bool, Refused> {
@@ -153,13 +183,80 @@ impl FieldSource for Attributes<'_, '_> {
     }
 
     fn optional_unsigned(&self, field: &'static str, default: Option<u64>) -> Result<Option<u64>, Refused> {
-        let read = |value: &Bound<'_, PyAny>| if value.is_none() { Ok(None) } else { unsigned(value, field).map(Some) };
-        Ok(self.read(field, read)?.unwrap_or(default))
+        Ok(self.read_optional(field, |value| unsigned(value, field))?.unwrap_or(default))
+    }
+
+    fn optional_integer(&self, field: &'static str, default: Option<i64>) -> Result<Option<i64>, Refused> {
+        let read = |value: &Bound<'_, PyAny>| {
+            no_boolean(value, field, "an integer")?;
+            signed(value, field)
+        };
+        Ok(self.read_optional(field, read)?.unwrap_or(default))
+    }
+
+    fn token_ids(&self, field: &'static str) -> Result<Option<Vec<u32>>, Refused> {
+        let read = |value: &Bound<'_, PyAny>| ids(value, field, &format!("{field} must be a list of integers"), true);
+        Ok(self.read_optional(field, read)?.flatten())
+    }
+
+    fn token_numbers(&self, field: &'static str) -> Result<Option<Vec<(u32, f32)>>, Refused> {
+        let read = |value: &Bound<'_, PyAny>| {
+            let Ok(numbers) = value.cast::<PyDict>() else {
+                let type_name = value.get_type().name()?;
+                return Err(PyTypeError::new_err(format!(
+                    "{field} must be a dict of numbers by token id, not {type_name}"
+                )));
+            };
+            let item = |(id, bias): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+                // A body in JSON has texts for keys.
+                let id = match id.cast::<PyString>() {
+                    Ok(text) => text.to_str()?.parse().map_err(|_| token_error_in(&id, field))?,
+                    Err(_) => unsigned_below(&id, &format!("a token id of {field}"), u32::MAX)?,
+                };
+                Ok((id, number(&bias, &format!("{field}[{id}]"))? as f32))
+            };
+            numbers.iter().map(item).collect()
+        };
+        Ok(self.read_optional(field, read)?.flatten())
+    }
+
+    fn texts(&self, field: &'static str) -> Result<Option<Vec<String>>, Refused> {
+        let read = |value: &Bound<'_, PyAny>| match value.cast::<PyString>() {
+            Ok(one) => Ok(vec![text(one, field)?]),
+            Err(_) => {
+                let items = value.try_iter().map_err(|_| {
+                    let name = value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
+                    PyTypeError::new_err(format!("{field} must be a text or a list of texts, not {name}"))
+                })?;
+                items.enumerate().map(|(i, item)| text(&item?, &format!("{field}[{i}]"))).collect()
+            }
+        };
+        Ok(self.read_optional(field, read)?.flatten())
+    }
+
+    fn optional_boolean(&self, field: &'static str) -> Result<Option<bool>, Refused> {
+        Ok(self.read_optional(field, |value| boolean(value, field))?.flatten())
     }
 }
 
 /// The options of one request, in range: those of any object with nano-vLLM's three attributes and perhaps ours.
-pub(crate) struct Params(pub(crate) SamplingParams);
+pub(crate) struct Params {
+    pub(crate) sampling: SamplingParams,
+    pub(crate) output: OutputOptions,
+}
+
+impl Params {
+    /// Those of a sequence that a program steps by hand, of which no text is made.
+    pub(crate) fn by_hand(self) -> PyResult<SamplingParams> {
+        let OutputOptions { n, stop, bad_words, .. } = &self.output;
+        for (field, is_given) in [("n", *n > 1), ("stop", !stop.is_empty()), ("bad_words", !bad_words.is_empty())] {
+            if is_given {
+                return Err(PyValueError::new_err(format!("{field} is for LLM.generate: a Sequence makes no text")));
+            }
+        }
+        Ok(self.sampling)
+    }
+}
 
 impl<'py> FromPyObject<'_, 'py> for Params {
     type Error = PyErr;
@@ -168,7 +265,12 @@ impl<'py> FromPyObject<'_, 'py> for Params {
         for required in ["temperature", "max_tokens", "ignore_eos"] {
             params.getattr(required)?;
         }
-        SamplingParams::read(&Attributes(&params)).map(Self).map_err(|Refused(error)| error)
+        let read = || {
+            let sampling = SamplingParams::read(&Attributes(&params))?;
+            let output = OutputOptions::read(&Attributes(&params), &sampling)?;
+            Ok(Self { sampling, output })
+        };
+        read().map_err(|Refused(error)| error)
     }
 }
 
@@ -176,14 +278,15 @@ impl<'py> FromPyObject<'_, 'py> for Params {
 #[pyfunction]
 #[allow(clippy::needless_pass_by_value)] // extracting them is the check
 pub(crate) fn check_sampling_params(params: Params) {
-    let Params(_) = params;
+    let Params { .. } = params;
 }
 
 /// Every option of a request by name with its default.
 #[pyfunction]
 pub(crate) fn sampling_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let defaults = Defaults(PyDict::new(py));
-    SamplingParams::read(&defaults).map_err(|Refused(error)| error)?;
+    let read = || OutputOptions::read(&defaults, &SamplingParams::read(&defaults)?);
+    read().map_err(|Refused(error)| error)?;
     Ok(defaults.0)
 }
 
@@ -195,6 +298,11 @@ impl Defaults<'_> {
         self.0.set_item(field, default)?;
         Ok(default)
     }
+
+    fn nothing<T>(&self, field: &str) -> Result<Option<T>, Refused> {
+        self.0.set_item(field, None::<u32>)?;
+        Ok(None)
+    }
 }
 
 impl FieldSource for Defaults<'_> {
@@ -204,7 +312,12 @@ impl FieldSource for Defaults<'_> {
         self.note(field, default)
     }
 
-    fn count(&self, field: &'static str, _least: usize, default: usize) -> Result<usize, Refused> {
+    fn optional_count(
+        &self,
+        field: &'static str,
+        _least: usize,
+        default: Option<usize>,
+    ) -> Result<Option<usize>, Refused> {
         self.note(field, default)
     }
 
@@ -214,6 +327,26 @@ impl FieldSource for Defaults<'_> {
 
     fn optional_unsigned(&self, field: &'static str, default: Option<u64>) -> Result<Option<u64>, Refused> {
         self.note(field, default)
+    }
+
+    fn optional_integer(&self, field: &'static str, default: Option<i64>) -> Result<Option<i64>, Refused> {
+        self.note(field, default)
+    }
+
+    fn token_ids(&self, field: &'static str) -> Result<Option<Vec<u32>>, Refused> {
+        self.nothing(field)
+    }
+
+    fn token_numbers(&self, field: &'static str) -> Result<Option<Vec<(u32, f32)>>, Refused> {
+        self.nothing(field)
+    }
+
+    fn texts(&self, field: &'static str) -> Result<Option<Vec<String>>, Refused> {
+        self.nothing(field)
+    }
+
+    fn optional_boolean(&self, field: &'static str) -> Result<Option<bool>, Refused> {
+        self.nothing(field)
     }
 }
 

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use nanovllm_engine::LlmEngine;
-use nanovllm_service::{Request, Service, Watch};
+use nanovllm_service::{Request, Service};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -79,14 +80,15 @@ impl Engine {
         ModelRunner::of(py, &self.door)
     }
 
-    /// Queues prompts, each `(seq_id, token_ids, sampling_params)` with an id that no queued sequence has: all, or none.
-    /// Their answers are the call's, and what is left of them is dropped with it. The refusal of one of several says which
-    /// it is, as `prompts[3]`.
-    fn submit(&self, py: Python<'_>, requests: &Bound<'_, PyAny>) -> PyResult<Call> {
+    /// Queues prompts, each `(seq_id, token_ids, sampling_params, index)` with an id that no queued sequence has: all, or none.
+    /// Of several answers to one prompt each has another `index`. Their answers are the call's, and what is left of them is
+    /// dropped with it. The refusal of one of several says which it is, as `prompts[3]`. Special tokens are left out of their
+    /// text if `skip_special_tokens` is true, unless a request says otherwise.
+    fn submit(&self, py: Python<'_>, requests: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<Call> {
         let number = requests.len().unwrap_or(0);
         let mut read = Vec::with_capacity(number.min(1 << 16));
         for (at, request) in requests.try_iter()?.enumerate() {
-            let request = self.read_request(&request?).map_err(|error| match number {
+            let request = self.read_request(&request?, skip_special_tokens).map_err(|error| match number {
                 1 => error,
                 _ => of_item(py, error, &format!("prompts[{at}]")),
             });
@@ -106,7 +108,10 @@ impl Engine {
         token_ids: &Bound<'_, PyAny>,
         sampling_params: Params,
     ) -> PyResult<()> {
-        let request = self::request(seq_id, token_ids, sampling_params)?;
+        if sampling_params.output.n > 1 {
+            return Err(PyValueError::new_err("n must be 1 in add_request, which queues one answer: call generate"));
+        }
+        let request = self.request(seq_id, token_ids, sampling_params, false)?;
         let result = py.detach(|| self.service().add(request)).map_err(|error| service_error(&error));
         self.door.release_ended();
         result
@@ -121,7 +126,7 @@ impl Engine {
         let result = py.detach(|| self.service().step(&mut || signals.interrupted()));
         let (events, num_tokens) = result.map_err(|error| step_error(&error, &mut signals))?;
         for sequence in self::finished(events)? {
-            finished.set_item(sequence.seq_id, sequence)?;
+            finished.set_item(sequence.seq_id_of(), sequence)?;
         }
         self.door.release_ended();
         Ok(num_tokens)
@@ -180,25 +185,31 @@ impl Engine {
     }
 
     /// Reads one of the requests of a call, and checks it as the service will check them all.
-    fn read_request(&self, request: &Bound<'_, PyAny>) -> PyResult<Request> {
-        let (seq_id, token_ids, params): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params) = request.extract()?;
-        let request = self::request(&seq_id, &token_ids, params)?;
+    fn read_request(&self, request: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<Request> {
+        let (seq_id, token_ids, params, index): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params, u32) =
+            request.extract()?;
+        let mut request = self.request(&seq_id, &token_ids, params, skip_special_tokens)?;
+        request.params.index = index;
         self.service().limits().check(&request.token_ids, &request.params).map_err(engine_error)?;
         Ok(request)
+    }
+
+    /// Reads one request.
+    fn request(
+        &self,
+        seq_id: &Bound<'_, PyAny>,
+        token_ids: &Bound<'_, PyAny>,
+        params: Params,
+        skip_special_tokens: bool,
+    ) -> PyResult<Request> {
+        let Params { sampling, output } = params;
+        let text = output.text(skip_special_tokens);
+        let mut request = Request::new(unsigned(seq_id, "Sequence.counter's next id")?, prompt(token_ids)?, sampling);
+        request.params.bad_words = self.tokenizer.get().bad_words(&output.bad_words)?;
+        Ok(Request { text, ..request })
     }
 
     fn service(&self) -> &Arc<Service> {
         self.door.service()
     }
-}
-
-/// Reads one request.
-fn request(seq_id: &Bound<'_, PyAny>, token_ids: &Bound<'_, PyAny>, params: Params) -> PyResult<Request> {
-    let Params(params) = params;
-    Ok(Request {
-        seq_id: unsigned(seq_id, "Sequence.counter's next id")?,
-        token_ids: prompt(token_ids)?,
-        params,
-        watch: Watch::Result,
-    })
 }

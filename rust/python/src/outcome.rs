@@ -1,32 +1,98 @@
 //! What waiting for requests gives Python: the sequences that have finished, or the exception that ended the wait.
 
-use nanovllm_engine::{EngineError, FinishedOutput};
+use nanovllm_engine::{EngineError, FinishedOutput, TokenLogprobs};
 use nanovllm_model::StepError;
-use nanovllm_service::{Event, ServiceError};
+use nanovllm_service::{Event, ServiceError, Timing};
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::errors::service_error;
 use crate::signals::Signals;
 
 /// A finished sequence.
-#[pyclass(frozen, get_all, module = "nanovllm._core")]
+#[pyclass(frozen, module = "nanovllm._core")]
 pub(crate) struct FinishedSequence {
-    pub(crate) seq_id: u64,
-    token_ids: Vec<u32>,
-    finish_reason: &'static str,
-    num_prompt_tokens: usize,
-    num_cached_tokens: usize,
+    output: FinishedOutput,
+    /// Its text, where it was made on the way.
+    text: Option<String>,
+    stop: Option<String>,
+    timing: Timing,
 }
 
-impl From<FinishedOutput> for FinishedSequence {
-    fn from(output: FinishedOutput) -> Self {
-        Self {
-            seq_id: output.seq_id,
-            token_ids: output.token_ids,
-            finish_reason: output.finish_reason.as_str(),
-            num_prompt_tokens: output.num_prompt_tokens,
-            num_cached_tokens: output.num_cached_tokens,
+impl FinishedSequence {
+    pub(crate) fn seq_id_of(&self) -> u64 {
+        self.output.seq_id
+    }
+}
+
+/// How likely a token was, its rank, and the likeliest tokens with theirs.
+type Logprobs<'a> = (f32, u32, &'a [(u32, f32)]);
+
+fn listed(logprobs: &[TokenLogprobs]) -> Vec<Logprobs<'_>> {
+    logprobs.iter().map(|of| (of.logprob, of.rank, &of.top[..])).collect()
+}
+
+#[pymethods]
+impl FinishedSequence {
+    #[getter]
+    fn seq_id(&self) -> u64 {
+        self.output.seq_id
+    }
+
+    /// Its tokens.
+    #[getter]
+    fn token_ids(&self) -> Vec<u32> {
+        self.output.token_ids.clone()
+    }
+
+    /// Its text, where a stop string might have ended it; else None.
+    #[getter]
+    fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// `stop` or `length`.
+    #[getter]
+    fn finish_reason(&self) -> &'static str {
+        self.output.finish_reason.as_str()
+    }
+
+    /// The token or the text that its request stopped at; None where it ended by itself.
+    #[getter]
+    fn stop_reason<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match (&self.stop, self.output.stop_token) {
+            (Some(text), _) => Ok(Some(PyString::new(py, text).into_any())),
+            (None, Some(token)) => Ok(Some(token.into_pyobject(py)?.into_any())),
+            (None, None) => Ok(None),
         }
+    }
+
+    /// Of each token how likely it was, its rank, and the likeliest tokens with theirs; nothing unless it was asked for.
+    #[getter]
+    fn logprobs(&self) -> Vec<Logprobs<'_>> {
+        listed(&self.output.logprobs)
+    }
+
+    /// The same of the tokens of the prompt from the second on.
+    #[getter]
+    fn prompt_logprobs(&self) -> Vec<Logprobs<'_>> {
+        listed(&self.output.prompt_logprobs)
+    }
+
+    #[getter]
+    fn num_prompt_tokens(&self) -> usize {
+        self.output.num_prompt_tokens
+    }
+
+    #[getter]
+    fn num_cached_tokens(&self) -> usize {
+        self.output.num_cached_tokens
+    }
+
+    /// Seconds from when it was queued to its first token, and to its end.
+    #[getter]
+    fn timing(&self) -> (f64, f64) {
+        (self.timing.first_token.as_secs_f64(), self.timing.total.as_secs_f64())
     }
 }
 
@@ -35,7 +101,9 @@ pub(crate) fn finished(events: Vec<Event>) -> PyResult<Vec<FinishedSequence>> {
     let mut finished = Vec::new();
     for event in events {
         match event {
-            Event::Finished { output, .. } => finished.push(output.into()),
+            Event::Finished { output, text, stop, timing } => {
+                finished.push(FinishedSequence { output, text, stop, timing });
+            }
             Event::Failed { error, .. } => return Err(service_error(&error)),
             Event::Tokens { .. } => {}
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use nanovllm_service::bad_word_tokens;
 use nanovllm_tokenizer::{ChatOptions, Cut, Side, Truncation};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -21,6 +22,11 @@ pub(crate) struct Tokenizer {
 impl Tokenizer {
     pub(crate) fn new(inner: Arc<nanovllm_tokenizer::Tokenizer>) -> Self {
         Self { inner }
+    }
+
+    /// The runs of tokens that spell words which an answer must not have.
+    pub(crate) fn bad_words(&self, words: &[String]) -> PyResult<Vec<Vec<u32>>> {
+        bad_word_tokens(&self.inner, words).map_err(|e| tokenizer_error(&e))
     }
 }
 

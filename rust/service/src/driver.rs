@@ -1,18 +1,18 @@
 //! The driver: the engine, with what carries requests to it and events from it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nanovllm_engine::{LlmEngine, Sequence, StepOutput};
+use nanovllm_engine::{FinishedOutput, LlmEngine, Sequence, StepEvent, StepOutput, TokenLogprobs};
 use nanovllm_model::SLICE_ROWS;
 use nanovllm_tokenizer::Tokenizer;
 
 use crate::error::ServiceError;
 use crate::exclusive::text_of;
-use crate::post::PostOffice;
-use crate::request::{Event, Watch};
+use crate::post::{Added, PostOffice};
+use crate::request::{Event, Timing, Watch};
 use crate::text::Texts;
 
 /// What one step by a driver did.
@@ -27,6 +27,12 @@ pub struct Pumped {
 /// Is given the sequences that end in the engine.
 pub type Sink = Box<dyn FnMut(Sequence) + Send>;
 
+/// When a request was handed in, and when it got its first token.
+struct Clock {
+    arrival: Instant,
+    first_token: Option<Instant>,
+}
+
 /// An engine, driven by whoever has its turn.
 pub struct Driver {
     engine: LlmEngine,
@@ -36,6 +42,7 @@ pub struct Driver {
     texts: Texts,
     /// Requests whose every token is watched.
     watched: HashSet<u64>,
+    clocks: HashMap<u64, Clock>,
     /// Whether somebody has had the engine by hand since it was last looked after.
     is_touched: bool,
 }
@@ -48,6 +55,7 @@ impl Driver {
             post,
             texts: Texts::new(tokenizer),
             watched: HashSet::new(),
+            clocks: HashMap::new(),
             is_touched: false,
         }
     }
@@ -104,19 +112,18 @@ impl Driver {
             (std::mem::take(&mut post.adds), std::mem::take(&mut post.aborts))
         };
         for seq_id in aborts {
-            self.texts.finish(seq_id);
-            self.watched.remove(&seq_id);
+            self.forget(seq_id);
             if let Some(seq) = self.engine.abort(seq_id) {
                 (self.sink)(seq);
             }
         }
-        for request in adds {
-            let seq_id = request.seq_id;
+        for Added { request, arrival } in adds {
+            let (seq_id, min_tokens) = (request.seq_id, request.params.min_tokens);
             match self.engine.add_request_with_id(seq_id, request.token_ids, request.params) {
                 Ok(()) => {
-                    if let Watch::Text { skip_special_tokens } = request.watch {
-                        self.texts.begin(seq_id, skip_special_tokens);
-                    }
+                    let is_watched = request.watch == Watch::Text;
+                    self.texts.begin(seq_id, request.text, is_watched, min_tokens);
+                    self.clocks.insert(seq_id, Clock { arrival, first_token: None });
                     if request.watch != Watch::Result {
                         self.watched.insert(seq_id);
                     }
@@ -161,20 +168,46 @@ impl Driver {
         Ok(Pumped { num_tokens, time })
     }
 
+    /// Drops what was kept of a request.
+    fn forget(&mut self, seq_id: u64) {
+        self.texts.finish(seq_id);
+        self.watched.remove(&seq_id);
+        self.clocks.remove(&seq_id);
+    }
+
     /// Posts a step's events, and whether anything is left to do.
     fn deliver(&mut self, output: StepOutput) {
         let mut mail = Vec::new();
         let mut generated = 0;
-        for event in output.events {
-            generated += event.token_ids.len() as u64;
-            let seq_id = event.seq_id;
-            if self.watched.contains(&seq_id) && !event.token_ids.is_empty() {
-                let text = self.texts.push(seq_id, &event.token_ids);
-                mail.push(Event::Tokens { seq_id, token_ids: event.token_ids, text });
+        let now = Instant::now();
+        for StepEvent { seq_id, mut token_ids, mut finished } in output.events {
+            generated += token_ids.len() as u64;
+            if let Some(clock) = self.clocks.get_mut(&seq_id)
+                && !token_ids.is_empty()
+            {
+                clock.first_token.get_or_insert(now);
             }
-            if let Some(output) = event.finished {
+            let added = self.texts.push(seq_id, &token_ids);
+            let mut stop = None;
+            if let Some((found, taken)) = added.stop {
+                let dropped = token_ids.len() - taken;
+                token_ids.truncate(taken);
+                finished = finished.or_else(|| self.end(seq_id)).map(|output| output.stopped(dropped));
+                stop = Some(found);
+            }
+            if self.watched.contains(&seq_id) && !token_ids.is_empty() {
+                let logprobs = self.newest_logprobs(seq_id, token_ids.len(), finished.as_ref());
+                mail.push(Event::Tokens { seq_id, token_ids, logprobs, text: added.text });
+            }
+            if let Some(mut output) = finished {
+                let (text, found) = self.texts.finish(seq_id);
+                if found.is_some() {
+                    output = output.stopped(0);
+                    stop = found;
+                }
+                let timing = self.timing(seq_id, now);
                 self.watched.remove(&seq_id);
-                mail.push(Event::Finished { output, text: self.texts.finish(seq_id) });
+                mail.push(Event::Finished { output, text, stop, timing });
             }
         }
         let mut post = self.post.lock();
@@ -184,5 +217,27 @@ impl Driver {
             post.post(event);
         }
         post.is_idle = self.engine.is_finished();
+    }
+
+    /// Ends a request that its engine would go on with; its result so far.
+    fn end(&mut self, seq_id: u64) -> Option<FinishedOutput> {
+        let mut seq = self.engine.abort(seq_id)?;
+        let output = FinishedOutput::of(&mut seq);
+        (self.sink)(seq);
+        Some(output)
+    }
+
+    /// How likely each of a request's `count` newest tokens was; nothing unless that was asked for.
+    fn newest_logprobs(&self, seq_id: u64, count: usize, finished: Option<&FinishedOutput>) -> Vec<TokenLogprobs> {
+        let of_sequence = || self.engine.scheduler().get(seq_id).map_or(&[][..], |seq| &seq.logprobs);
+        let all = finished.map_or_else(of_sequence, |output| &output.logprobs);
+        all[all.len().saturating_sub(count)..].to_vec()
+    }
+
+    fn timing(&mut self, seq_id: u64, now: Instant) -> Timing {
+        let Some(Clock { arrival, first_token }) = self.clocks.remove(&seq_id) else {
+            return Timing { first_token: Duration::ZERO, total: Duration::ZERO };
+        };
+        Timing { first_token: first_token.unwrap_or(now) - arrival, total: now - arrival }
     }
 }

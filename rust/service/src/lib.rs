@@ -7,15 +7,15 @@
 //! Locks are taken in one order: the engine's turn, then the post, under which nothing waits and no foreign code runs.
 //!
 //! ```
-//! # use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+//! # use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow, Sampled};
 //! # use nanovllm_engine::{EngineConfig, LlmEngine, SamplingParams};
 //! # use nanovllm_model::{CausalLm, ModelInput, StepError};
 //! # struct Counter;
 //! # impl CausalLm for Counter {
 //! #   fn step(
 //! #       &mut self, input: &ModelInput, rows: &[u32], _: &[SampleRow], _: &mut dyn FnMut() -> bool,
-//! #   ) -> Result<Vec<u32>, StepError> {
-//! #       Ok(rows.iter().map(|&row| input.input_ids[row as usize] + 1).collect())
+//! #   ) -> Result<Vec<Sampled>, StepError> {
+//! #       Ok(rows.iter().map(|&row| (input.input_ids[row as usize] + 1).into()).collect())
 //! #   }
 //! #   fn vocab_size(&self) -> usize { 100 }
 //! #   fn max_model_len(&self) -> usize { 100 }
@@ -30,13 +30,13 @@
 //! # }
 //! # let config = EngineConfig { num_kvcache_blocks: 8, eos: vec![5], ..EngineConfig::default() };
 //! # let engine = LlmEngine::new(Box::new(Counter), config, None)?;
-//! use nanovllm_service::{Event, Request, Service, Watch};
+//! use nanovllm_service::{Event, Request, Service};
 //! use std::time::{Duration, Instant};
 //!
 //! // The engine's model can only count: after each token comes the next number, up to 5.
 //! let service = Service::new(engine, None);
 //! let params = SamplingParams::default();
-//! let mut call = service.submit(vec![Request { seq_id: 0, token_ids: vec![1, 2], params, watch: Watch::Result }])?;
+//! let mut call = service.submit(vec![Request::new(0, vec![1, 2], params)])?;
 //! while call.pending() > 0 {
 //!     for event in call.advance(Instant::now() + Duration::from_secs(1), &mut || false)?.events {
 //!         assert!(matches!(event, Event::Finished { output, .. } if output.token_ids == [3, 4, 5]));
@@ -47,19 +47,24 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))] // tests
 
+mod bad_words;
 mod call;
 mod driver;
 mod error;
 mod exclusive;
+mod output_options;
 mod post;
 mod request;
 mod service;
 mod text;
 
+pub use bad_words::bad_word_tokens;
 pub use call::Call;
 pub use driver::{Driver, Pumped, Sink};
 pub use error::ServiceError;
 pub use exclusive::{Exclusive, Refusal, Turn};
+pub use output_options::OutputOptions;
 pub use post::Computed;
-pub use request::{Event, Request, Watch};
+pub use request::{Event, Request, Timing, Watch};
 pub use service::{Progress, Service};
+pub use text::TextOptions;

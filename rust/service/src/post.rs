@@ -2,11 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use nanovllm_engine::EngineError;
 
 use crate::error::ServiceError;
 use crate::request::{Event, Request};
+
+/// A request that was handed in, and when.
+pub(crate) struct Added {
+    pub(crate) request: Request,
+    pub(crate) arrival: Instant,
+}
 
 /// Tokens that the engine has computed, whoever asked for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub(crate) enum Wheel {
 /// The post: what callers and the driver leave for each other. It is behind one lock.
 pub(crate) struct Post {
     /// Requests that the engine does not have yet, in the order they came.
-    pub(crate) adds: Vec<Request>,
+    pub(crate) adds: Vec<Added>,
     /// Requests that the engine is to drop.
     pub(crate) aborts: Vec<u64>,
     /// Who owns each request whose last event has not been posted.
@@ -125,7 +132,8 @@ impl Post {
             }
         }
         self.owners.extend(seq_ids.into_iter().map(|seq_id| (seq_id, owner)));
-        self.adds.extend(requests);
+        let arrival = Instant::now();
+        self.adds.extend(requests.into_iter().map(|request| Added { request, arrival }));
         self.work.notify_all();
         Ok(())
     }
@@ -157,7 +165,7 @@ impl Post {
     /// Takes requests out of the inbox, and has the engine drop those that it has already.
     fn withdraw(&mut self, seq_ids: &HashSet<u64>) {
         let mut waiting = HashSet::new();
-        self.adds.retain(|request| {
+        self.adds.retain(|Added { request, .. }| {
             let withdrawn = seq_ids.contains(&request.seq_id);
             if withdrawn {
                 waiting.insert(request.seq_id);
@@ -192,7 +200,7 @@ impl Post {
     /// Ends the requests that the engine has no more, though no step has said so: somebody has stepped or dropped them by
     /// hand. Callers that wait are told.
     pub(crate) fn end_orphans(&mut self, is_alive: impl Fn(u64) -> bool) {
-        let waiting: HashSet<u64> = self.adds.iter().map(|request| request.seq_id).collect();
+        let waiting: HashSet<u64> = self.adds.iter().map(|added| added.request.seq_id).collect();
         let gone = |&(&seq_id, _): &(&u64, &Owner)| !waiting.contains(&seq_id) && !is_alive(seq_id);
         let orphans: Vec<(u64, Owner)> = self.owners.iter().filter(gone).map(|(&id, &owner)| (id, owner)).collect();
         for (seq_id, owner) in orphans {

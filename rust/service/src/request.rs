@@ -1,8 +1,11 @@
 //! Requests, which callers hand in, and events, which tell them what became of these.
 
-use nanovllm_engine::{FinishedOutput, SamplingParams};
+use std::time::Duration;
+
+use nanovllm_engine::{FinishedOutput, SamplingParams, TokenLogprobs};
 
 use crate::error::ServiceError;
+use crate::text::TextOptions;
 
 /// What a caller wants to hear of a request before it ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,10 +16,7 @@ pub enum Watch {
     /// Every token.
     Tokens,
     /// Every token, and its text.
-    Text {
-        /// Leave special tokens out of the text.
-        skip_special_tokens: bool,
-    },
+    Text,
 }
 
 /// One prompt to be answered.
@@ -30,6 +30,24 @@ pub struct Request {
     pub params: SamplingParams,
     /// What the caller wants to hear of it.
     pub watch: Watch,
+    /// How its text is made, and which text ends it.
+    pub text: TextOptions,
+}
+
+impl Request {
+    /// A request that is told nothing of but how it ends, and that no text ends.
+    pub fn new(seq_id: u64, token_ids: Vec<u32>, params: SamplingParams) -> Self {
+        Self { seq_id, token_ids, params, watch: Watch::Result, text: TextOptions::default() }
+    }
+}
+
+/// When a request was where.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timing {
+    /// From when it was handed in to its first token; the same as `total` for one that got none.
+    pub first_token: Duration,
+    /// From when it was handed in to its end.
+    pub total: Duration,
 }
 
 /// News of a request.
@@ -41,6 +59,8 @@ pub enum Event {
         seq_id: u64,
         /// The new tokens, in order.
         token_ids: Vec<u32>,
+        /// How likely each was, where that was asked for.
+        logprobs: Vec<TokenLogprobs>,
         /// The text that has become certain with them; `None` where text is not watched.
         text: Option<String>,
     },
@@ -48,8 +68,12 @@ pub enum Event {
     Finished {
         /// Its result.
         output: FinishedOutput,
-        /// The text that was held back until now; `None` where text is not watched.
+        /// The text that was not posted before, which is all of it where nobody watches; `None` where none was made.
         text: Option<String>,
+        /// The stop string that ended it, if one did.
+        stop: Option<String>,
+        /// How long it took.
+        timing: Timing,
     },
     /// It will not end by itself: it was refused, aborted by somebody else, or its step failed.
     Failed {

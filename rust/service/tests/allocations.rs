@@ -109,7 +109,7 @@ fn a_decode_step_allocates_what_it_hands_out() {
         let service = Service::new(self::engine(), None);
         for seq_id in 0..NUM_SEQS as u64 {
             let token_ids = vec![1, 2, 3 + seq_id as u32];
-            service.add(Request { seq_id, token_ids, params: params.clone(), watch }).unwrap();
+            service.add(Request { watch, ..Request::new(seq_id, token_ids, params.clone()) }).unwrap();
         }
         let counted = usual(60, || {
             service.step(&mut || false).unwrap();

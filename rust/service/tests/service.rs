@@ -31,7 +31,7 @@ fn service_with(trouble: &Arc<Trouble>, tokenizer: Option<Arc<Tokenizer>>) -> Ar
 fn request(seq_id: u64, max_tokens: usize) -> Request {
     let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos: true, ..SamplingParams::default() };
     let token_ids = (0..=seq_id % 7).map(|i| (seq_id + i) as u32 % 50).collect();
-    Request { seq_id, token_ids, params, watch: Watch::Result }
+    Request::new(seq_id, token_ids, params)
 }
 
 /// The text that the mock model gives a request.
@@ -396,7 +396,7 @@ fn tokens_are_told_to_those_who_watch() {
     let tokens: Vec<u32> = events
         .iter()
         .filter_map(|event| match event {
-            Event::Tokens { seq_id: 0, token_ids, text: None } => Some(token_ids.clone()),
+            Event::Tokens { seq_id: 0, token_ids, text: None, .. } => Some(token_ids.clone()),
             _ => None,
         })
         .flatten()
@@ -410,8 +410,7 @@ fn text_is_told_to_those_who_watch_it() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tiny_qwen3");
     let tokenizer = Arc::new(Tokenizer::from_dir(&path).unwrap());
     let service = service_with(&Arc::default(), Some(Arc::clone(&tokenizer)));
-    let text = Watch::Text { skip_special_tokens: false };
-    let watched = |id| Request { watch: text, ..request(id, 12) };
+    let watched = |id| Request { watch: Watch::Text, ..request(id, 12) };
     let mut call = service.submit(vec![watched(0), watched(1), request(2, 12)]).unwrap();
     let mut texts = [const { String::new() }; 3];
     let mut ends = 0;

@@ -9,3 +9,4 @@ pub(crate) mod quantized;
 pub(crate) mod rows;
 pub(crate) mod sample;
 pub(crate) mod simd;
+pub(crate) mod truncate;

@@ -44,8 +44,8 @@ pub(crate) type GatedActivation = unsafe fn(*const f32, *const f32, *mut f32, us
 /// Kernels on one row of activations or logits.
 ///
 /// # Safety
-/// Each is the generic function of its name in [`rows`](super::generic::rows) or [`sample`](super::generic::sample), under that
-/// function's contract.
+/// Each is the generic function of its name in [`rows`](super::generic::rows), [`sample`](super::generic::sample) or
+/// [`truncate`](super::generic::truncate), under that function's contract.
 #[derive(Clone, Copy)]
 pub(crate) struct RowKernels {
     pub(crate) rms_norm: unsafe fn(*const f32, *const f32, f32, *mut f32, usize),
@@ -57,6 +57,9 @@ pub(crate) struct RowKernels {
     pub(crate) norm_rope: NormRope,
     pub(crate) arg_max: unsafe fn(*const f32, usize) -> u32,
     pub(crate) draw: unsafe fn(*const f32, usize, f32, Stream) -> u32,
+    pub(crate) mass: unsafe fn(*const f32, usize, f32, f32, f32) -> f64,
+    pub(crate) collect: unsafe fn(*const f32, usize, u32, f32, *mut u64) -> usize,
+    pub(crate) ahead: unsafe fn(*const f32, usize, u32) -> usize,
 }
 
 impl RowKernels {
@@ -121,6 +124,7 @@ macro_rules! row_kernels {
     ($features:tt, $simd:ty) => {{
         use $crate::kernels::generic::rows::{self, Norm, Rotation};
         use $crate::kernels::generic::sample::{self, Stream};
+        use $crate::kernels::generic::truncate;
         use $crate::kernels::table::compile;
         $crate::kernels::table::RowKernels {
             rms_norm: compile!($features, $simd => rows::rms_norm
@@ -139,6 +143,12 @@ macro_rules! row_kernels {
             arg_max: compile!($features, $simd => sample::arg_max as fn(logits: *const f32, n: usize) -> u32),
             draw: compile!($features, $simd => sample::draw
                 as fn(logits: *const f32, n: usize, temperature: f32, stream: Stream) -> u32),
+            mass: compile!($features, $simd => truncate::mass
+                as fn(logits: *const f32, n: usize, largest: f32, temperature: f32, least: f32) -> f64),
+            collect: compile!($features, $simd => truncate::collect
+                as fn(logits: *const f32, n: usize, first: u32, least: f32, keys: *mut u64) -> usize),
+            ahead: compile!($features, $simd => truncate::ahead
+                as fn(logits: *const f32, n: usize, token: u32) -> usize),
         }
     }};
 }

@@ -1,7 +1,6 @@
 //! Sampling against the formula, and the noise against chance.
 
-use nanovllm_backend::SampleRow;
-use proptest::prelude::*;
+use nanovllm_backend::{Penalties, SampleRow, Sampled, Truncation, rounded, weight};
 
 use super::sample;
 use crate::isa::Isa;
@@ -9,90 +8,53 @@ use crate::kernels::generic::sample::Stream;
 use crate::team::Team;
 use crate::testing::{Random, kernels, tensor};
 
-/// The contract, token by token.
-fn naive(logits: &[f32], row: &SampleRow<'_>) -> u32 {
-    let may = |i: usize| row.allowed.is_none_or(|allowed| allowed[i / 32] & 1 << (i % 32) != 0);
-    let adjusted = |(i, &x)| if may(i) { x + row.bias.map_or(0.0, |bias| bias[i]) } else { f32::NEG_INFINITY };
-    let logits: Vec<f32> = logits.iter().enumerate().map(adjusted).collect();
-    let stream = Stream::new(row.key, row.position);
-    let top = logits.iter().copied().filter(|x| !x.is_nan()).fold(f32::NEG_INFINITY, f32::max);
-    let draws = row.temperature > 0.0 && (top / row.temperature).is_finite();
-    let mut best: Option<(f64, u32)> = None;
-    for (i, &logit) in logits.iter().enumerate().filter(|(_, x)| !x.is_nan()) {
-        let score = if draws { stream.score(i as u32, logit, row.temperature) } else { f64::from(logit) };
-        if best.is_none_or(|(b, _)| score > b) {
-            best = Some((score, i as u32));
-        }
-    }
-    best.map_or(0, |(_, i)| i)
+fn sampled(isa: Isa, threads: usize, logits: &[f32], plan: &[SampleRow<'_>]) -> Vec<Sampled> {
+    let mut out = vec![Sampled::from(u32::MAX); plan.len()];
+    let team = Team::new(threads).expect("threads");
+    let mut logits = tensor(logits, plan.len(), logits.len() / plan.len());
+    sample(&team, &kernels(isa).rows, &mut logits, plan, &mut out);
+    out
 }
 
-fn logit() -> impl Strategy<Value = f32> {
-    prop_oneof![
-        20 => -20f32..20.0,
-        4 => (-3i8..3).prop_map(f32::from),
-        1 => Just(f32::NAN),
-        1 => Just(f32::NEG_INFINITY),
-    ]
+/// A vocabulary of logits as a language model's: a few far above the others.
+fn vocabulary(random: &mut Random, n: usize) -> Vec<f32> {
+    random.values(n).iter().map(|x| 4.0 * x + if x.abs() < 1e-3 { 12.0 } else { 0.0 }).collect()
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    #[test]
-    fn the_choice_is_the_formulas(
-        rows in prop::collection::vec(prop::collection::vec(logit(), 1..200), 1..4),
-        temperature in prop_oneof![Just(0.0f32), Just(1.0), 0.01f32..3.0, Just(1e-30), Just(1e30), Just(100.0)],
-        infinite in prop::option::weighted(0.05, 0usize..200), key: u64, position: u64,
-        biased in prop::option::of(any::<u64>()), masked in prop::option::of(any::<u64>()),
-    ) {
-        let cols = rows[0].len();
-        let mut data: Vec<f32> = rows.iter().flat_map(|row| row.iter().copied().cycle().take(cols)).collect();
-        if let Some(i) = infinite {
-            let i = i % data.len();
-            data[i] = f32::INFINITY;
-        }
-        let bias: Option<Vec<f32>> = biased.map(|seed| Random::new(seed).values(cols).iter().map(|x| 9.0 * x).collect());
-        // The odd rows alone are adjusted.
-        let allowed: Option<Vec<u32>> = masked.map(|seed| {
-            let mut random = Random::new(seed);
-            (0..cols.div_ceil(32)).map(|_| (random.next() & random.next()) as u32).collect()
-        });
-        let row = |i: u64| {
-            let row = SampleRow::drawn(temperature, key ^ i, position.wrapping_add(i));
-            if i % 2 == 1 { SampleRow { bias: bias.as_deref(), allowed: allowed.as_deref(), ..row } } else { row }
-        };
-        let plan: Vec<_> = (0..rows.len() as u64).map(row).collect();
-        let expected: Vec<u32> = data.chunks(cols).zip(&plan).map(|(row, plan)| naive(row, plan)).collect();
-        for isa in Isa::available() {
-            let mut out = vec![u32::MAX; rows.len()];
-            let team = Team::new(1).expect("one");
-            let mut logits = tensor(&data, rows.len(), cols);
-            sample(&team, &kernels(isa).rows, &mut logits, &plan, &mut out);
-            prop_assert_eq!(&out, &expected, "{}", isa);
-        }
-    }
-}
-
+/// What the contract says in plain Rust, for rows of a size that the conformance suite does not have.
 #[test]
 fn a_vocabulary_of_rows_on_a_team() {
-    let (rows, cols) = (9, 5003);
-    let data = Random::new(3).values(rows * cols);
-    let bias: Vec<f32> = Random::new(4).values(cols);
+    let (rows, cols) = (9, 50_003);
+    let mut random = Random::new(3);
+    let data: Vec<f32> = (0..rows).flat_map(|_| vocabulary(&mut random, cols)).collect();
+    let bias: Vec<(u32, f32)> = (0..300).map(|i| (i * 7, f32::from(i as u8) - 100.0)).collect();
     let allowed: Vec<u32> = (0..cols.div_ceil(32) as u32).map(|i| 0x1248_8001 << (i % 3)).collect();
+    let counts: Vec<(u32, u32)> = (0..2000).map(|i| (i * 25, i % 3)).collect();
+    let penalties = Penalties { repetition: 1.3, frequency: 0.2, presence: 0.1, tokens: &counts };
     for temperature in [0.0, 0.3, 1.0, 50.0] {
         let row = |key: u64| {
-            let row = SampleRow::drawn(temperature, key, 7);
-            let biased = if key % 2 == 1 { row.with_bias(&bias) } else { row };
-            if key % 3 == 1 { biased.with_allowed(&allowed) } else { biased }
+            let drawn = SampleRow::drawn(temperature, key, 7);
+            let truncation = match key % 5 {
+                0 => Truncation::default(),
+                1 => Truncation { top_p: 0.95, ..Truncation::default() },
+                2 => Truncation { top_k: 40, top_p: 0.9, min_p: 0.01 },
+                3 => Truncation { top_k: 20_000, ..Truncation::default() },
+                _ => Truncation { min_p: 0.05, ..Truncation::default() },
+            };
+            SampleRow {
+                bias: if key % 2 == 1 { &bias } else { &[] },
+                allowed: (key % 3 == 1).then_some(&allowed[..]),
+                penalties: (key % 4 == 1).then_some(penalties),
+                logprobs: (key % 2 == 0).then_some(20),
+                truncation,
+                ..drawn
+            }
         };
         let plan: Vec<_> = (0..rows as u64).map(row).collect();
-        let expected: Vec<u32> = data.chunks(cols).zip(&plan).map(|(row, plan)| naive(row, plan)).collect();
+        let choose = |(logits, row): (&[f32], &SampleRow<'_>)| row.choose(&mut logits.to_vec());
+        let expected: Vec<Sampled> = data.chunks(cols).zip(&plan).map(choose).collect();
         for isa in Isa::available() {
-            let mut out = vec![0; rows];
-            let team = Team::new(3).expect("threads");
-            sample(&team, &kernels(isa).rows, &mut tensor(&data, rows, cols), &plan, &mut out);
-            assert_eq!(out, expected, "{isa} at {temperature}");
+            assert_eq!(sampled(isa, 3, &data, &plan), expected, "{isa} at {temperature}");
         }
     }
 }
@@ -108,11 +70,30 @@ fn what_is_not_a_number_is_never_chosen() {
                 ([vec![nan; 37], vec![-5.0]].concat(), 37),
                 (vec![0.0, f32::INFINITY, nan, f32::INFINITY], 1),
             ] {
-                let mut out = [99];
-                let plan = [SampleRow::drawn(temperature, 1, 2)];
-                let team = Team::new(1).expect("one");
-                sample(&team, &kernels(isa).rows, &mut tensor(&logits, 1, logits.len()), &plan, &mut out);
-                assert_eq!(out[0], expected, "{isa} at {temperature}");
+                let truncation = Truncation { top_k: 2, top_p: 0.5, min_p: 0.1 };
+                for truncation in [Truncation::default(), truncation] {
+                    let plan = [SampleRow { truncation, ..SampleRow::drawn(temperature, 1, 2) }];
+                    assert_eq!(sampled(isa, 1, &logits, &plan)[0].token, expected, "{isa} at {temperature}");
+                }
+            }
+        }
+    }
+}
+
+/// The weights that vectors add up are those of the contract, to the last bit.
+#[test]
+fn weights_are_the_contracts() {
+    let mut logits: Vec<f32> = (0..40_000).map(|i| -(i as f32) * 7e-4).collect();
+    logits.extend([f32::NAN, f32::NEG_INFINITY, -0.0, 0.0]);
+    for (temperature, least) in [(1.0, f32::NEG_INFINITY), (0.37, f32::NEG_INFINITY), (2.5, -3.0)] {
+        for n in [0, 1, 15, 129, 5000, logits.len()] {
+            let logits = &logits[..n];
+            let x = logits.iter().map(|&x| x / temperature).filter(|&x| x >= least);
+            let expected = x.map(|x| rounded(weight(x))).fold(0.0, |sum: f64, x| sum + x);
+            for isa in Isa::available() {
+                // SAFETY: the pointer and the length are a slice's.
+                let got = unsafe { (kernels(isa).rows.mass)(logits.as_ptr(), n, 0.0, temperature, least) };
+                assert_eq!(got.to_bits(), expected.to_bits(), "{isa}: {n} logits over {temperature}");
             }
         }
     }
@@ -174,12 +155,10 @@ fn draws_follow_the_softmax() {
         let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x / temperature).exp()).collect();
         let total: f64 = weights.iter().sum();
         let plan: Vec<_> = (0..DRAWS as u64).map(|position| SampleRow::drawn(temperature, 4, position)).collect();
-        let mut out = vec![0; DRAWS];
-        let team = Team::new(2).expect("threads");
-        sample(&team, &kernels(Isa::detect()).rows, &mut tensor(&logits.repeat(DRAWS), DRAWS, 8), &plan, &mut out);
+        let out = sampled(Isa::detect(), 2, &logits.repeat(DRAWS), &plan);
         let mut counts = [0f64; 8];
-        for &token in &out {
-            counts[token as usize] += 1.0;
+        for sampled in &out {
+            counts[sampled.token as usize] += 1.0;
         }
         let expected = weights.iter().map(|w| w / total * DRAWS as f64);
         let statistic: f64 = counts.iter().zip(expected).map(|(c, e)| (c - e).powi(2) / e).sum();

@@ -30,8 +30,12 @@ impl ModelRunner {
         }
         self.inputs.prepare_checked(seqs, is_prefill)?;
         self.check_prepared()?;
-        self.inputs.prepare_sample_all(seqs.iter());
-        self.compute(interrupted)
+        let sample_rows = self.inputs.prepare_sample_all(seqs.iter());
+        let sampled = self.compute(sample_rows, interrupted)?;
+        // What was asked of prompts comes before the token of each.
+        let mut sampled = sampled.into_iter();
+        let last = |seq: &Sequence| seq.prompt_rows().len();
+        Ok(seqs.iter().filter_map(|seq| sampled.nth(last(seq))).map(|sampled| sampled.token).collect())
     }
 
     /// Computes a step and returns the logits of each sequence's last row, `[num_seqs, vocab_size]`.

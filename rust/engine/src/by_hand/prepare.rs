@@ -1,6 +1,8 @@
 //! Layouts of steps for sequences that a program looks after itself, and the numbers of nano-vLLM's context that the
 //! engine's own steps do without.
 
+use nanovllm_backend::SampleRow;
+
 use crate::errors::EngineError;
 use crate::prepare::StepInputs;
 use crate::sequence::Sequence;
@@ -56,8 +58,8 @@ impl StepInputs {
     }
 
     /// Has every sequence sample, as nano-vLLM does; the token of one whose prompt is not finished means nothing.
-    pub fn prepare_sample_all<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
-        self.choose_after(seqs.map(|seq| (seq, true)));
+    pub fn prepare_sample_all<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) -> Vec<SampleRow<'a>> {
+        self.choose_after(seqs.map(|seq| (seq, true)))
     }
 
     /// nano-vLLM's `cu_seqlens_k`: offsets of the keys each sequence attends to.

@@ -87,8 +87,28 @@ impl Sequence {
         if is_prefill {
             return Self { is_prefill, ..self.clone() };
         }
-        let (params, block_table) = (self.params.clone(), self.block_table.clone());
-        Self { is_prefill, params, block_table, token_ids: Vec::new(), prefix_hashes: Vec::new(), ..*self }
+        // What has grown with the sequence so far is not for the step.
+        let Self { seq_id, status, num_cached_tokens, num_scheduled_tokens, noise_key, finish_reason, .. } = *self;
+        Self {
+            seq_id,
+            status,
+            num_cached_tokens,
+            num_scheduled_tokens,
+            noise_key,
+            finish_reason,
+            is_prefill,
+            params: self.params.clone(),
+            block_table: self.block_table.clone(),
+            processors: self.processors.clone(),
+            stop_token: self.stop_token,
+            prefix_cache_hit: self.prefix_cache_hit,
+            num_tokens: self.num_tokens,
+            last_token: self.last_token,
+            num_prompt_tokens: self.num_prompt_tokens,
+            block_size: self.block_size,
+            holder: self.holder,
+            ..Self::vacant()
+        }
     }
 
     /// The sequence as a scheduler queues it, whatever a program has set of it: it waits, and nothing of it is computed.

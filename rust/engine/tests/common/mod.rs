@@ -4,7 +4,7 @@
 #![allow(dead_code)] // each test file uses its own part
 #![allow(unreachable_pub)] // a test file is a crate, this is not its interface
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, SampleRow};
+use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, SampleRow, Sampled};
 use nanovllm_model::{CausalLm, ModelInput, StepError};
 use std::sync::{Arc, Mutex};
 
@@ -57,6 +57,17 @@ pub fn next_token(tokens: &[u32]) -> u32 {
     ((hash >> 32) % VOCAB_SIZE as u64) as u32
 }
 
+/// Logits in which `next` is the likeliest, and the others are less likely the further they are behind it, around the vocabulary.
+pub fn logits(next: u32) -> Vec<f32> {
+    let size = VOCAB_SIZE as u32;
+    (0..size).map(|token| -0.25 * ((token + size - next) % size) as f32).collect()
+}
+
+/// What a device does with these logits, but for the draw.
+fn choose(next: u32, how: &SampleRow<'_>) -> Sampled {
+    SampleRow { temperature: 0.0, ..*how }.choose(&mut logits(next))
+}
+
 impl CausalLm for MockModel {
     fn vocab_size(&self) -> usize {
         VOCAB_SIZE
@@ -93,7 +104,7 @@ impl CausalLm for MockModel {
         wanted: &[u32],
         plan: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<u32>, StepError> {
+    ) -> Result<Vec<Sampled>, StepError> {
         let rows = input.num_rows();
         assert!(wanted.is_sorted() && wanted.last().is_none_or(|&row| (row as usize) < rows));
         assert_eq!((input.positions.len(), input.slot_mapping.len()), (rows, rows));
@@ -113,11 +124,11 @@ impl CausalLm for MockModel {
             return Err(Error::Option("the device fell over".to_owned()).into());
         }
         if let Some(answer) = probe.answer.take() {
-            return Ok(answer);
+            return Ok(answer.into_iter().map(Sampled::from).collect());
         }
         probe.rows += rows;
         probe.sampled.extend(plan.iter().map(|row| SampleRow::drawn(row.temperature, row.key, row.position)));
-        Ok(wanted.iter().map(|&row| self.next(input, row)).collect())
+        Ok(wanted.iter().zip(plan).map(|(&row, how)| choose(self.next(input, row), how)).collect())
     }
 
     fn logits(

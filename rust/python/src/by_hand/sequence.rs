@@ -31,7 +31,7 @@ impl PySequence {
     ) -> PyResult<()> {
         let seq_id = unsigned(seq_id, "Sequence.counter's next id")?;
         let token_ids = self::token_ids(token_ids)?;
-        let Params(params) = sampling_params;
+        let params = sampling_params.by_hand()?;
         let block_size = count(block_size, "Sequence.block_size")?;
         let seq = nanovllm_engine::Sequence::new(seq_id, token_ids, params, block_size).map_err(engine_error)?;
         self.bind_own(seq)

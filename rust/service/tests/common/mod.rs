@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow};
+use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow, Sampled};
 use nanovllm_model::{CausalLm, ModelInput, StepError};
 
 #[path = "../../../engine/tests/common/mod.rs"]
@@ -75,7 +75,7 @@ impl CausalLm for MockModel {
         rows: &[u32],
         plan: &[SampleRow<'_>],
         interrupted: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<u32>, StepError> {
+    ) -> Result<Vec<Sampled>, StepError> {
         let step = self.trouble.steps.fetch_add(1, Ordering::SeqCst) + 1;
         if step == self.trouble.fail_at.load(Ordering::SeqCst) {
             return Err(Error::Option("the device fell over".to_owned()).into());

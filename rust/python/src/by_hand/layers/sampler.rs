@@ -1,6 +1,6 @@
 //! `sample`: one token from each row of logits, and the noise that it draws by.
 
-use nanovllm_backend::{Backend, NoiseStream, SampleRow};
+use nanovllm_backend::{Backend, NoiseStream, SampleRow, Sampled};
 use numpy::PyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -54,10 +54,10 @@ fn choose<B: Backend>(
     sample_rows: &[SampleRow<'_>],
 ) -> nanovllm_backend::Result<Vec<u32>> {
     let mut logits = backend.upload(logits, sample_rows.len(), vocab)?;
-    let mut tokens = vec![0; sample_rows.len()];
-    backend.sample(&mut logits, sample_rows, &mut tokens);
+    let mut sampled = vec![Sampled::default(); sample_rows.len()];
+    backend.sample(&mut logits, sample_rows, &mut sampled);
     backend.synchronize()?;
-    Ok(tokens)
+    Ok(sampled.into_iter().map(|sampled| sampled.token).collect())
 }
 
 /// The exponential noise of the tokens `0..n` in the random stream (`key`, `position`), float64: what `sample` draws by.

@@ -1,0 +1,138 @@
+"""What `generate` answers: dicts as nano-vLLM's, whose keys are attributes too, under the names that vLLM has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nanovllm._core import FinishedSequence
+
+TokenLogprobs = dict[int, "Logprob"]
+"""How likely some tokens were at one place of a text, by id: the one that stands there, then the likeliest ones."""
+
+Listed = tuple[float, int, list[tuple[int, float]]]
+"""As the engine gives them: those of the token that stands there and its rank, and of the likeliest ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """How likely a token was, by the model's own logits: no sampling option changes it."""
+
+    logprob: float
+    """Natural logarithm of the probability."""
+    rank: int
+    """Its place among all tokens, from 1."""
+    decoded_token: str
+    """Its text."""
+
+
+class _Record(dict[str, Any]):
+    """A dict whose keys are attributes.
+
+    What is `also` there is found by name, but counts for nothing when two of them are compared: the same answer may be
+    given to another request, at another time.
+    """
+
+    _also: dict[str, Any] = {}
+
+    def __missing__(self, key: str) -> Any:
+        return self._also[key]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}", name=name, obj=self) from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self, *self._also]
+
+
+class CompletionOutput(_Record):
+    """One answer.
+
+    Attributes:
+        index: Which of the prompt's answers it is, from 0.
+        text: The decoded answer, up to a stop string; with special tokens unless they are skipped.
+        token_ids: The generated tokens, the one that ended the answer included.
+        finish_reason: `stop` at an end-of-sequence token or what the request stops at, `length` at a limit.
+        stop_reason: The token id or the string of the request that ended the answer, else None.
+        logprobs: Of each token a dict of `Logprob` by token id, where `SamplingParams.logprobs` asks for it; else None.
+        cumulative_logprob: The sum of the tokens' log-probabilities; None without `logprobs`.
+    """
+
+
+class RequestOutput(_Record):
+    """The answer to one prompt, or each of several to it in `outputs`.
+
+    Its keys are those of the first answer (see `CompletionOutput`, but for `index`) and, of the request, those below.
+    `request_id`, `prompt` and `timing` do not count when two answers are compared.
+
+    Attributes:
+        outputs: The answers, `SamplingParams.n` of them.
+        request_id: The request's name; that of a call to `generate` is a number.
+        prompt: The prompt's text; None where token ids were given.
+        prompt_token_ids: Its tokens.
+        prompt_logprobs: None for the first token of the prompt, and of every other a dict of `Logprob` by token id, where
+            `SamplingParams.prompt_logprobs` asks for it; else None.
+        num_prompt_tokens: Tokens of the prompt.
+        num_cached_tokens: Tokens of the prompt found in the prefix cache.
+        timing: Seconds from when it was queued to its first token (`first_token`) and to its end (`total`).
+        finished: Whether all answers are complete.
+    """
+
+
+def completion(
+    index: int, seq: FinishedSequence, text: str, has_logprobs: bool, decode: Callable[[int], str]
+) -> CompletionOutput:
+    """The answer that a sequence has come to."""
+    logprobs = of_tokens(seq.token_ids, seq.logprobs, decode) if has_logprobs else None
+    return CompletionOutput(
+        index=index,
+        text=text,
+        token_ids=seq.token_ids,
+        finish_reason=seq.finish_reason,
+        stop_reason=seq.stop_reason,
+        logprobs=logprobs,
+        cumulative_logprob=sum(logprob for logprob, _, _ in seq.logprobs) if has_logprobs else None,
+    )
+
+
+def request_output(
+    request_id: str,
+    prompt: str | None,
+    prompt_token_ids: Sequence[int],
+    prompt_logprobs: list[TokenLogprobs | None] | None,
+    sequences: Sequence[FinishedSequence],
+    outputs: list[CompletionOutput],
+) -> RequestOutput:
+    """What the answers to a prompt make together."""
+    first = {key: value for key, value in outputs[0].items() if key != "index"}
+    times = [seq.timing for seq in sequences]
+    output = RequestOutput(
+        **first,
+        outputs=outputs,
+        prompt_token_ids=list(prompt_token_ids),
+        prompt_logprobs=prompt_logprobs,
+        num_prompt_tokens=sequences[0].num_prompt_tokens,
+        num_cached_tokens=sequences[0].num_cached_tokens,
+        finished=True,
+    )
+    timing = {"first_token": min(first for first, _ in times), "total": max(total for _, total in times)}
+    output._also = {"request_id": request_id, "prompt": prompt, "timing": timing}
+    return output
+
+
+def of_tokens(
+    token_ids: Sequence[int], listed: Sequence[Listed], decode: Callable[[int], str]
+) -> list[TokenLogprobs]:
+    """How likely each token was, in vLLM's form: the token itself first, then the likeliest ones."""
+    places = []
+    for token_id, (logprob, rank, top) in zip(token_ids, listed, strict=True):
+        place = {token_id: Logprob(logprob, rank, decode(token_id))}
+        for i, (other, other_logprob) in enumerate(top):
+            place.setdefault(other, Logprob(other_logprob, i + 1, decode(other)))
+        places.append(place)
+    return places
