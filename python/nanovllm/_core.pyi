@@ -22,6 +22,7 @@ __all__ = [
     "Engine",
     "FinishedSequence",
     "GgufFile",
+    "Hub",
     "Linear",
     "ModelRunner",
     "Parameter",
@@ -282,6 +283,13 @@ class Call:
         other callers, too), and the tokens a second of the last prefill and decode step, None where there was none.
         """
 
+    def news(self) -> list[Any]:
+        """Waits for news of its requests, for a tenth of a second at most, taking steps unless another caller does.
+
+        A list of `(seq_id, token_ids, logprobs, text)` of new tokens and of `FinishedSequence`s with the rest of the
+        text. Of requests that are not watched there is no news before they finish.
+        """
+
 @final
 class Checkpoint:
     """A model's files, opened and not loaded yet."""
@@ -317,13 +325,21 @@ class Engine:
             tuple[SupportsIndex, Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions, SupportsIndex]
         ],
         skip_special_tokens: bool,
+        is_watched: bool = False,
     ) -> Call:
         """Queues prompts, each `(seq_id, token_ids, sampling_params, index)` with an id that no queued one has.
 
         All are taken or none. Of several answers to one prompt each has another `index`. Their answers are the call's,
         and what is left of them is dropped with it. The refusal of one of several says which it is, as `prompts[3]`.
         Special tokens are left out of their text if `skip_special_tokens` is true, unless a request says otherwise.
+        Every token of requests that are watched is news.
         """
+    def hub(self) -> Hub:
+        """A hub for the requests of asynchronous callers."""
+    def drive(self) -> None:
+        """Drives the engine on this thread until `end` is called; callers then only wait."""
+    def end(self) -> None:
+        """Has `drive` return."""
     def add_request(
         self,
         seq_id: SupportsIndex,
@@ -346,6 +362,28 @@ class Engine:
         """Frees the model and its cache; every later call is refused. Queued sequences go back to their handles."""
     def stats(self) -> dict[str, int]:
         """Counters since the engine was made, and the state of queues and KV cache."""
+
+@final
+class Hub:
+    """Requests that come and go while one thread waits for the news of all."""
+
+    def submit(
+        self,
+        requests: Iterable[
+            tuple[SupportsIndex, Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions, SupportsIndex]
+        ],
+        skip_special_tokens: bool,
+    ) -> None:
+        """Takes requests in as `Engine.submit` does, each of whose tokens is news."""
+    def drop_requests(self, seq_ids: list[int]) -> None:
+        """Drops requests, of which nothing more is told."""
+    def wait(self, seconds: float) -> list[Any]:
+        """Waits for news as `Call.news` gives them, for so many seconds at most.
+
+        A request that failed is `(seq_id, exception)`.
+        """
+    def close(self) -> None:
+        """Drops all requests, and has `wait` raise."""
 
 @final
 class FinishedSequence:

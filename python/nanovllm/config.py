@@ -89,8 +89,8 @@ class Config:
         max_model_len: The most tokens of prompt and answer together; lowered to what the model allows.
         gpu_memory_utilization: Share that the KV cache may take, when `num_kvcache_blocks` is not given, of the memory
             that is free once the model is loaded (on the CPU, the machine's or its cgroup's); it never takes more than
-            half of that, nor more than `max_num_seqs` sequences of `max_model_len` tokens fill. Of a mixture whose weights
-            need more than this share of what is free before, the experts that do not fit stay in their file.
+            half of that, nor more than `max_num_seqs` sequences of `max_model_len` tokens fill. Of a mixture whose
+            weights need more than this share of what is free before, the experts that do not fit stay in their file.
         tensor_parallel_size: Devices to split the model over; the CPU device is one.
         enforce_eager: Accepted for nano-vLLM's scripts. It turns off CUDA graphs, which the CPU device does not have.
         hf_config: The model's own configuration, read from `model` unless it is given.

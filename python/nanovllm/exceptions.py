@@ -10,6 +10,7 @@ __all__ = [
     "ModelNotFoundError",
     "NanoVLLMError",
     "PreconditionError",
+    "QueueFullError",
     "UnsupportedModelError",
 ]
 
@@ -35,6 +36,10 @@ class PreconditionError(NanoVLLMError, ValueError, AssertionError):
 
     Where nano-vLLM asserts this is its AssertionError; where it would go on with broken books there is this error too.
     """
+
+
+class QueueFullError(NanoVLLMError, RuntimeError):
+    """As many requests as `AsyncLLM` takes are not answered yet."""
 
 
 class ChatTemplateError(NanoVLLMError, ValueError):

@@ -1,9 +1,10 @@
-"""What `generate` answers: dicts as nano-vLLM's, whose keys are attributes too, under the names that vLLM has for them."""
+"""What `generate` answers: dicts as nano-vLLM's, whose keys are attributes too, under vLLM's names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class _Record(dict[str, Any]):
     given to another request, at another time.
     """
 
-    _also: dict[str, Any] = {}
+    _also: Mapping[str, Any] = MappingProxyType({})
 
     def __missing__(self, key: str) -> Any:
         return self._also[key]
@@ -57,7 +58,8 @@ class CompletionOutput(_Record):
         index: Which of the prompt's answers it is, from 0.
         text: The decoded answer, up to a stop string; with special tokens unless they are skipped.
         token_ids: The generated tokens, the one that ended the answer included.
-        finish_reason: `stop` at an end-of-sequence token or what the request stops at, `length` at a limit.
+        finish_reason: `stop` at an end-of-sequence token or what the request stops at, `length` at a limit, `abort`
+            where somebody dropped it; None in a stream before it is complete.
         stop_reason: The token id or the string of the request that ended the answer, else None.
         logprobs: Of each token a dict of `Logprob` by token id, where `SamplingParams.logprobs` asks for it; else None.
         cumulative_logprob: The sum of the tokens' log-probabilities; None without `logprobs`.
@@ -75,29 +77,15 @@ class RequestOutput(_Record):
         request_id: The request's name; that of a call to `generate` is a number.
         prompt: The prompt's text; None where token ids were given.
         prompt_token_ids: Its tokens.
-        prompt_logprobs: None for the first token of the prompt, and of every other a dict of `Logprob` by token id, where
-            `SamplingParams.prompt_logprobs` asks for it; else None.
+        prompt_logprobs: None for the first token of the prompt, and of every other a dict of `Logprob` by token id,
+            where `SamplingParams.prompt_logprobs` asks for it; else None.
         num_prompt_tokens: Tokens of the prompt.
-        num_cached_tokens: Tokens of the prompt found in the prefix cache.
-        timing: Seconds from when it was queued to its first token (`first_token`) and to its end (`total`).
+        num_cached_tokens: Tokens of the prompt found in the prefix cache; None in a stream before an answer is
+            complete.
+        timing: Seconds from when it was queued to its first token (`first_token`) and to its end (`total`);
+            None in a stream before an answer is complete.
         finished: Whether all answers are complete.
     """
-
-
-def completion(
-    index: int, seq: FinishedSequence, text: str, has_logprobs: bool, decode: Callable[[int], str]
-) -> CompletionOutput:
-    """The answer that a sequence has come to."""
-    logprobs = of_tokens(seq.token_ids, seq.logprobs, decode) if has_logprobs else None
-    return CompletionOutput(
-        index=index,
-        text=text,
-        token_ids=seq.token_ids,
-        finish_reason=seq.finish_reason,
-        stop_reason=seq.stop_reason,
-        logprobs=logprobs,
-        cumulative_logprob=sum(logprob for logprob, _, _ in seq.logprobs) if has_logprobs else None,
-    )
 
 
 def request_output(
@@ -107,27 +95,28 @@ def request_output(
     prompt_logprobs: list[TokenLogprobs | None] | None,
     sequences: Sequence[FinishedSequence],
     outputs: list[CompletionOutput],
+    finished: bool,
 ) -> RequestOutput:
-    """What the answers to a prompt make together."""
+    """What answers to a prompt make together; `sequences` are those that have ended."""
     first = {key: value for key, value in outputs[0].items() if key != "index"}
-    times = [seq.timing for seq in sequences]
     output = RequestOutput(
         **first,
         outputs=outputs,
         prompt_token_ids=list(prompt_token_ids),
         prompt_logprobs=prompt_logprobs,
-        num_prompt_tokens=sequences[0].num_prompt_tokens,
-        num_cached_tokens=sequences[0].num_cached_tokens,
-        finished=True,
+        num_prompt_tokens=len(prompt_token_ids),
+        num_cached_tokens=sequences[0].num_cached_tokens if sequences else None,
+        finished=finished,
     )
-    timing = {"first_token": min(first for first, _ in times), "total": max(total for _, total in times)}
+    times = [seq.timing for seq in sequences]
+    timing = None
+    if times:
+        timing = {"first_token": min(first for first, _ in times), "total": max(total for _, total in times)}
     output._also = {"request_id": request_id, "prompt": prompt, "timing": timing}
     return output
 
 
-def of_tokens(
-    token_ids: Sequence[int], listed: Sequence[Listed], decode: Callable[[int], str]
-) -> list[TokenLogprobs]:
+def of_tokens(token_ids: Sequence[int], listed: Sequence[Listed], decode: Callable[[int], str]) -> list[TokenLogprobs]:
     """How likely each token was, in vLLM's form: the token itself first, then the likeliest ones."""
     places = []
     for token_id, (logprob, rank, top) in zip(token_ids, listed, strict=True):

@@ -2,11 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from nanovllm import _core
 
 _DEFAULT = _core.sampling_defaults()
 """The defaults, which the engine defines for its callers in Rust too."""
+
+
+class RequestOutputKind(Enum):
+    """What each output of a stream has, under vLLM's names."""
+
+    CUMULATIVE = 0
+    """The whole answer so far."""
+    DELTA = 1
+    """What is new since the output before."""
+    FINAL_ONLY = 2
+    """The whole answer, in one output at the end."""
 
 
 @dataclass(slots=True)
@@ -15,18 +27,19 @@ class SamplingParams:
 
     Fields and their meanings are vLLM's; the first three and their defaults are nano-vLLM's.
 
-    Logits are changed in this order: `logit_bias`, `bad_words` and `min_tokens`; the three penalties; `allowed_token_ids`.
-    Then `temperature` divides them, and of the tokens in the order of their logits `min_p`, `top_k` and `top_p` keep the
-    first, each of what the one before has left.
+    Logits are changed in this order: `logit_bias`, `bad_words` and `min_tokens`; the three penalties;
+    `allowed_token_ids`. Then `temperature` divides them, and of the tokens in the order of their logits `min_p`,
+    `top_k` and `top_p` keep the first, each of what the one before has left.
 
     Args:
         temperature: Logits are divided by it before a token is drawn; 0 takes the likeliest token (greedy).
         max_tokens: The most tokens to generate, at least 1; None for as many as the model has room for.
         ignore_eos: Generate `max_tokens` tokens, whether or not the model ends its answer before.
-        seed: Fixes the draws of this request, 0 to 2**64 - 1, whatever else runs; None derives them from the engine's seed
-            and the number of requests that it took before this one.
+        seed: Fixes the draws of this request, 0 to 2**64 - 1, whatever else runs; None derives them from the engine's
+            seed and the number of requests that it took before this one.
         n: How many answers, 1 to 16384, each with a random stream of its own.
-        top_p: The share of the probability, above 0 and at most 1: the fewest likeliest tokens that have it may be drawn.
+        top_p: The share of the probability, above 0 and at most 1: the fewest likeliest tokens that have it may be
+            drawn.
         top_k: How many of the likeliest tokens may be drawn; 0 or -1 for all.
         min_p: How likely a token that may be drawn is at least in proportion to the likeliest, 0 to 1.
         presence_penalty: Subtracted from the logits of tokens that the answer has, -2 to 2.
@@ -44,6 +57,8 @@ class SamplingParams:
         detokenize: Make text of the tokens; without, `text` is empty.
         skip_special_tokens: Leave special tokens out of the text; None as the method does that is called:
             `generate` keeps them, as nano-vLLM does, and `chat` leaves them out.
+        output_kind: What each output of a stream has; None as the method does that is called: `LLM.stream` gives what
+            is new, `AsyncLLM.generate` the whole answer so far. Other methods give the whole answer at the end.
 
     Raises:
         ValueError: For a value outside these limits, naming the field and the limit.
@@ -72,6 +87,9 @@ class SamplingParams:
     prompt_logprobs: int | None = _DEFAULT["prompt_logprobs"]
     detokenize: bool = _DEFAULT["detokenize"]
     skip_special_tokens: bool | None = _DEFAULT["skip_special_tokens"]
+    output_kind: RequestOutputKind | None = None
 
     def __post_init__(self) -> None:
         _core.check_sampling_params(self)
+        if self.output_kind is not None and not isinstance(self.output_kind, RequestOutputKind):
+            raise TypeError(f"output_kind must be a RequestOutputKind or None, not {type(self.output_kind).__name__}")

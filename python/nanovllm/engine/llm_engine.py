@@ -6,19 +6,20 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from collections.abc import Sequence as AbcSequence
 from dataclasses import fields
 from numbers import Integral
 from typing import Any, TypeVar, cast
 
-from nanovllm._core import Engine, FinishedSequence
+from nanovllm._core import Call, Engine, FinishedSequence
 from nanovllm.config import Config
 from nanovllm.engine.model_runner import ModelRunner, opened_files
+from nanovllm.engine.request_state import RequestState
 from nanovllm.engine.scheduler import Scheduler
 from nanovllm.engine.sequence import Sequence
-from nanovllm.outputs import RequestOutput, TokenLogprobs, completion, of_tokens, request_output
-from nanovllm.sampling_params import SamplingParams
+from nanovllm.outputs import RequestOutput
+from nanovllm.sampling_params import RequestOutputKind, SamplingParams
 from nanovllm.utils.conversation import Message, is_conversation_list
 from nanovllm.utils.hub import resolve_model
 from nanovllm.utils.names import did_you_mean
@@ -31,9 +32,6 @@ _Self = TypeVar("_Self", bound="LLMEngine")
 
 Prompt = str | AbcSequence[int]
 """A prompt is text or token ids."""
-
-_Request = tuple[int, AbcSequence[int], SamplingParams, int]
-"""A sequence id, a prompt, how it samples, and which of the prompt's answers it is."""
 
 
 class LLMEngine:
@@ -145,12 +143,11 @@ class LLMEngine:
         """
         batch = _as_batch(prompts)
         params = _as_params(sampling_params, len(batch))
-        encoded = [self._encode(prompt, at if len(batch) > 1 else None) for at, prompt in enumerate(batch)]
         requests = [
-            [(next(Sequence.counter), token_ids, own, index) for index in range(getattr(own, "n", 1))]
-            for token_ids, own in zip(encoded, params, strict=True)
+            self._request(prompt, own, skip_special_tokens, at if len(batch) > 1 else None)
+            for at, (prompt, own) in enumerate(zip(batch, params, strict=True))
         ]
-        queued = [request for of_prompt in requests for request in of_prompt]
+        queued = [sequence for request in requests for sequence in request.queued]
         # No variable refers to the call, so that it goes with whatever interrupts this, at any place.
         if use_tqdm:
             with Progress(queued, self.config.max_model_len) as progress:
@@ -158,72 +155,54 @@ class LLMEngine:
         else:
             sequences = self._engine.submit(queued, skip_special_tokens).results()
         done = {seq.seq_id: seq for seq in sequences}
-        return [
-            self._output(prompt, of_prompt, [done[seq_id] for seq_id, *_ in of_prompt], skip_special_tokens)
-            for prompt, of_prompt in zip(batch, requests, strict=True)
-        ]
+        outputs = []
+        for request in requests:
+            for seq_id in request.seq_ids:
+                request.add(done[seq_id])
+            outputs.append(cast("RequestOutput", request.take(RequestOutputKind.FINAL_ONLY)))
+        return outputs
 
-    def _output(
-        self, prompt: Prompt, requests: list[_Request], sequences: list[FinishedSequence], skip_special_tokens: bool
-    ) -> RequestOutput:
-        """The answers to one prompt."""
-        seq_id, token_ids, params, _ = requests[0]
-        skip = getattr(params, "skip_special_tokens", None)
-        skip = skip_special_tokens if skip is None else skip
-        texts: dict[int, str] = {}
-
-        def decode(token_id: int) -> str:
-            if token_id not in texts:
-                texts[token_id] = self.tokenizer.decode([token_id], False)
-            return texts[token_id]
-
-        def text(seq: FinishedSequence) -> str:
-            if not getattr(params, "detokenize", True):
-                return ""
-            return self.tokenizer.decode(seq.token_ids, skip) if seq.text is None else seq.text
-
-        has_logprobs = getattr(params, "logprobs", None) is not None
-        outputs = [completion(i, seq, text(seq), has_logprobs, decode) for i, seq in enumerate(sequences)]
-        prompt_logprobs: list[TokenLogprobs | None] | None = None
-        if getattr(params, "prompt_logprobs", None) is not None:
-            prompt_logprobs = [None, *of_tokens(list(token_ids)[1:], sequences[0].prompt_logprobs, decode)]
-        prompt_text = prompt if isinstance(prompt, str) else None
-        return request_output(str(seq_id), prompt_text, token_ids, prompt_logprobs, sequences, outputs)
-
-    def chat(
+    def stream(
         self,
-        messages: AbcSequence[Message] | AbcSequence[AbcSequence[Message]],
-        sampling_params: SamplingParams | AbcSequence[SamplingParams] | None = None,
-        use_tqdm: bool = True,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
         *,
-        skip_special_tokens: bool = True,
-        add_generation_prompt: bool = True,
-        tools: AbcSequence[dict[str, Any]] | None = None,
-        documents: AbcSequence[dict[str, Any]] | None = None,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        **template_variables: Any,
-    ) -> list[RequestOutput]:
-        """Answers a conversation, or each of several, through the model's chat template.
+        skip_special_tokens: bool = False,
+    ) -> Iterator[RequestOutput]:
+        """Answers a prompt, token by token.
 
-        Unlike in `generate`, `text` leaves special tokens out, so that it can go back as a message.
+        The engine works while the next output is waited for, and for other callers meanwhile. When the iterator is
+        closed or dropped, so is the request.
 
         Args:
-            messages: Messages in order, or a list of conversations.
-            sampling_params: One for all, or one for each conversation.
-            use_tqdm: Show progress on standard error.
-            skip_special_tokens: Leave special tokens out of `text`.
-            add_generation_prompt: End the prompt with what starts an answer.
-            tools: Functions the model may call, as JSON schemas.
-            documents: Documents for retrieval-augmented generation.
-            chat_template: A Jinja template to use instead of the model's, or the name of one of the model's.
-            chat_template_kwargs: Variables for the template, such as `{"enable_thinking": False}`.
-            **template_variables: The same as keywords, if the template uses them.
+            prompt: A text or token ids.
+            sampling_params: How it samples; its `output_kind` says what each output has.
+            skip_special_tokens: Leave special tokens out of `text`, if the params do not say.
+
+        Returns:
+            An iterator of outputs: of each step that brought something new what it has brought. Their texts add up to
+            that of `generate`.
 
         Raises:
-            TypeError: A keyword is neither an option nor a variable of the template.
-            Exception: What `tokenizer.apply_chat_template` and `generate` raise.
+            Exception: What `generate` raises for a prompt.
         """
+        (params,) = _as_params(sampling_params, 1)
+        request = self._one_request(prompt, params, skip_special_tokens)
+        call = self._engine.submit(request.queued, skip_special_tokens, True)
+        return _outputs(call, request, getattr(params, "output_kind", None) or RequestOutputKind.DELTA)
+
+    def _chat_prompts(
+        self,
+        messages: AbcSequence[Message] | AbcSequence[AbcSequence[Message]],
+        add_generation_prompt: bool | None,
+        tools: AbcSequence[dict[str, Any]] | None,
+        documents: AbcSequence[dict[str, Any]] | None,
+        chat_template: str | None,
+        chat_template_kwargs: Mapping[str, Any] | None,
+        continue_final_message: bool,
+        template_variables: Mapping[str, Any],
+    ) -> list[list[int]]:
+        """The tokens that the chat template makes of each conversation."""
         if chat_template_kwargs is not None and not isinstance(chat_template_kwargs, Mapping):
             raise TypeError(f"chat_template_kwargs must be a dict, not {type(chat_template_kwargs).__name__}")
         variables = dict(chat_template_kwargs or {})
@@ -240,13 +219,83 @@ class LLMEngine:
             tools,
             documents,
             chat_template,
-            add_generation_prompt,
+            not continue_final_message if add_generation_prompt is None else add_generation_prompt,
             tokenize=True,
+            continue_final_message=continue_final_message,
             **variables,
             **template_variables,
         )
-        if not is_conversation_list(messages):
-            prompts = [prompts]
+        return prompts if is_conversation_list(messages) else [prompts]
+
+    def _one_request(
+        self, prompt: Prompt, params: SamplingParams, skip_special_tokens: bool, request_id: str | None = None
+    ) -> RequestState:
+        """The request of a caller that has one prompt."""
+        _check_params(params, "sampling_params")
+        batch = _as_batch(prompt) or [[]]  # which is refused as an empty prompt
+        if len(batch) != 1:
+            raise ValueError(f"a stream answers one prompt, got {len(batch)}; generate takes several")
+        return self._request(batch[0], params, skip_special_tokens, request_id=request_id)
+
+    def _request(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        skip_special_tokens: bool,
+        at: int | None = None,
+        request_id: str | None = None,
+    ) -> RequestState:
+        text = prompt if isinstance(prompt, str) else None
+        token_ids = self._encode(prompt, at)
+        return RequestState(text, token_ids, params, self.tokenizer, skip_special_tokens, request_id)
+
+    def chat(
+        self,
+        messages: AbcSequence[Message] | AbcSequence[AbcSequence[Message]],
+        sampling_params: SamplingParams | AbcSequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+        *,
+        skip_special_tokens: bool = True,
+        add_generation_prompt: bool | None = None,
+        tools: AbcSequence[dict[str, Any]] | None = None,
+        documents: AbcSequence[dict[str, Any]] | None = None,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool = False,
+        **template_variables: Any,
+    ) -> list[RequestOutput]:
+        """Answers a conversation, or each of several, through the model's chat template.
+
+        Unlike in `generate`, `text` leaves special tokens out, so that it can go back as a message.
+
+        Args:
+            messages: Messages in order, or a list of conversations.
+            sampling_params: One for all, or one for each conversation.
+            use_tqdm: Show progress on standard error.
+            skip_special_tokens: Leave special tokens out of `text`.
+            add_generation_prompt: End the prompt with what starts an answer; None unless it goes on with the last
+                message.
+            tools: Functions the model may call, as JSON schemas.
+            documents: Documents for retrieval-augmented generation.
+            chat_template: A Jinja template to use instead of the model's, or the name of one of the model's.
+            chat_template_kwargs: Variables for the template, such as `{"enable_thinking": False}`.
+            continue_final_message: End the prompt with the text of the last message, for the model to go on with it.
+            **template_variables: The same as keywords, if the template uses them.
+
+        Raises:
+            TypeError: A keyword is neither an option nor a variable of the template.
+            Exception: What `tokenizer.apply_chat_template` and `generate` raise.
+        """
+        prompts = self._chat_prompts(
+            messages,
+            add_generation_prompt,
+            tools,
+            documents,
+            chat_template,
+            chat_template_kwargs,
+            continue_final_message,
+            template_variables,
+        )
         return self.generate(prompts, sampling_params, use_tqdm, skip_special_tokens=skip_special_tokens)
 
     def stats(self) -> dict[str, int]:
@@ -334,6 +383,16 @@ def _signature() -> inspect.Signature:
 
 LLMEngine.__doc__ = _with_options(LLMEngine.__doc__)
 LLMEngine.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
+
+
+def _outputs(call: Call, request: RequestState, kind: RequestOutputKind) -> Iterator[RequestOutput]:
+    """The outputs of a request, as they come."""
+    while call.pending:
+        for news in call.news():
+            request.add(news)
+        output = request.take(kind)
+        if output is not None:
+            yield output
 
 
 def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:

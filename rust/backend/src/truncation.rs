@@ -1,6 +1,6 @@
 //! Which tokens may be drawn at all: top-k, top-p (Holtzman et al. 2019) and min-p (Nguyen et al. 2024).
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 
 /// Rules out unlikely tokens before the draw.
 ///
@@ -39,9 +39,9 @@ impl Truncation {
     pub fn survivors(&self, logits: &[f32], temperature: f32) -> Vec<u32> {
         let mut tokens: Vec<u32> =
             (0..).zip(logits).filter(|(_, logit)| !logit.is_nan()).map(|(token, _)| token).collect();
-        // Neither -0 is below 0.
-        let key = |&token: &u32| (Reverse(Ordered(logits[token as usize] + 0.0)), token);
-        tokens.sort_unstable_by_key(key);
+        let in_order =
+            |&a: &u32, &b: &u32| logits[b as usize].partial_cmp(&logits[a as usize]).unwrap_or(Ordering::Equal);
+        tokens.sort_by(in_order); // which keeps equal ones in the order of their ids
         let Some(&first) = tokens.first() else { return tokens };
         let below = |token: u32| (logits[token as usize] - logits[first as usize]) / temperature;
         let least = self.least();
@@ -60,18 +60,6 @@ impl Truncation {
             tokens.truncate(needed.map_or(tokens.len(), |at| at + 1));
         }
         tokens
-    }
-}
-
-/// Numbers other than NaN, in their order.
-#[derive(PartialEq, PartialOrd)]
-struct Ordered(f32);
-
-impl Eq for Ordered {}
-
-impl Ord for Ordered {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
     }
 }
 

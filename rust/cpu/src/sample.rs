@@ -136,15 +136,10 @@ fn logprobs(kernels: &RowKernels, logits: &[f32], token: u32, top: u32) -> Token
         let not_numbers = (0..).zip(logits).filter(|(_, logit)| logit.is_nan()).map(|(token, &logit)| (token, logit));
         keys.iter().map(|&key| of_key(key)).chain(not_numbers).take(wanted).map(listed).collect()
     });
-    match logits.get(token as usize) {
-        // SAFETY: the token is below `n`.
-        Some(&logit) => TokenLogprobs {
-            logprob: log_sum.logprob(logit),
-            rank: unsafe { (kernels.ahead)(p, n, token) } as u32 + 1,
-            top,
-        },
-        None => TokenLogprobs { logprob: f32::NAN, rank: 0, top },
-    }
+    let Some(&logit) = logits.get(token as usize) else { return TokenLogprobs { logprob: f32::NAN, rank: 0, top } };
+    // SAFETY: `logits` is a slice of `n` values, of which the token has one.
+    let ahead = unsafe { (kernels.ahead)(p, n, token) };
+    TokenLogprobs { logprob: log_sum.logprob(logit), rank: ahead as u32 + 1, top }
 }
 
 #[cfg(test)]

@@ -63,8 +63,12 @@ impl Processors {
             let mut counts = Counts::default();
             // The other penalties are for tokens of the answer alone.
             let repeated = if params.repetition_penalty == 1.0 { &[] } else { prompt };
-            repeated.iter().for_each(|&token| counts.add(token, 0));
-            answer.iter().for_each(|&token| counts.add(token, 1));
+            for &token in repeated {
+                counts.add(token, 0);
+            }
+            for &token in answer {
+                counts.add(token, 1);
+            }
             this.counts = Some(counts);
         }
         for &token in &params.allowed_token_ids {

@@ -123,9 +123,8 @@ impl SamplingParams {
         if self.max_tokens == 0 {
             return Err(SamplingParamsError::MaxTokens);
         }
-        let range = |field, expected, value: f64, holds| match holds {
-            true => Ok(()),
-            false => Err(SamplingParamsError::Range { field, expected, got: value }),
+        let range = |field, expected, got: f64, holds| {
+            if holds { Ok(()) } else { Err(SamplingParamsError::Range { field, expected, got }) }
         };
         // A share so small that float32 has it as 0 keeps the likeliest token, as the smallest there is.
         range("top_p", "above 0 and at most 1", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0)?;

@@ -128,13 +128,15 @@ impl<'py> Attributes<'_, 'py> {
 }
 
 impl<'py> Attributes<'_, 'py> {
-    /// As [`read`](Self::read) of an attribute that may be None: the inner None.
-    fn read_optional<T>(
+    /// As [`read`](Self::read) of an attribute that may be None; gives `default` where the object has no such attribute.
+    fn read_or<T>(
         &self,
         name: &str,
+        default: Option<T>,
         read: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<T>,
-    ) -> PyResult<Option<Option<T>>> {
-        self.read(name, |value| if value.is_none() { Ok(None) } else { read(value).map(Some) })
+    ) -> PyResult<Option<T>> {
+        let Some(value) = self.0.getattr_opt(name)? else { return Ok(default) };
+        if value.is_none() { Ok(None) } else { read(&value).map(Some) }
     }
 }
 
@@ -175,7 +177,7 @@ impl FieldSource for Attributes<'_, '_> {
                 }
             })
         };
-        Ok(self.read_optional(field, read)?.unwrap_or(default))
+        Ok(self.read_or(field, default, read)?)
     }
 
     fn boolean(&self, field: &'static str, default: bool) -> Result<bool, Refused> {
@@ -183,7 +185,7 @@ impl FieldSource for Attributes<'_, '_> {
     }
 
     fn optional_unsigned(&self, field: &'static str, default: Option<u64>) -> Result<Option<u64>, Refused> {
-        Ok(self.read_optional(field, |value| unsigned(value, field))?.unwrap_or(default))
+        Ok(self.read_or(field, default, |value| unsigned(value, field))?)
     }
 
     fn optional_integer(&self, field: &'static str, default: Option<i64>) -> Result<Option<i64>, Refused> {
@@ -191,12 +193,12 @@ impl FieldSource for Attributes<'_, '_> {
             no_boolean(value, field, "an integer")?;
             signed(value, field)
         };
-        Ok(self.read_optional(field, read)?.unwrap_or(default))
+        Ok(self.read_or(field, default, read)?)
     }
 
     fn token_ids(&self, field: &'static str) -> Result<Option<Vec<u32>>, Refused> {
         let read = |value: &Bound<'_, PyAny>| ids(value, field, &format!("{field} must be a list of integers"), true);
-        Ok(self.read_optional(field, read)?.flatten())
+        Ok(self.read_or(field, None, read)?)
     }
 
     fn token_numbers(&self, field: &'static str) -> Result<Option<Vec<(u32, f32)>>, Refused> {
@@ -217,25 +219,25 @@ impl FieldSource for Attributes<'_, '_> {
             };
             numbers.iter().map(item).collect()
         };
-        Ok(self.read_optional(field, read)?.flatten())
+        Ok(self.read_or(field, None, read)?)
     }
 
     fn texts(&self, field: &'static str) -> Result<Option<Vec<String>>, Refused> {
-        let read = |value: &Bound<'_, PyAny>| match value.cast::<PyString>() {
-            Ok(one) => Ok(vec![text(one, field)?]),
-            Err(_) => {
-                let items = value.try_iter().map_err(|_| {
-                    let name = value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
-                    PyTypeError::new_err(format!("{field} must be a text or a list of texts, not {name}"))
-                })?;
-                items.enumerate().map(|(i, item)| text(&item?, &format!("{field}[{i}]"))).collect()
+        let read = |value: &Bound<'_, PyAny>| {
+            if value.is_instance_of::<PyString>() {
+                return Ok(vec![text(value, field)?]);
             }
+            let items = value.try_iter().map_err(|_| {
+                let name = value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string());
+                PyTypeError::new_err(format!("{field} must be a text or a list of texts, not {name}"))
+            })?;
+            items.enumerate().map(|(i, item)| text(&item?, &format!("{field}[{i}]"))).collect()
         };
-        Ok(self.read_optional(field, read)?.flatten())
+        Ok(self.read_or(field, None, read)?)
     }
 
     fn optional_boolean(&self, field: &'static str) -> Result<Option<bool>, Refused> {
-        Ok(self.read_optional(field, |value| boolean(value, field))?.flatten())
+        Ok(self.read_or(field, None, |value| boolean(value, field))?)
     }
 }
 

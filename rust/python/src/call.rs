@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nanovllm_service::{Computed, Exclusive};
+use nanovllm_service::{Computed, Event, Exclusive};
 use pyo3::prelude::*;
 
 use crate::door::Door;
 use crate::errors::service_error;
 use crate::guarded::Turns;
-use crate::outcome::{FinishedSequence, finished, step_error};
+use crate::outcome::{FinishedSequence, finished, news, step_error};
 use crate::signals::Signals;
 
 /// How long a caller waits at most before Python's signal handlers run and it reports.
@@ -54,6 +54,24 @@ impl Call {
         let results = results?;
         dropped?;
         Ok(results)
+    }
+
+    /// Waits for news of its requests, for a tenth of a second at most, taking steps unless another caller does: a list of
+    /// `(seq_id, token_ids, logprobs, text)` of new tokens and `FinishedSequence`s with the rest of the text. Of requests that are
+    /// not watched there is no news before they finish.
+    fn news(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let mut signals = Signals::default();
+        let until = Instant::now() + INTERVAL;
+        let result = self.inner.with(py, |call| {
+            call.as_mut().map(|call| call.advance(until, &mut || signals.interrupted())).transpose()
+        })?;
+        self.door.release_ended();
+        let events = result.map_err(|error| step_error(&error, &mut signals))?.unwrap_or_default().events;
+        py.check_signals()?;
+        if let Some(Event::Failed { error, .. }) = events.iter().find(|event| matches!(event, Event::Failed { .. })) {
+            return Err(service_error(error));
+        }
+        news(py, events)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use nanovllm_engine::LlmEngine;
-use nanovllm_service::{Request, Service};
+use nanovllm_service::{Request, Service, Watch};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -16,6 +16,7 @@ use crate::config::{Checkpoint, Loaded, Setup};
 use crate::door::Door;
 use crate::errors::{closed, engine_error, of_item, service_error};
 use crate::guarded::Turns;
+use crate::hub::Hub;
 use crate::outcome::{finished, step_error};
 use crate::signals::Signals;
 use crate::tokenizer::Tokenizer;
@@ -84,20 +85,36 @@ impl Engine {
     /// Of several answers to one prompt each has another `index`. Their answers are the call's, and what is left of them is
     /// dropped with it. The refusal of one of several says which it is, as `prompts[3]`. Special tokens are left out of their
     /// text if `skip_special_tokens` is true, unless a request says otherwise.
-    fn submit(&self, py: Python<'_>, requests: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<Call> {
-        let number = requests.len().unwrap_or(0);
-        let mut read = Vec::with_capacity(number.min(1 << 16));
-        for (at, request) in requests.try_iter()?.enumerate() {
-            let request = self.read_request(&request?, skip_special_tokens).map_err(|error| match number {
-                1 => error,
-                _ => of_item(py, error, &format!("prompts[{at}]")),
-            });
-            read.push(request?);
-        }
+    #[pyo3(signature = (requests, skip_special_tokens, is_watched = false))]
+    fn submit(
+        &self,
+        py: Python<'_>,
+        requests: &Bound<'_, PyAny>,
+        skip_special_tokens: bool,
+        is_watched: bool,
+    ) -> PyResult<Call> {
+        let read = self.read_requests(py, requests, skip_special_tokens, is_watched)?;
         let before = self.service().computed().map_err(|error| service_error(&error))?;
         let call = py.detach(|| self.service().submit(read)).map_err(|error| service_error(&error));
         self.door.release_ended();
         Ok(Call::new(call?, Arc::clone(&self.door), before))
+    }
+
+    /// A hub for the requests of asynchronous callers.
+    fn hub(slf: &Bound<'_, Self>) -> PyResult<Hub> {
+        let door = &slf.get().door;
+        let hub = door.service().hub().map_err(|error| service_error(&error))?;
+        Ok(Hub::new(hub, slf.clone().unbind(), Arc::clone(door)))
+    }
+
+    /// Drives the engine on this thread until `end` is called; callers then only wait.
+    fn drive(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.service().drive()).map_err(|error| service_error(&error))
+    }
+
+    /// Has `drive` return.
+    fn end(&self) -> PyResult<()> {
+        self.service().end().map_err(|error| service_error(&error))
     }
 
     /// Queues a prompt under an id that no queued sequence has; `step` hands out its answer.
@@ -184,11 +201,42 @@ impl Engine {
         &self.door
     }
 
+    /// Reads the requests of a call. The refusal of one of several says which it is.
+    pub(crate) fn read_requests(
+        &self,
+        py: Python<'_>,
+        requests: &Bound<'_, PyAny>,
+        skip_special_tokens: bool,
+        is_watched: bool,
+    ) -> PyResult<Vec<Request>> {
+        let number = requests.len().unwrap_or(0);
+        let mut read = Vec::with_capacity(number.min(1 << 16));
+        for (at, request) in requests.try_iter()?.enumerate() {
+            let request = self.read_request(&request?, skip_special_tokens, is_watched).map_err(|error| match number {
+                1 => error,
+                _ => of_item(py, error, &format!("prompts[{at}]")),
+            });
+            read.push(request?);
+        }
+        Ok(read)
+    }
+
     /// Reads one of the requests of a call, and checks it as the service will check them all.
-    fn read_request(&self, request: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<Request> {
+    fn read_request(
+        &self,
+        request: &Bound<'_, PyAny>,
+        skip_special_tokens: bool,
+        is_watched: bool,
+    ) -> PyResult<Request> {
         let (seq_id, token_ids, params, index): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params, u32) =
             request.extract()?;
+        let watch = match (is_watched, params.output.detokenize) {
+            (false, _) => Watch::Result,
+            (true, false) => Watch::Tokens,
+            (true, true) => Watch::Text,
+        };
         let mut request = self.request(&seq_id, &token_ids, params, skip_special_tokens)?;
+        request.watch = watch;
         request.params.index = index;
         self.service().limits().check(&request.token_ids, &request.params).map_err(engine_error)?;
         Ok(request)

@@ -15,6 +15,7 @@ mod engine;
 mod errors;
 mod files;
 mod guarded;
+mod hub;
 mod outcome;
 mod quant;
 mod signals;
@@ -38,6 +39,8 @@ mod _core {
     use crate::engine::Engine;
     #[pymodule_export]
     use crate::files::{GgufFile, SafeTensors, TensorInfo, architectures};
+    #[pymodule_export]
+    use crate::hub::Hub;
     #[pymodule_export]
     use crate::outcome::FinishedSequence;
     #[pymodule_export]

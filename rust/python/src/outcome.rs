@@ -111,6 +111,23 @@ pub(crate) fn finished(events: Vec<Event>) -> PyResult<Vec<FinishedSequence>> {
     Ok(finished)
 }
 
+/// News of requests for Python: `(seq_id, token_ids, logprobs, text)` of new tokens, a [`FinishedSequence`] with the rest of the text,
+/// or `(seq_id, exception)` of a request that failed.
+pub(crate) fn news(py: Python<'_>, events: Vec<Event>) -> PyResult<Vec<Py<PyAny>>> {
+    let told = |event| {
+        Ok(match event {
+            Event::Tokens { seq_id, token_ids, logprobs, text } => {
+                (seq_id, token_ids, listed(&logprobs), text).into_pyobject(py)?.into_any().unbind()
+            }
+            Event::Finished { output, text, stop, timing } => {
+                Py::new(py, FinishedSequence { output, text, stop, timing })?.into_any()
+            }
+            Event::Failed { seq_id, error } => (seq_id, service_error(&error)).into_pyobject(py)?.into_any().unbind(),
+        })
+    };
+    events.into_iter().map(told).collect()
+}
+
 /// The exception that a step ended with: what a signal handler raised, where that interrupted it.
 pub(crate) fn step_error(error: &ServiceError, signals: &mut Signals) -> PyErr {
     let interrupted = matches!(

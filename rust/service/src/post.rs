@@ -153,13 +153,23 @@ impl Post {
     /// Closes an owner's box and drops all its requests, under one lock: nothing of it is left whatever interrupts the
     /// caller.
     pub(crate) fn close_box(&mut self, owner: Owner) {
-        self.boxes.remove(&owner);
+        if let Some(mailbox) = self.boxes.remove(&owner) {
+            mailbox.bell.notify_all();
+        }
         let seq_ids: HashSet<u64> =
             self.owners.iter().filter(|&(_, &of)| of == owner).map(|(&seq_id, _)| seq_id).collect();
         self.owners.retain(|_, of| *of != owner);
         self.withdraw(&seq_ids);
         self.work.notify_all();
         self.wake_one();
+    }
+
+    /// Drops those of these requests that are an owner's, which is not told.
+    pub(crate) fn drop_requests(&mut self, owner: Owner, mut seq_ids: HashSet<u64>) {
+        seq_ids.retain(|seq_id| self.owners.get(seq_id) == Some(&owner));
+        self.owners.retain(|seq_id, _| !seq_ids.contains(seq_id));
+        self.withdraw(&seq_ids);
+        self.work.notify_all();
     }
 
     /// Takes requests out of the inbox, and has the engine drop those that it has already.

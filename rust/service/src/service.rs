@@ -337,7 +337,7 @@ impl Service {
 }
 
 /// Sleeps until the bell is rung, or until `until`.
-fn sleep<'a>(bell: &Condvar, post: MutexGuard<'a, Post>, until: Option<Instant>) -> MutexGuard<'a, Post> {
+pub(crate) fn sleep<'a>(bell: &Condvar, post: MutexGuard<'a, Post>, until: Option<Instant>) -> MutexGuard<'a, Post> {
     match until {
         None => bell.wait(post).unwrap_or_else(PoisonError::into_inner),
         Some(until) => {

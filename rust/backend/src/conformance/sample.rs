@@ -124,7 +124,7 @@ impl Choice {
         let below = |token: u32| (logits[token as usize] - largest) / self.temperature;
         if min_p > 0.0 {
             let least = f64::from(min_p).ln() as f32;
-            order = order.into_iter().filter(|&token| below(token) >= least).collect();
+            order.retain(|&token| below(token) >= least);
         }
         if top_k > 0 {
             order = order.into_iter().take(top_k as usize).collect();
@@ -190,8 +190,11 @@ fn monotone(x: f32) -> i32 {
     if bits < 0 { i32::MIN - bits } else { bits }
 }
 
+/// A log-probability, a rank, and tokens with theirs.
+type Bits = (u32, u32, Vec<(u32, u32)>);
+
 /// What can be compared, NaN with NaN too.
-fn comparable(sampled: &Sampled) -> (u32, Option<(u32, u32, Vec<(u32, u32)>)>) {
+fn comparable(sampled: &Sampled) -> (u32, Option<Bits>) {
     let bits = |x: f32| if x.is_nan() { u32::MAX } else { x.to_bits() };
     let logprobs = sampled.logprobs.as_ref().map(|logprobs| {
         let top = logprobs.top.iter().map(|&(token, logprob)| (token, bits(logprob))).collect();

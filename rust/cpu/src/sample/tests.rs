@@ -45,7 +45,7 @@ fn a_vocabulary_of_rows_on_a_team() {
                 bias: if key % 2 == 1 { &bias } else { &[] },
                 allowed: (key % 3 == 1).then_some(&allowed[..]),
                 penalties: (key % 4 == 1).then_some(penalties),
-                logprobs: (key % 2 == 0).then_some(20),
+                logprobs: key.is_multiple_of(2).then_some(20),
                 truncation,
                 ..drawn
             }

@@ -1,0 +1,335 @@
+"""An engine for asyncio: callers in any number of event loops and threads, each with a stream of outputs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from nanovllm._core import Engine, Hub
+from nanovllm.engine.llm_engine import Prompt
+from nanovllm.engine.request_state import RequestState
+from nanovllm.exceptions import QueueFullError
+from nanovllm.llm import LLM
+from nanovllm.outputs import RequestOutput
+from nanovllm.sampling_params import RequestOutputKind, SamplingParams
+from nanovllm.utils.conversation import Message
+from nanovllm.utils.tokenizer import Tokenizer
+
+_Self = TypeVar("_Self", bound="AsyncLLM")
+
+_LOOK_UP = 60.0
+"""Seconds that the thread which hands news on sleeps at most."""
+
+
+class AsyncLLM:
+    """A model that answers many requests at a time, in vLLM's manner: `async for output in llm.generate(prompt)`.
+
+    The engine runs on a thread of its own, which Python's other threads do not hold up; a second one hands its news on.
+    A consumer that does not read holds nobody else up, and finds all of its answer when it reads.
+
+    Works as a context manager, with `async with` and with `with`; it is shut down at the end of the block.
+
+    Args:
+        model: As `LLM` takes it.
+        max_queued: The most requests that may be unanswered at a time; None for any number.
+        **kwargs: The options of `LLM`.
+
+    Raises:
+        Exception: What `LLM` raises.
+    """
+
+    def __init__(self, model: str | os.PathLike[str], *, max_queued: int | None = None, **kwargs: Any) -> None:
+        if max_queued is not None and (isinstance(max_queued, bool) or not isinstance(max_queued, int)):
+            raise TypeError(f"max_queued must be an integer or None, not {type(max_queued).__name__}")
+        if max_queued is not None and max_queued < 1:
+            raise ValueError(f"max_queued must be at least 1, got {max_queued}")
+        self._llm = LLM(model, **kwargs)
+        self._max_queued = max_queued
+        engine = self._llm._engine
+        self._requests = _Requests(engine.hub())
+        self._threads = [
+            threading.Thread(target=_drive, args=(engine,), name="nanovllm-engine", daemon=True),
+            threading.Thread(target=self._requests.hand_on, name="nanovllm-news", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        # Threads have no reference to this object, so that it goes with its last user's.
+        self._finalizer = weakref.finalize(self, _shut_down, engine, self._requests, self._threads, os.getpid())
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._llm.tokenizer
+
+    async def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, as vLLM's callers ask for it."""
+        return self._llm.tokenizer
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        skip_special_tokens: bool = False,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Answers a prompt; closing the generator drops the request.
+
+        Args:
+            prompt: A text or token ids.
+            sampling_params: How it samples. Its `output_kind` says what each output has: by default the answer so far.
+            request_id: A name to abort it by, which no other unanswered request has; made up if it is None.
+            skip_special_tokens: Leave special tokens out of `text`, if the params do not say.
+
+        Yields:
+            An output whenever there is something new; of a slow reader's several are one. The last is `finished`, with
+            the finish reason `abort` if somebody else has dropped the request.
+
+        Raises:
+            QueueFullError: `max_queued` requests are not answered yet.
+            ValueError: There is an unanswered request of this id; otherwise as `LLM.generate`.
+            RuntimeError: It was shut down, or the engine failed.
+        """
+        params = SamplingParams() if sampling_params is None else sampling_params
+        state = self._llm._one_request(prompt, params, skip_special_tokens, request_id)
+        kind = getattr(params, "output_kind", None) or RequestOutputKind.CUMULATIVE
+        reader = _Reader(state, asyncio.get_running_loop())
+        self._requests.add(reader, self._max_queued, skip_special_tokens)
+        try:
+            while True:
+                await reader.bell.wait()
+                output = reader.take(kind)
+                if output is not None:
+                    yield output
+                if reader.is_done:
+                    return
+        finally:
+            self._requests.drop(reader)
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        sampling_params: SamplingParams | None = None,
+        request_id: str | None = None,
+        *,
+        skip_special_tokens: bool = True,
+        add_generation_prompt: bool | None = None,
+        tools: Sequence[dict[str, Any]] | None = None,
+        documents: Sequence[dict[str, Any]] | None = None,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        continue_final_message: bool = False,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Answers a conversation through the model's chat template, with the options of `LLM.chat` and `generate`."""
+        (prompt,) = self._llm._chat_prompts(
+            [messages],
+            add_generation_prompt,
+            tools,
+            documents,
+            chat_template,
+            chat_template_kwargs,
+            continue_final_message,
+            {},
+        )
+        outputs = self.generate(prompt, sampling_params, request_id, skip_special_tokens=skip_special_tokens)
+        async with contextlib.aclosing(outputs):
+            async for output in outputs:
+                yield output
+
+    async def abort(self, request_id: str) -> bool:
+        """Drops a request by its id, whose reader is told; False if there is no unanswered one of that id."""
+        return self._requests.abort(request_id)
+
+    def stats(self) -> dict[str, int]:
+        """Counters and the present state, as `LLM.stats` has them."""
+        return self._llm.stats()
+
+    def shutdown(self) -> None:
+        """Drops every request and frees the model. Readers get a RuntimeError. Calling it again does nothing."""
+        self._finalizer()
+        self._llm.exit()
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+    async def __aenter__(self: _Self) -> _Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # The step under way ends first, which an event loop must not wait for.
+        await asyncio.get_running_loop().run_in_executor(None, self.shutdown)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self._llm!r}>"
+
+
+class _Reader:
+    """A request whose outputs somebody reads in an event loop."""
+
+    def __init__(self, state: RequestState, loop: asyncio.AbstractEventLoop) -> None:
+        self.state = state
+        self.loop = loop
+        self.bell = asyncio.Event()
+        self.is_done = False
+        self._lock = threading.Lock()
+        self._error: Exception | None = None
+
+    def add(self, news: Any) -> None:
+        """Takes in what the engine tells, on any thread; whoever calls this rings."""
+        with self._lock:
+            if isinstance(news, tuple) and isinstance(news[1], Exception):
+                self._error = news[1]
+            else:
+                self.state.add(news)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the engine has nothing more to tell."""
+        with self._lock:
+            return self._error is not None or self.state.finished
+
+    def end(self, error: Exception | None) -> None:
+        """Says that nothing more will come: because of an error, or because the request was aborted."""
+        with self._lock:
+            if error is None:
+                self.state.abort()
+            else:
+                self._error = error
+
+    def take(self, kind: RequestOutputKind) -> RequestOutput | None:
+        """What is to be handed out now, on the reader's thread."""
+        self.bell.clear()
+        with self._lock:
+            output = self.state.take(kind)
+            if self._error is not None and output is None:
+                self.is_done = True
+                raise self._error
+            self.is_done = self.state.finished
+            if self._error is not None:
+                self.bell.set()  # once this output has been read
+            return output
+
+
+class _Requests:
+    """The requests that are not answered, and the hub that has them."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._lock = threading.Lock()
+        self._by_id: dict[str, _Reader] = {}
+        self._by_sequence: dict[int, _Reader] = {}
+        self._failure: Exception | None = None
+
+    def add(self, reader: _Reader, max_queued: int | None, skip_special_tokens: bool) -> None:
+        """Hands a request in."""
+        state = reader.state
+        with self._lock:
+            if self._failure is not None:
+                raise RuntimeError(str(self._failure)) from self._failure
+            if max_queued is not None and len(self._by_id) >= max_queued:
+                raise QueueFullError(f"max_queued is {max_queued}, and as many requests are not answered yet")
+            if state.request_id in self._by_id:
+                raise ValueError(f"request_id {state.request_id!r} is that of another request")
+            self._by_id[state.request_id] = reader
+            self._by_sequence.update(dict.fromkeys(state.seq_ids, reader))
+        try:
+            self._hub.submit(state.queued, skip_special_tokens)
+        except BaseException:
+            self._forget(reader)
+            raise
+
+    def drop(self, reader: _Reader) -> None:
+        """Drops a request if it is not answered; nothing waits for the engine."""
+        if self._forget(reader) and not reader.is_done:
+            with contextlib.suppress(RuntimeError):  # the engine has failed, or this is a forked child
+                self._hub.drop_requests(reader.state.seq_ids)
+
+    def abort(self, request_id: str) -> bool:
+        """Drops a request by its id, and tells its reader."""
+        with self._lock:
+            reader = self._by_id.get(request_id)
+        if reader is None:
+            return False
+        self.drop(reader)
+        reader.end(None)
+        _ring([reader])
+        return True
+
+    def close(self, error: Exception) -> None:
+        """Ends every request with an error."""
+        with self._lock:
+            self._failure = self._failure or error
+            readers = list(self._by_id.values())
+            self._by_id.clear()
+            self._by_sequence.clear()
+        with contextlib.suppress(RuntimeError):
+            self._hub.close()
+        for reader in readers:
+            reader.end(error)
+        _ring(readers)
+
+    def hand_on(self) -> None:
+        """Hands the engine's news to their readers until the hub is closed: what the second thread does."""
+        try:
+            while True:
+                told: dict[int, _Reader] = {}
+                for news in self._hub.wait(_LOOK_UP):
+                    seq_id = news[0] if isinstance(news, tuple) else news.seq_id
+                    reader = self._by_sequence.get(seq_id)
+                    if reader is not None:
+                        reader.add(news)
+                        told[id(reader)] = reader
+                        if reader.is_answered:
+                            self._forget(reader)  # whether or not anybody reads it
+                _ring(list(told.values()))
+        except Exception as error:
+            self.close(error)
+
+    def _forget(self, reader: _Reader) -> bool:
+        with self._lock:
+            for seq_id in reader.state.seq_ids:
+                self._by_sequence.pop(seq_id, None)
+            return self._by_id.pop(reader.state.request_id, None) is not None
+
+
+def _ring(readers: Sequence[_Reader]) -> None:
+    """Wakes readers, each in its event loop: one call for each loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+    for reader in readers:
+        loops.setdefault(reader.loop, []).append(reader.bell)
+    for loop, bells in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody reads there
+            loop.call_soon_threadsafe(_set_all, bells)
+
+
+def _set_all(bells: list[asyncio.Event]) -> None:
+    for bell in bells:
+        bell.set()
+
+
+def _drive(engine: Engine) -> None:
+    # What ends it other than `end` is told to every request too.
+    with contextlib.suppress(RuntimeError):
+        engine.drive()
+
+
+def _shut_down(engine: Engine, requests: _Requests, threads: list[threading.Thread], process: int) -> None:
+    if os.getpid() != process:
+        return  # a forked child has no such threads
+    requests.close(RuntimeError("the engine was shut down"))
+    with contextlib.suppress(RuntimeError):
+        engine.end()
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join()

@@ -1,0 +1,161 @@
+"""A request while it is answered: what its sequences have brought so far, and what of it was handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nanovllm._core import FinishedSequence
+from nanovllm.engine.sequence import Sequence as EngineSequence
+from nanovllm.outputs import CompletionOutput, Listed, RequestOutput, TokenLogprobs, of_tokens, request_output
+from nanovllm.sampling_params import RequestOutputKind
+from nanovllm.utils.tokenizer import Tokenizer
+
+News = FinishedSequence | tuple[int, list[int], list[Listed], str | None]
+"""What the engine tells of a sequence: its end, or its new tokens and their text."""
+
+QueuedSequence = tuple[int, Sequence[int], Any, int]
+"""A sequence id, the prompt, how it samples, and which of the prompt's answers it is."""
+
+
+class _Answer:
+    """One answer, so far."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.token_ids: list[int] = []
+        self.text = ""
+        self.listed: list[Listed] = []
+        self.finish_reason: str | None = None
+        self.stop_reason: int | str | None = None
+        self.sequence: FinishedSequence | None = None
+        self.is_new = False  # there is something that was not handed out
+        self.sent_tokens = self.sent_text = 0
+
+
+class RequestState:
+    """A request and its answers so far.
+
+    Args:
+        prompt: Its text, if it was one.
+        token_ids: Its tokens.
+        params: How it samples.
+        tokenizer: Makes text of tokens.
+        skip_special_tokens: Whether text leaves special tokens out, if the params do not say.
+        request_id: Its name; that of its first sequence by default.
+    """
+
+    def __init__(
+        self,
+        prompt: str | None,
+        token_ids: Sequence[int],
+        params: Any,
+        tokenizer: Tokenizer,
+        skip_special_tokens: bool,
+        request_id: str | None = None,
+    ) -> None:
+        self.prompt = prompt
+        self.token_ids = token_ids
+        self.params = params
+        self._tokenizer = tokenizer
+        own = getattr(params, "skip_special_tokens", None)
+        self._skip = skip_special_tokens if own is None else own
+        self._answers = {next(EngineSequence.counter): _Answer(index) for index in range(_count(params))}
+        self.seq_ids = list(self._answers)
+        self.request_id = str(self.seq_ids[0]) if request_id is None else request_id
+        self._texts: dict[int, str] = {}
+
+    @property
+    def queued(self) -> list[QueuedSequence]:
+        """Its sequences, for the engine."""
+        return [(seq_id, self.token_ids, self.params, answer.index) for seq_id, answer in self._answers.items()]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all answers are complete."""
+        return all(answer.finish_reason is not None for answer in self._answers.values())
+
+    def add(self, news: News) -> None:
+        """Takes in what the engine tells of one of its sequences."""
+        if isinstance(news, tuple):
+            seq_id, token_ids, listed, text = news
+            answer = self._answers[seq_id]
+            answer.token_ids += token_ids
+            answer.listed += listed
+            answer.text += text or ""
+        else:
+            answer = self._answers[news.seq_id]
+            was_streamed = bool(answer.token_ids)
+            answer.sequence, answer.finish_reason, answer.stop_reason = news, news.finish_reason, news.stop_reason
+            answer.token_ids, answer.listed = news.token_ids, news.logprobs
+            if getattr(self.params, "detokenize", True):
+                if news.text is None and not was_streamed:
+                    answer.text = self._tokenizer.decode(news.token_ids, self._skip)
+                else:
+                    answer.text += news.text or ""
+        answer.is_new = True
+
+    def abort(self) -> None:
+        """Ends the answers that are not complete."""
+        for answer in self._answers.values():
+            if answer.finish_reason is None:
+                answer.finish_reason, answer.is_new = "abort", True
+
+    def take(self, kind: RequestOutputKind) -> RequestOutput | None:
+        """What is to be handed out now of the answers that have something new; None where there is nothing."""
+        if kind is RequestOutputKind.FINAL_ONLY and not self.finished:
+            return None
+        answers = [answer for answer in self._answers.values() if answer.is_new]
+        if not answers:
+            return None
+        outputs = [self._completion(answer, kind) for answer in answers]
+        sequences = [answer.sequence for answer in self._answers.values() if answer.sequence is not None]
+        return request_output(
+            self.request_id,
+            self.prompt,
+            self.token_ids,
+            self._prompt_logprobs(sequences),
+            sequences,
+            outputs,
+            self.finished,
+        )
+
+    def _completion(self, answer: _Answer, kind: RequestOutputKind) -> CompletionOutput:
+        begin = (answer.sent_tokens, answer.sent_text) if kind is RequestOutputKind.DELTA else (0, 0)
+        answer.is_new = False
+        answer.sent_tokens, answer.sent_text = len(answer.token_ids), len(answer.text)
+        token_ids = answer.token_ids[begin[0] :]
+        logprobs = cumulative = None
+        if getattr(self.params, "logprobs", None) is not None:
+            logprobs = of_tokens(token_ids, answer.listed[begin[0] : len(answer.token_ids)], self._decode)
+            cumulative = sum(logprob for logprob, _, _ in answer.listed)
+        return CompletionOutput(
+            index=answer.index,
+            text=answer.text[begin[1] :],
+            token_ids=token_ids,
+            finish_reason=answer.finish_reason,
+            stop_reason=answer.stop_reason,
+            logprobs=logprobs,
+            cumulative_logprob=cumulative,
+        )
+
+    def _prompt_logprobs(self, sequences: Sequence[FinishedSequence]) -> list[TokenLogprobs | None] | None:
+        if getattr(self.params, "prompt_logprobs", None) is None or not sequences:
+            return None
+        token_ids = [int(token_id) for token_id in self.token_ids]
+        return [None, *of_tokens(token_ids[1:], sequences[0].prompt_logprobs, self._decode)]
+
+    @property
+    def _decode(self) -> Callable[[int], str]:
+        def decode(token_id: int) -> str:
+            if token_id not in self._texts:
+                self._texts[token_id] = self._tokenizer.decode([token_id], False)
+            return self._texts[token_id]
+
+        return decode
+
+
+def _count(params: Any) -> int:
+    """How many answers; what is no number the engine refuses, by name."""
+    n = getattr(params, "n", 1)
+    return n if isinstance(n, int) and 0 < n <= 1 << 14 else 1
