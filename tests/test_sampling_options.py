@@ -222,6 +222,24 @@ def test_stop_strings_end_the_text(llm: LLM) -> None:
     assert answer(llm, max_tokens=20, stop="never").text == text
 
 
+def test_tokens_that_end_an_answer_are_not_in_its_text(llm: LLM) -> None:
+    """Unless stop strings are; `token_ids` has them in any case."""
+    ids = llm.tokenizer.encode("abc", add_special_tokens=False)
+    steered = {"logit_bias": dict.fromkeys(ids, 30.0), "stop_token_ids": [ids[0]]}
+    without = answer(llm, **steered)
+    included = answer(llm, **steered, include_stop_str_in_output=True)
+    assert without.token_ids == included.token_ids
+    assert without.token_ids[-1] == without.stop_reason == ids[0]
+    assert included.text == without.text + llm.tokenizer.decode([ids[0]])
+    for output in (without, included):
+        params = SamplingParams(
+            temperature=0, ignore_eos=True, include_stop_str_in_output=output is included, **steered
+        )
+        parts = list(llm.stream(PROMPT, params))
+        assert "".join(part.text for part in parts) == output.text
+        assert [token for part in parts for token in part.token_ids] == output.token_ids
+
+
 def test_bad_words_are_not_written(llm: LLM) -> None:
     pair = llm.tokenizer.encode("ab", add_special_tokens=False)
     steered = dict.fromkeys(pair, 30.0)
@@ -241,6 +259,9 @@ def test_special_tokens_and_text_follow_the_params(llm: LLM) -> None:
     assert llm.generate([PROMPT], params, use_tqdm=False, skip_special_tokens=True)[0].text == kept.text
     silent = answer(llm, detokenize=False)
     assert (silent.text, silent.token_ids) == ("", answer(llm).token_ids)
+    places = answer(llm, detokenize=False, logprobs=1, prompt_logprobs=1)
+    for place in [*places.logprobs, *places.prompt_logprobs[1:]]:
+        assert {logprob.decoded_token for logprob in place.values()} == {None}
 
 
 def test_answers_are_dicts_and_objects(llm: LLM) -> None:

@@ -25,8 +25,8 @@ class Logprob:
     """Natural logarithm of the probability."""
     rank: int
     """Its place among all tokens, from 1."""
-    decoded_token: str
-    """Its text."""
+    decoded_token: str | None
+    """Its text; None without `SamplingParams.detokenize`."""
 
 
 class _Record(dict[str, Any]):
@@ -116,7 +116,9 @@ def request_output(
     return output
 
 
-def of_tokens(token_ids: Sequence[int], listed: Sequence[Listed], decode: Callable[[int], str]) -> list[TokenLogprobs]:
+def of_tokens(
+    token_ids: Sequence[int], listed: Sequence[Listed], decode: Callable[[int], str | None]
+) -> list[TokenLogprobs]:
     """How likely each token was, in vLLM's form: the token itself first, then the likeliest ones."""
     places = []
     for token_id, (logprob, rank, top) in zip(token_ids, listed, strict=True):

@@ -47,7 +47,7 @@ class SamplingParams:
         repetition_penalty: Divides logits above 0 and multiplies those below, of tokens in prompt or answer; above 0.
         stop: Texts that end the answer, one or a list; its text ends before the first.
         stop_token_ids: Tokens that end the answer, besides those that end a sequence.
-        include_stop_str_in_output: The text has the stop string that ended it.
+        include_stop_str_in_output: The text has the stop string that ended it, or the token of `stop_token_ids`.
         bad_words: Texts that the answer must not have, as the runs of tokens that spell them.
         logit_bias: Numbers to add to logits, by token id; minus infinity rules a token out.
         allowed_token_ids: The only tokens that may be chosen; None for all.

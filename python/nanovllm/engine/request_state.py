@@ -60,6 +60,8 @@ class RequestState:
         self._tokenizer = tokenizer
         own = getattr(params, "skip_special_tokens", None)
         self._skip = skip_special_tokens if own is None else own
+        self._includes_stop = getattr(params, "include_stop_str_in_output", False)
+        self._detokenizes = getattr(params, "detokenize", True)
         self._answers = {next(EngineSequence.counter): _Answer(index) for index in range(_count(params))}
         self.seq_ids = list(self._answers)
         self.request_id = str(self.seq_ids[0]) if request_id is None else request_id
@@ -88,9 +90,10 @@ class RequestState:
             was_streamed = bool(answer.token_ids)
             answer.sequence, answer.finish_reason, answer.stop_reason = news, news.finish_reason, news.stop_reason
             answer.token_ids, answer.listed = news.token_ids, news.logprobs
-            if getattr(self.params, "detokenize", True):
+            if self._detokenizes:
                 if news.text is None and not was_streamed:
-                    answer.text = self._tokenizer.decode(news.token_ids, self._skip)
+                    is_cut = isinstance(news.stop_reason, int) and not self._includes_stop
+                    answer.text = self._tokenizer.decode(news.token_ids[: -1 if is_cut else None], self._skip)
                 else:
                     answer.text += news.text or ""
         answer.is_new = True
@@ -146,8 +149,10 @@ class RequestState:
         return [None, *of_tokens(token_ids[1:], sequences[0].prompt_logprobs, self._decode)]
 
     @property
-    def _decode(self) -> Callable[[int], str]:
-        def decode(token_id: int) -> str:
+    def _decode(self) -> Callable[[int], str | None]:
+        def decode(token_id: int) -> str | None:
+            if not self._detokenizes:
+                return None
             if token_id not in self._texts:
                 self._texts[token_id] = self._tokenizer.decode([token_id], False)
             return self._texts[token_id]

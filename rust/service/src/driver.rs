@@ -187,7 +187,8 @@ impl Driver {
             {
                 clock.first_token.get_or_insert(now);
             }
-            let added = self.texts.push(seq_id, &token_ids);
+            let is_named = finished.as_ref().is_some_and(|output| output.stop_token.is_some());
+            let added = self.texts.push(seq_id, &token_ids, is_named);
             let mut stop = None;
             if let Some((found, taken)) = added.stop {
                 let dropped = token_ids.len() - taken;

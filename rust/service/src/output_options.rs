@@ -14,7 +14,7 @@ pub struct OutputOptions {
     pub n: u32,
     /// Texts that end an answer.
     pub stop: Vec<String>,
-    /// Whether the text has the one that ended it.
+    /// Whether the text has the one that ended it, or the token that its request stops at.
     pub include_stop_str_in_output: bool,
     /// Texts that an answer must not have.
     pub bad_words: Vec<String>,

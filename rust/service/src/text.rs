@@ -16,7 +16,7 @@ pub struct TextOptions {
     pub skip_special_tokens: bool,
     /// Texts that end the answer.
     pub stop: Vec<String>,
-    /// Whether the text has the one that ended it.
+    /// Whether the text has the one that ended it, or the token that its request stops at.
     pub include_stop_str_in_output: bool,
 }
 
@@ -70,9 +70,11 @@ impl Texts {
         }
     }
 
-    /// Takes tokens in.
-    pub(crate) fn push(&mut self, seq_id: u64, token_ids: &[u32]) -> Added {
-        self.streams.get_mut(&seq_id).map(|stream| stream.push(token_ids)).unwrap_or_default()
+    /// Takes tokens in. The last of them may be one that its request stops at, which the text has only if it has stop strings.
+    pub(crate) fn push(&mut self, seq_id: u64, token_ids: &[u32], is_last_named: bool) -> Added {
+        let Some(stream) = self.streams.get_mut(&seq_id) else { return Added::default() };
+        let dropped = usize::from(is_last_named && !stream.stop.is_included());
+        stream.push(&token_ids[..token_ids.len().saturating_sub(dropped)])
     }
 
     /// Ends a stream: the text that was not handed out, and the stop string that the last of it has brought.

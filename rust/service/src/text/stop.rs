@@ -12,6 +12,11 @@ impl StopStrings {
         Self { strings, is_included }
     }
 
+    /// Whether what ends a text stays in it.
+    pub(super) fn is_included(&self) -> bool {
+        self.is_included
+    }
+
     /// Where `text` ends by the stop string that begins first in it, of those that end behind the first `before` bytes, and that string;
     /// of several at one place the first of the request's list.
     pub(super) fn find(&self, text: &str, before: usize) -> Option<(usize, String)> {
