@@ -19,7 +19,12 @@ from typing import Any
 from provenance import sentence
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "quantisation.md", ROOT / "docs" / "experts.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "docs" / "quantisation.md",
+    ROOT / "docs" / "experts.md",
+    ROOT / "docs" / "sampling.md",
+]
 MARKED = re.compile(r"(<!-- table: (bench/results/[\w.-]+\.json) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 ENGINES = {"nanovllm-rs": "nanovllm-rs", "8-bit act.": "`activation_bits=8`", "llama.cpp": "llama.cpp"}
 FIGURES = {
@@ -89,9 +94,29 @@ def experts_table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sampling_table(result: dict[str, Any]) -> str:
+    """The table of what sampling options cost: a plain draw, and what each adds to it, as shares of a step."""
+    times, steps, shares = result["option_us"], result["step_us"], result["option_shares"]
+    lines = [
+        f"{sentence(result['made'])}; Qwen3-0.6B's shape in {result['type']}",
+        "",
+        f"| | {' | '.join(f'batch {batch}' for batch in times)} |",
+        "|---|" + "---:|" * len(times),
+        "| a decode step | " + " | ".join(f"{steps[batch] / 1000:.1f} ms" for batch in times) + " |",
+        "| of it a plain draw | "
+        + " | ".join(f"{of['plain'] / steps[batch]:.1%}" for batch, of in times.items())
+        + " |",
+    ]
+    options = next(iter(shares.values()))
+    lines += [f"| {name} adds | {' | '.join(f'{of[name]:.1%}' for of in shares.values())} |" for name in options]
+    return "\n".join(lines) + "\n"
+
+
 def table(path: Path) -> str:
     """The table of a file of figures, whichever script wrote it."""
     result = json.loads(path.read_text(encoding="utf-8"))
+    if "option_shares" in result:
+        return sampling_table(result)
     if "expert_ratios" in result:
         return experts_table(result)
     return types_table(result) if "types" in result else engines_table(result)

@@ -135,6 +135,24 @@ def test_all_logprobs_are_a_distribution(llm: LLM) -> None:
         assert isinstance(next(iter(place.values())), Logprob)
 
 
+def test_texts_are_scored(llm: LLM, runner: Any) -> None:
+    prompt, text = [5, 6, 7], [9, 8, 7, 6]
+    rows = runner.logits([*prompt, *text], None).astype(np.float64)
+    logs = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    expected = [logs[at][token] for at, token in enumerate([*prompt, *text][1:])]
+    whole, single = llm.score([[*prompt, *text], [5]])
+    assert whole.logprobs[1:] == pytest.approx(expected, abs=1e-4)
+    assert (whole.logprobs[0], whole.logprob) == (None, pytest.approx(sum(expected), abs=1e-3))
+    assert single == {"token_ids": [5], "logprobs": [None], "logprob": 0.0}
+    (after,) = llm.score([prompt], [text])
+    assert after.logprobs == [None] * 3 + whole.logprobs[3:]
+    assert after.logprob == pytest.approx(sum(expected[2:]), abs=1e-3)
+    (words,) = llm.score("ab", "cd")
+    assert words.token_ids == llm.tokenizer.encode("ab") + llm.tokenizer.encode("cd", add_special_tokens=False)
+    with pytest.raises(ValueError, match="got 1 texts but 2 continuations"):
+        llm.score("a", ["b", "c"])
+
+
 def probabilities(logits: np.ndarray, temperature: float, top_k: int, top_p: float, min_p: float) -> np.ndarray:
     """The distribution of vLLM: min-p, then top-k, then top-p of what is left."""
     scaled = logits.astype(np.float64) / temperature

@@ -3,7 +3,7 @@
 from nanovllm._core import __version__
 from nanovllm.async_llm import AsyncLLM
 from nanovllm.llm import LLM
-from nanovllm.outputs import CompletionOutput, Logprob, RequestOutput
+from nanovllm.outputs import CompletionOutput, Logprob, RequestOutput, ScoreOutput
 from nanovllm.sampling_params import RequestOutputKind, SamplingParams
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "ScoreOutput",
     "__version__",
 ]

@@ -88,6 +88,17 @@ class RequestOutput(_Record):
     """
 
 
+class ScoreOutput(_Record):
+    """How likely a text is.
+
+    Attributes:
+        token_ids: Its tokens, those of what is before it included.
+        logprobs: Of each token the natural logarithm of its probability after those before it; None for those that are
+            not scored, of which the first is one.
+        logprob: The sum of these: that of the text's probability.
+    """
+
+
 def request_output(
     request_id: str,
     prompt: str | None,

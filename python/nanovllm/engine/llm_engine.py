@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import math
 import os
 import re
 import warnings
@@ -18,7 +19,7 @@ from nanovllm.engine.model_runner import ModelRunner, opened_files
 from nanovllm.engine.request_state import RequestState
 from nanovllm.engine.scheduler import Scheduler
 from nanovllm.engine.sequence import Sequence
-from nanovllm.outputs import RequestOutput
+from nanovllm.outputs import RequestOutput, ScoreOutput
 from nanovllm.sampling_params import RequestOutputKind, SamplingParams
 from nanovllm.utils.conversation import Message, is_conversation_list
 from nanovllm.utils.hub import resolve_model
@@ -297,6 +298,51 @@ class LLMEngine:
             template_variables,
         )
         return self.generate(prompts, sampling_params, use_tqdm, skip_special_tokens=skip_special_tokens)
+
+    def score(
+        self,
+        texts: Prompt | AbcSequence[Prompt],
+        continuations: Prompt | AbcSequence[Prompt] | None = None,
+        use_tqdm: bool = False,
+    ) -> list[ScoreOutput]:
+        """Says how likely texts are: each token after those before it, by the model's own logits.
+
+        Args:
+            texts: Texts or lists of token ids; a single one is a list of one.
+            continuations: One for each text, which then is what stands before it: only its own tokens are scored.
+            use_tqdm: Show progress on standard error.
+
+        Returns:
+            A `ScoreOutput` for each text: a dict with `logprob` and `logprobs`, whose keys are attributes too.
+
+        Raises:
+            ValueError: There is not one continuation for each text; otherwise as `generate`: a text must leave room for
+                one token.
+            TypeError: As `generate`.
+        """
+        batch = _as_batch(texts)
+        after = [None] * len(batch) if continuations is None else _as_batch(continuations)
+        if len(after) != len(batch):
+            raise ValueError(f"got {len(batch)} texts but {len(after)} continuations; give one for each text")
+        prompts, begins = [], []
+        for at, (text, more) in enumerate(zip(batch, after, strict=True)):
+            token_ids = list(self._encode(text, at if len(batch) > 1 else None))
+            begins.append(1 if more is None else max(len(token_ids), 1))
+            if isinstance(more, str):
+                token_ids += self.tokenizer.encode(more, add_special_tokens=False)
+            elif more is not None:
+                token_ids += more
+            prompts.append(token_ids)
+        params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        scores = []
+        for output, begin in zip(self.generate(prompts, params, use_tqdm), begins, strict=True):
+            token_ids = output.prompt_token_ids
+            places = zip(token_ids[begin:], output.prompt_logprobs[begin:], strict=True)
+            logprobs = [place[token_id].logprob for token_id, place in places]
+            scores.append(
+                ScoreOutput(token_ids=token_ids, logprobs=[None] * begin + logprobs, logprob=math.fsum(logprobs))
+            )
+        return scores
 
     def stats(self) -> dict[str, int]:
         """Counters since the engine was made, and the present state of its queues and KV cache.

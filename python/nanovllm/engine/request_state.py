@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any
 
 from nanovllm._core import FinishedSequence
@@ -62,7 +63,7 @@ class RequestState:
         self._skip = skip_special_tokens if own is None else own
         self._includes_stop = getattr(params, "include_stop_str_in_output", False)
         self._detokenizes = getattr(params, "detokenize", True)
-        self._answers = {next(EngineSequence.counter): _Answer(index) for index in range(_count(params))}
+        self._answers = {next(EngineSequence.counter): _Answer(i) for i in range(_count(params))}
         self.seq_ids = list(self._answers)
         self.request_id = str(self.seq_ids[0]) if request_id is None else request_id
         self._texts: dict[int, str] = {}
@@ -162,5 +163,8 @@ class RequestState:
 
 def _count(params: Any) -> int:
     """How many answers; what is no number the engine refuses, by name."""
-    n = getattr(params, "n", 1)
-    return n if isinstance(n, int) and 0 < n <= 1 << 14 else 1
+    try:
+        n = index(getattr(params, "n", 1))
+    except TypeError:
+        return 1
+    return n if 0 < n <= 1 << 14 else 1

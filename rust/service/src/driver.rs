@@ -101,7 +101,11 @@ impl Driver {
         let mut refused = Vec::new();
         if std::mem::take(&mut self.is_touched) {
             let scheduler = self.engine.scheduler();
-            self.post.lock().end_orphans(|seq_id| scheduler.get(seq_id).is_some());
+            let is_alive = |seq_id| scheduler.get(seq_id).is_some();
+            self.post.lock().end_orphans(is_alive);
+            self.texts.retain(is_alive);
+            self.watched.retain(|&seq_id| is_alive(seq_id));
+            self.clocks.retain(|&seq_id, _| is_alive(seq_id));
         }
         let (adds, aborts) = {
             let mut post = self.post.lock();

@@ -70,6 +70,11 @@ impl Texts {
         }
     }
 
+    /// Drops the text of requests that are no more.
+    pub(crate) fn retain(&mut self, is_alive: impl Fn(u64) -> bool) {
+        self.streams.retain(|&seq_id, _| is_alive(seq_id));
+    }
+
     /// Takes tokens in. The last of them may be one that its request stops at, which the text has only if it has stop strings.
     pub(crate) fn push(&mut self, seq_id: u64, token_ids: &[u32], is_last_named: bool) -> Added {
         let Some(stream) = self.streams.get_mut(&seq_id) else { return Added::default() };
