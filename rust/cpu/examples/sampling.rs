@@ -9,6 +9,9 @@ use std::time::Instant;
 use nanovllm_backend::{Backend, Penalties, SampleRow, Sampled, Truncation};
 use nanovllm_cpu::{CpuBackend, CpuOptions};
 
+/// Makes the row of a number.
+type Make<'a> = Box<dyn Fn(u64) -> SampleRow<'a> + 'a>;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let (mut vocab, mut rows, mut threads, mut rounds) = (151_936, vec![1, 32], None, 50);
     for argument in std::env::args().skip(1) {
@@ -29,7 +32,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plain = |i: u64| SampleRow::drawn(0.8, i, 9);
     let penalties = Some(Penalties { repetition: 1.2, frequency: 0.5, presence: 0.5, tokens: &counts });
     let keep = |top_k, top_p, min_p| Truncation { top_k, top_p, min_p };
-    type Make<'a> = Box<dyn Fn(u64) -> SampleRow<'a> + 'a>;
     let options: Vec<(&str, Make<'_>)> = vec![
         ("plain", Box::new(plain)),
         ("greedy", Box::new(|_| SampleRow::greedy())),
