@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from nanovllm import LLM, SamplingParams
@@ -36,3 +40,14 @@ def test_several_conversations_at_once(llm: LLM) -> None:
     assert [llm.chat(q, GREEDY, use_tqdm=False)[0] for q in questions] == [
         output | {"num_cached_tokens": 0} for output in outputs
     ]
+
+
+@pytest.mark.parametrize(
+    ("example", "words"),
+    [("streaming.py", "stop: '8.'"), ("async_many.py", "Jupiter:")],
+)
+def test_the_examples_of_streams_run(demo_model: str, example: str, words: str) -> None:
+    script = Path(__file__).parent.parent / "examples" / example
+    done = subprocess.run([sys.executable, str(script), demo_model], capture_output=True, text=True, check=True)
+    assert words in done.stdout
+    assert done.stderr == ""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import uuid
 import weakref
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
@@ -97,7 +98,8 @@ class AsyncLLM:
             RuntimeError: It was shut down, or the engine failed.
         """
         params = SamplingParams() if sampling_params is None else sampling_params
-        state = self._llm._one_request(prompt, params, skip_special_tokens, request_id)
+        name = uuid.uuid4().hex if request_id is None else request_id
+        state = self._llm._one_request(prompt, params, skip_special_tokens, name)
         kind = getattr(params, "output_kind", None) or RequestOutputKind.CUMULATIVE
         reader = _Reader(state, asyncio.get_running_loop())
         self._requests.add(reader, self._max_queued, skip_special_tokens)
