@@ -28,7 +28,7 @@ async def glance(llm: AsyncLLM) -> str:
         async for output in outputs:
             if len(output.text) > 40:
                 break
-    return output.text
+    return str(output.text)
 
 
 async def ask(model: str) -> None:

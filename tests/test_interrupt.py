@@ -223,7 +223,8 @@ class Terminal(io.StringIO):
 
 llm = LLM(sys.argv[1], num_kvcache_blocks=512, max_model_len=256, max_num_seqs=512)
 params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
-prompts = [[1, 2, i % 100] for i in range(1000)]
+many = [[1, 2, i % 100] for i in range(1000)]  # so that there is time to interrupt
+few = many[:20]  # as every instruction is reached anew
 package = str(Path(nanovllm.__file__).parent)
 seen, kept = set(), []
 
@@ -236,7 +237,7 @@ def trace(frame, event, _arg):
         raise KeyboardInterrupt
     return trace
 
-def interrupted(use_tqdm):
+def interrupted(use_tqdm, prompts):
     sys.settrace(trace)
     try:
         answers = llm.generate(prompts, params, use_tqdm=use_tqdm)
@@ -262,13 +263,13 @@ errors = sys.stderr
 for use_tqdm in (False, True):
     sys.stderr = Terminal() if use_tqdm else errors
     before = len(kept)
-    while interrupted(use_tqdm):
+    while interrupted(use_tqdm, few):
         pass
     assert len(kept) - before > 50, len(kept)
     before = len(kept)
     for delay in range(1, 40):
         signal.setitimer(signal.ITIMER_REAL, delay * 0.001)
-        interrupted(use_tqdm)
+        interrupted(use_tqdm, many)
         signal.setitimer(signal.ITIMER_REAL, 0)
     assert len(kept) - before > 10, len(kept)
 sys.stderr = errors

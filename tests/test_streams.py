@@ -246,6 +246,69 @@ def test_requests_are_aborted_by_their_id() -> None:
     asyncio.run(main())
 
 
+def test_a_name_is_free_once_its_request_is_answered() -> None:
+    """The reader of the first may still be there; what it does is nothing to the second."""
+
+    async def main() -> None:
+        async with AsyncLLM(TINY, num_kvcache_blocks=64) as llm:
+            second = None
+            async for output in llm.generate(PROMPT, GREEDY, request_id="s"):
+                if output.finished:
+                    second = llm.generate([9], ENDLESS, request_id="s")
+                    await anext(second)
+            assert second is not None
+            with pytest.raises(ValueError, match="'s' is that of another request"):
+                await collect(llm, PROMPT, GREEDY, request_id="s")
+            await second.aclose()
+            assert llm.stats()["num_running"] == 0
+            third = llm.generate([9], ENDLESS, request_id="s")
+            await anext(third)
+            assert await llm.abort("s")
+            assert [output.finish_reason async for output in third] == ["abort"]
+
+    asyncio.run(main())
+
+
+def test_errors_are_each_readers_own() -> None:
+    async def main() -> None:
+        async with AsyncLLM(TINY, num_kvcache_blocks=64) as llm:
+            tasks = [asyncio.ensure_future(collect(llm, [i], ENDLESS)) for i in range(1, 4)]
+            while llm.stats()["num_running"] < 3:
+                await asyncio.sleep(0.001)
+            llm._requests.close("a test has ended it")
+            errors = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [str(error) for error in errors] == ["a test has ended it"] * 3
+            assert len({id(error) for error in errors}) == 3
+
+    asyncio.run(main())
+
+
+def test_readers_whose_loop_was_closed_are_dropped() -> None:
+    with AsyncLLM(TINY, num_kvcache_blocks=64) as llm:
+        loop = asyncio.new_event_loop()
+        outputs = llm.generate(PROMPT, ENDLESS)
+        loop.run_until_complete(anext(outputs))
+        loop.close()
+        deadline = time.monotonic() + 20
+        while llm.stats()["num_running"] > 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_an_interrupted_stream_leaves_nothing_queued(llm: LLM) -> None:
+    """Whoever keeps the exception keeps the frames, but not the request."""
+    stream = llm.stream(PROMPT, ENDLESS)
+    next(stream)
+    kept = None
+    try:
+        stream.throw(KeyboardInterrupt)
+    except KeyboardInterrupt as error:
+        kept = error
+    assert kept is not None
+    assert llm.is_finished()
+    assert free_blocks(llm) == 64
+
+
 def test_a_full_queue_is_an_error_of_its_own() -> None:
     async def main() -> None:
         async with AsyncLLM(TINY, num_kvcache_blocks=64, max_queued=2) as llm:

@@ -289,6 +289,8 @@ class Call:
         A list of `(seq_id, token_ids, logprobs, text)` of new tokens and of `FinishedSequence`s with the rest of the
         text. Of requests that are not watched there is no news before they finish.
         """
+    def close(self) -> None:
+        """Drops what has not finished."""
 
 @final
 class Checkpoint:

@@ -32,7 +32,8 @@ class AsyncLLM:
     """A model that answers many requests at a time, in vLLM's manner: `async for output in llm.generate(prompt)`.
 
     The engine runs on a thread of its own, which Python's other threads do not hold up; a second one hands its news on.
-    A consumer that does not read holds nobody else up, and finds all of its answer when it reads.
+    A consumer that does not read holds nobody else up, and finds all of its answer when it reads. Prompts are encoded
+    on the caller's thread; `stats` and `shutdown` wait for the step under way.
 
     Works as a context manager, with `async with` and with `with`; it is shut down at the end of the block.
 
@@ -58,10 +59,10 @@ class AsyncLLM:
             threading.Thread(target=_drive, args=(engine,), name="nanovllm-engine", daemon=True),
             threading.Thread(target=self._requests.hand_on, name="nanovllm-news", daemon=True),
         ]
-        for thread in self._threads:
-            thread.start()
         # Threads have no reference to this object, so that it goes with its last user's.
         self._finalizer = weakref.finalize(self, _shut_down, engine, self._requests, self._threads, os.getpid())
+        for thread in self._threads:
+            thread.start()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -89,8 +90,9 @@ class AsyncLLM:
             skip_special_tokens: Leave special tokens out of `text`, if the params do not say.
 
         Yields:
-            An output whenever there is something new; of a slow reader's several are one. The last is `finished`, with
-            the finish reason `abort` if somebody else has dropped the request.
+            An output whenever there is something new; of a slow reader's several are one. `outputs` has the answers
+            that have something new, which with `n` above 1 need not be all. The last is `finished`, with the finish
+            reason `abort` if somebody else has dropped the request.
 
         Raises:
             QueueFullError: `max_queued` requests are not answered yet.
@@ -102,8 +104,8 @@ class AsyncLLM:
         state = self._llm._one_request(prompt, params, skip_special_tokens, name)
         kind = getattr(params, "output_kind", None) or RequestOutputKind.CUMULATIVE
         reader = _Reader(state, asyncio.get_running_loop())
-        self._requests.add(reader, self._max_queued, skip_special_tokens)
         try:
+            self._requests.add(reader, self._max_queued, skip_special_tokens)
             while True:
                 await reader.bell.wait()
                 output = reader.take(kind)
@@ -183,26 +185,36 @@ class _Reader:
         self.state = state
         self.loop = loop
         self.bell = asyncio.Event()
+        self.is_rung = False
         self.is_done = False
-        self._lock = threading.Lock()
-        self._error: Exception | None = None
+        # A signal handler or a finalizer may come back to it on the thread that has it.
+        self._lock = threading.RLock()
+        self._error: BaseException | None = None
 
     def add(self, news: Any) -> None:
         """Takes in what the engine tells, on any thread; whoever calls this rings."""
         with self._lock:
             if isinstance(news, tuple) and isinstance(news[1], Exception):
                 self._error = news[1]
-            else:
+                return
+            try:
                 self.state.add(news)
+            except Exception as error:
+                self._error = error  # this request's, and nobody else's
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an error has ended it."""
+        return self._error is not None
 
     @property
     def is_answered(self) -> bool:
         """Whether the engine has nothing more to tell."""
         with self._lock:
-            return self._error is not None or self.state.finished
+            return self.has_failed or self.state.finished
 
-    def end(self, error: Exception | None) -> None:
-        """Says that nothing more will come: because of an error, or because the request was aborted."""
+    def end(self, error: BaseException | None) -> None:
+        """Says that nothing more will come: because of an error, which is this reader's own, or of an abort."""
         with self._lock:
             if error is None:
                 self.state.abort()
@@ -211,16 +223,21 @@ class _Reader:
 
     def take(self, kind: RequestOutputKind) -> RequestOutput | None:
         """What is to be handed out now, on the reader's thread."""
+        # Before it looks: whoever adds something afterwards rings again.
         self.bell.clear()
+        self.is_rung = False
         with self._lock:
             output = self.state.take(kind)
-            if self._error is not None and output is None:
-                self.is_done = True
-                raise self._error
-            self.is_done = self.state.finished
-            if self._error is not None:
-                self.bell.set()  # once this output has been read
-            return output
+            if self._error is None or output is not None:
+                self.is_done = self._error is None and self.state.finished
+                if self._error is not None:
+                    self.bell.set()  # once this output has been read
+                return output
+            error, self._error, self.is_done = self._error, None, True
+        try:
+            raise error
+        finally:
+            del error  # the traceback refers to this frame, and must not come back to itself
 
 
 class _Requests:
@@ -228,21 +245,26 @@ class _Requests:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._process = os.getpid()
         self._by_id: dict[str, _Reader] = {}
         self._by_sequence: dict[int, _Reader] = {}
-        self._failure: Exception | None = None
+        self._failure: str | None = None
 
     def add(self, reader: _Reader, max_queued: int | None, skip_special_tokens: bool) -> None:
         """Hands a request in."""
+        if self._is_forked():  # a thread that does not exist here may have the lock
+            raise RuntimeError("the engine does not survive fork(); make what uses it in the child")
         state = reader.state
         with self._lock:
             if self._failure is not None:
-                raise RuntimeError(str(self._failure)) from self._failure
+                raise RuntimeError(self._failure)
             if max_queued is not None and len(self._by_id) >= max_queued:
                 raise QueueFullError(f"max_queued is {max_queued}, and as many requests are not answered yet")
             if state.request_id in self._by_id:
                 raise ValueError(f"request_id {state.request_id!r} is that of another request")
+            if self._by_sequence.keys() & state.seq_ids:
+                raise ValueError("Sequence.counter has given the ids of sequences that are not answered")
             self._by_id[state.request_id] = reader
             self._by_sequence.update(dict.fromkeys(state.seq_ids, reader))
         try:
@@ -250,69 +272,113 @@ class _Requests:
         except BaseException:
             self._forget(reader)
             raise
+        with self._lock:
+            is_wanted = self._by_id.get(state.request_id) is reader
+        if not is_wanted:  # it was aborted before the hub had it
+            self._drop_sequences(reader)
 
     def drop(self, reader: _Reader) -> None:
         """Drops a request if it is not answered; nothing waits for the engine."""
-        if self._forget(reader) and not reader.is_done:
-            with contextlib.suppress(RuntimeError):  # the engine has failed, or this is a forked child
-                self._hub.drop_requests(reader.state.seq_ids)
+        if not self._is_forked() and self._forget(reader) and not reader.is_done:
+            self._drop_sequences(reader)
 
     def abort(self, request_id: str) -> bool:
         """Drops a request by its id, and tells its reader."""
+        if self._is_forked():
+            return False
         with self._lock:
             reader = self._by_id.get(request_id)
-        if reader is None:
-            return False
-        self.drop(reader)
+            if reader is None or not self._forget(reader):
+                return False
+        self._drop_sequences(reader)
         reader.end(None)
         _ring([reader])
         return True
 
-    def close(self, error: Exception) -> None:
+    def close(self, reason: str) -> None:
         """Ends every request with an error."""
+        if self._is_forked():
+            return
         with self._lock:
-            self._failure = self._failure or error
+            self._failure = self._failure or reason
             readers = list(self._by_id.values())
             self._by_id.clear()
             self._by_sequence.clear()
         with contextlib.suppress(RuntimeError):
             self._hub.close()
         for reader in readers:
-            reader.end(error)
+            reader.end(RuntimeError(reason))
         _ring(readers)
 
     def hand_on(self) -> None:
         """Hands the engine's news to their readers until the hub is closed: what the second thread does."""
         try:
             while True:
-                told: dict[int, _Reader] = {}
-                for news in self._hub.wait(_LOOK_UP):
-                    seq_id = news[0] if isinstance(news, tuple) else news.seq_id
-                    reader = self._by_sequence.get(seq_id)
-                    if reader is not None:
-                        reader.add(news)
-                        told[id(reader)] = reader
-                        if reader.is_answered:
-                            self._forget(reader)  # whether or not anybody reads it
-                _ring(list(told.values()))
-        except Exception as error:
-            self.close(error)
+                self._tell(self._hub.wait(_LOOK_UP))
+        except RuntimeError as error:  # it was closed, or the engine has failed
+            self.close(str(error))
+        except BaseException as error:
+            self.close(f"{type(error).__name__}: {error}")
+            raise
+
+    def _tell(self, events: list[Any]) -> None:
+        """Hands these on; no variable outlives it that refers to a reader or an error."""
+        told: dict[int, _Reader] = {}
+        try:
+            for news in events:
+                reader = self._by_sequence.get(news[0] if isinstance(news, tuple) else news.seq_id)
+                if reader is None:
+                    continue
+                told[id(reader)] = reader
+                reader.add(news)
+                if reader.is_answered:  # whether or not anybody reads it
+                    self._forget(reader)
+                    if reader.has_failed:
+                        self._drop_sequences(reader)  # the other answers to its prompt
+        finally:
+            for reader in _ring(list(told.values())):
+                self.drop(reader)
 
     def _forget(self, reader: _Reader) -> bool:
+        """Takes a request out; False where it is not there, though perhaps another of its id."""
         with self._lock:
             for seq_id in reader.state.seq_ids:
-                self._by_sequence.pop(seq_id, None)
-            return self._by_id.pop(reader.state.request_id, None) is not None
+                if self._by_sequence.get(seq_id) is reader:
+                    del self._by_sequence[seq_id]
+            if self._by_id.get(reader.state.request_id) is not reader:
+                return False
+            del self._by_id[reader.state.request_id]
+            return True
+
+    def _drop_sequences(self, reader: _Reader) -> None:
+        with contextlib.suppress(RuntimeError):  # the engine has failed
+            self._hub.drop_requests(reader.state.seq_ids)
+
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process
 
 
-def _ring(readers: Sequence[_Reader]) -> None:
-    """Wakes readers, each in its event loop: one call for each loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+def _ring(readers: Sequence[_Reader]) -> list[_Reader]:
+    """Wakes readers, with one call for each event loop. Returns those whose loop was closed: nobody reads them."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Reader]] = {}
     for reader in readers:
-        loops.setdefault(reader.loop, []).append(reader.bell)
-    for loop, bells in loops.items():
-        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody reads there
-            loop.call_soon_threadsafe(_set_all, bells)
+        if not reader.is_rung:
+            reader.is_rung = True
+            loops.setdefault(reader.loop, []).append(reader)
+    gone = []
+    for loop, woken in loops.items():
+        if not _call_in(loop, [reader.bell for reader in woken]):
+            gone += woken
+    return gone
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, bells: list[asyncio.Event]) -> bool:
+    """Has a loop ring these; False where it was closed."""
+    try:
+        loop.call_soon_threadsafe(_set_all, bells)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _set_all(bells: list[asyncio.Event]) -> None:
@@ -329,9 +395,9 @@ def _drive(engine: Engine) -> None:
 def _shut_down(engine: Engine, requests: _Requests, threads: list[threading.Thread], process: int) -> None:
     if os.getpid() != process:
         return  # a forked child has no such threads
-    requests.close(RuntimeError("the engine was shut down"))
+    requests.close("the engine was shut down")
     with contextlib.suppress(RuntimeError):
         engine.end()
     for thread in threads:
-        if thread is not threading.current_thread():
+        if thread.ident is not None and thread is not threading.current_thread():
             thread.join()

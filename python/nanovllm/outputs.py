@@ -73,7 +73,7 @@ class RequestOutput(_Record):
     `request_id`, `prompt` and `timing` do not count when two answers are compared.
 
     Attributes:
-        outputs: The answers, `SamplingParams.n` of them.
+        outputs: The answers, `SamplingParams.n` of them; in a stream those that have something new.
         request_id: The request's name; that of a call to `generate` is a number.
         prompt: The prompt's text; None where token ids were given.
         prompt_token_ids: Its tokens.

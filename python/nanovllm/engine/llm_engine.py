@@ -189,8 +189,9 @@ class LLMEngine:
         """
         (params,) = _as_params(sampling_params, 1)
         request = self._one_request(prompt, params, skip_special_tokens)
-        call = self._engine.submit(request.queued, skip_special_tokens, True)
-        return _outputs(call, request, getattr(params, "output_kind", None) or RequestOutputKind.DELTA)
+        kind = getattr(params, "output_kind", None) or RequestOutputKind.DELTA
+        # No variable refers to the call, so that it goes with whatever interrupts this.
+        return _outputs(self._engine.submit(request.queued, skip_special_tokens, True), request, kind)
 
     def _chat_prompts(
         self,
@@ -432,13 +433,17 @@ LLMEngine.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def _outputs(call: Call, request: RequestState, kind: RequestOutputKind) -> Iterator[RequestOutput]:
-    """The outputs of a request, as they come."""
-    while call.pending:
-        for news in call.news():
-            request.add(news)
-        output = request.take(kind)
-        if output is not None:
-            yield output
+    """The outputs of a request, as they come; whatever ends this drops it."""
+    try:
+        while call.pending:
+            for news in call.news():
+                request.add(news)
+            output = request.take(kind)
+            if output is not None:
+                yield output
+    finally:
+        with contextlib.suppress(RuntimeError):  # a forked child has nothing to close
+            call.close()
 
 
 def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:

@@ -26,7 +26,8 @@ class _Answer:
         self.index = index
         self.token_ids: list[int] = []
         self.text = ""
-        self.listed: list[Listed] = []
+        self.places: list[TokenLogprobs] = []  # of its tokens, where log-probabilities are asked for
+        self.cumulative_logprob = 0.0
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self.sequence: FinishedSequence | None = None
@@ -63,6 +64,9 @@ class RequestState:
         self._skip = skip_special_tokens if own is None else own
         self._includes_stop = getattr(params, "include_stop_str_in_output", False)
         self._detokenizes = getattr(params, "detokenize", True)
+        self._has_logprobs = getattr(params, "logprobs", None) is not None
+        self._has_prompt_logprobs = getattr(params, "prompt_logprobs", None) is not None
+        self._prompt_places: list[TokenLogprobs | None] | None = None
         self._answers = {next(EngineSequence.counter): _Answer(i) for i in range(_count(params))}
         self.seq_ids = list(self._answers)
         self.request_id = str(self.seq_ids[0]) if request_id is None else request_id
@@ -84,13 +88,14 @@ class RequestState:
             seq_id, token_ids, listed, text = news
             answer = self._answers[seq_id]
             answer.token_ids += token_ids
-            answer.listed += listed
             answer.text += text or ""
+            self._list(answer, listed)
         else:
             answer = self._answers[news.seq_id]
             was_streamed = bool(answer.token_ids)
             answer.sequence, answer.finish_reason, answer.stop_reason = news, news.finish_reason, news.stop_reason
-            answer.token_ids, answer.listed = news.token_ids, news.logprobs
+            answer.token_ids = news.token_ids
+            self._list(answer, news.logprobs[len(answer.places) :] if self._has_logprobs else [])
             if self._detokenizes:
                 if news.text is None and not was_streamed:
                     is_cut = isinstance(news.stop_reason, int) and not self._includes_stop
@@ -129,25 +134,29 @@ class RequestState:
         answer.is_new = False
         answer.sent_tokens, answer.sent_text = len(answer.token_ids), len(answer.text)
         token_ids = answer.token_ids[begin[0] :]
-        logprobs = cumulative = None
-        if getattr(self.params, "logprobs", None) is not None:
-            logprobs = of_tokens(token_ids, answer.listed[begin[0] : len(answer.token_ids)], self._decode)
-            cumulative = sum(logprob for logprob, _, _ in answer.listed)
         return CompletionOutput(
             index=answer.index,
             text=answer.text[begin[1] :],
             token_ids=token_ids,
             finish_reason=answer.finish_reason,
             stop_reason=answer.stop_reason,
-            logprobs=logprobs,
-            cumulative_logprob=cumulative,
+            logprobs=answer.places[begin[0] :] if self._has_logprobs else None,
+            cumulative_logprob=answer.cumulative_logprob if self._has_logprobs else None,
         )
 
+    def _list(self, answer: _Answer, listed: Sequence[Listed]) -> None:
+        """Takes in how likely the answer's newest tokens were."""
+        if self._has_logprobs:
+            begin = len(answer.places)
+            answer.places += of_tokens(answer.token_ids[begin : begin + len(listed)], listed, self._decode)
+            for logprob, _, _ in listed:  # one by one, so that a stream comes to the same sum
+                answer.cumulative_logprob += logprob
+
     def _prompt_logprobs(self, sequences: Sequence[FinishedSequence]) -> list[TokenLogprobs | None] | None:
-        if getattr(self.params, "prompt_logprobs", None) is None or not sequences:
-            return None
-        token_ids = [int(token_id) for token_id in self.token_ids]
-        return [None, *of_tokens(token_ids[1:], sequences[0].prompt_logprobs, self._decode)]
+        if self._prompt_places is None and self._has_prompt_logprobs and sequences:
+            token_ids = [int(token_id) for token_id in self.token_ids]
+            self._prompt_places = [None, *of_tokens(token_ids[1:], sequences[0].prompt_logprobs, self._decode)]
+        return self._prompt_places
 
     @property
     def _decode(self) -> Callable[[int], str | None]:

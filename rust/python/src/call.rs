@@ -50,7 +50,7 @@ impl Call {
     fn results(&self, py: Python<'_>, report: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Py<FinishedSequence>>> {
         let report = report.map(|report| report.clone().unbind());
         let results = self.collect(py, report.as_ref());
-        let dropped = self.inner.with(py, |call| drop(call.take()));
+        let dropped = self.close(py);
         let results = results?;
         dropped?;
         Ok(results)
@@ -60,6 +60,25 @@ impl Call {
     /// `(seq_id, token_ids, logprobs, text)` of new tokens and `FinishedSequence`s with the rest of the text. Of requests that are
     /// not watched there is no news before they finish.
     fn news(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        let news = self.wait_for_news(py);
+        if news.is_err() {
+            // Before Python sees the exception, which may come back to whoever holds the call.
+            self.close(py)?;
+        }
+        news
+    }
+
+    /// Drops what has not finished.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.inner.with(py, |call| drop(call.take()))
+    }
+}
+
+/// Tokens a second of the last prefill and the last decode step.
+type Speeds = (Option<f64>, Option<f64>);
+
+impl Call {
+    fn wait_for_news(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
         let mut signals = Signals::default();
         let until = Instant::now() + INTERVAL;
         let result = self.inner.with(py, |call| {
@@ -73,12 +92,7 @@ impl Call {
         }
         news(py, events)
     }
-}
 
-/// Tokens a second of the last prefill and the last decode step.
-type Speeds = (Option<f64>, Option<f64>);
-
-impl Call {
     fn collect(&self, py: Python<'_>, report: Option<&Py<PyAny>>) -> PyResult<Vec<Py<FinishedSequence>>> {
         let (mut results, mut speeds) = (Vec::new(), Speeds::default());
         while self.pending(py)? > 0 {

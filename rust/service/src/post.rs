@@ -125,6 +125,9 @@ impl Post {
     /// says something.
     pub(crate) fn submit(&mut self, owner: Owner, requests: Vec<Request>) -> Result<(), ServiceError> {
         self.check_failure()?;
+        if !self.boxes.contains_key(&owner) {
+            return Err(ServiceError::Closed); // nobody would hear of them
+        }
         let mut seq_ids = HashSet::new();
         for request in &requests {
             if self.owners.contains_key(&request.seq_id) || !seq_ids.insert(request.seq_id) {

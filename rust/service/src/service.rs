@@ -273,6 +273,7 @@ impl Service {
         post.is_ending = false;
         if let Err(error) = &result {
             post.fail_all(error);
+            post.fail_for_good(error);
         }
         post.let_go();
         result
