@@ -45,4 +45,14 @@ def test_the_package_is_typed() -> None:
 
 
 def test_public_names() -> None:
-    assert sorted(nanovllm.__all__) == ["LLM", "SamplingParams", "__version__"]
+    assert sorted(nanovllm.__all__) == [
+        "AsyncLLM",
+        "CompletionOutput",
+        "LLM",
+        "Logprob",
+        "RequestOutput",
+        "RequestOutputKind",
+        "SamplingParams",
+        "ScoreOutput",
+        "__version__",
+    ]

@@ -61,8 +61,8 @@ MUTATIONS = (
     Mutation(
         "the last block's hash is looked up",
         ENGINE,
-        "for i in 0..seq.num_blocks().saturating_sub(1) {",
-        "for i in 0..seq.num_blocks() {",
+        "{ 0 } else { seq.num_blocks().saturating_sub(1) };",
+        "{ 0 } else { seq.num_blocks() };",
         "block_manager",
     ),
     Mutation(
@@ -103,8 +103,8 @@ MUTATIONS = (
     Mutation(
         "an end-of-sequence token ends nothing",
         ENGINE,
-        "if !seq.params.ignore_eos && eos.contains(&seq.last_token()) {",
-        "if seq.params.ignore_eos && eos.contains(&seq.last_token()) {",
+        "if !params.ignore_eos && eos.contains(&token) {",
+        "if params.ignore_eos && eos.contains(&token) {",
         "traces",
     ),
     Mutation(
