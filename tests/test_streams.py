@@ -114,6 +114,15 @@ def test_a_dropped_stream_drops_its_request(llm: LLM) -> None:
     assert (free_blocks(llm), llm.is_finished()) == (64, True)
 
 
+def test_a_prompt_may_grow_while_its_answer_is_read(llm: LLM) -> None:
+    history = list(PROMPT)
+    params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, prompt_logprobs=0)
+    for output in llm.stream(history, params):
+        history += output.token_ids
+        assert (output.prompt_token_ids, output.num_prompt_tokens) == (PROMPT, len(PROMPT))
+    assert len(history) == len(PROMPT) + 24
+
+
 def test_streams_take_turns(llm: LLM) -> None:
     expected = [llm.generate([[i]], GREEDY, use_tqdm=False)[0].text for i in range(1, 9)]
     streams = [llm.stream([i], GREEDY) for i in range(1, 9)]
@@ -288,6 +297,7 @@ def test_readers_whose_loop_was_closed_are_dropped() -> None:
         loop = asyncio.new_event_loop()
         outputs = llm.generate(PROMPT, ENDLESS)
         loop.run_until_complete(anext(outputs))
+        time.sleep(0.05)  # more has come, whose callback the loop will never run
         loop.close()
         deadline = time.monotonic() + 20
         while llm.stats()["num_running"] > 0:

@@ -361,11 +361,13 @@ class _Requests:
 def _ring(readers: Sequence[_Reader]) -> list[_Reader]:
     """Wakes readers, with one call for each event loop. Returns those whose loop was closed: nobody reads them."""
     loops: dict[asyncio.AbstractEventLoop, list[_Reader]] = {}
+    gone = []
     for reader in readers:
-        if not reader.is_rung:
+        if reader.loop.is_closed():  # perhaps with an earlier call that it never made
+            gone.append(reader)
+        elif not reader.is_rung:
             reader.is_rung = True
             loops.setdefault(reader.loop, []).append(reader)
-    gone = []
     for loop, woken in loops.items():
         if not _call_in(loop, [reader.bell for reader in woken]):
             gone += woken

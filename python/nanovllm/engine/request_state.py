@@ -57,7 +57,7 @@ class RequestState:
         request_id: str | None = None,
     ) -> None:
         self.prompt = prompt
-        self.token_ids = token_ids
+        self.token_ids = list(token_ids) if isinstance(token_ids, list) else token_ids  # the caller's may grow
         self.params = params
         self._tokenizer = tokenizer
         own = getattr(params, "skip_special_tokens", None)

@@ -72,7 +72,8 @@ fn choose(kernels: &RowKernels, logits: &mut [f32], row: &SampleRow<'_>) -> Samp
         return row.given.unwrap_or_else(|| token(kernels, logits, row)).into();
     };
     if logits.is_empty() {
-        return Sampled { token: row.given.unwrap_or(0), logprobs: Some(Box::default()) };
+        let logprobs = Some(Box::new(TokenLogprobs { logprob: f32::NAN, ..TokenLogprobs::default() }));
+        return Sampled { token: row.given.unwrap_or(0), logprobs };
     }
     let mut raw = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.raw));
     // Whatever changes the logits works on them, and what they were is looked into afterwards.

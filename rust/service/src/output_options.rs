@@ -67,7 +67,7 @@ impl OutputOptions {
             let expected = "between 1 and 16384";
             return Err(SamplingParamsError::Range { field: "n", expected, got: f64::from(self.n) });
         }
-        if self.n > 1 && params.temperature <= 0.0 {
+        if self.n > 1 && params.temperature as f32 <= 0.0 {
             return Err(SamplingParamsError::SameAnswers(self.n));
         }
         for (field, texts) in [("stop", &self.stop), ("bad_words", &self.bad_words)] {
