@@ -399,11 +399,12 @@ impl Scheduler {
 fn finish_reason(seq: &Sequence, eos: &[u32], max_model_len: usize) -> Option<(FinishReason, Option<u32>)> {
     let (params, token) = (&seq.params, seq.last_token());
     if seq.num_completion_tokens() >= params.min_tokens {
-        if !params.ignore_eos && eos.contains(&token) {
-            return Some((FinishReason::Stop, None));
-        }
+        // A token that ends sequences may be named, too.
         if params.stop_token_ids.contains(&token) {
             return Some((FinishReason::Stop, Some(token)));
+        }
+        if !params.ignore_eos && eos.contains(&token) {
+            return Some((FinishReason::Stop, None));
         }
     }
     (seq.num_completion_tokens() >= params.max_tokens || seq.num_tokens() >= max_model_len)

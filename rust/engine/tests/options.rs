@@ -94,7 +94,7 @@ fn expected(Ask { prompt, params }: &Ask, eos: u32) -> Answer {
             let named = params.stop_token_ids.contains(&token);
             if (token == eos && !params.ignore_eos) || named {
                 reason = FinishReason::Stop;
-                stop_token = (named && (token != eos || params.ignore_eos)).then_some(token);
+                stop_token = named.then_some(token);
                 break;
             }
         }

@@ -8,7 +8,9 @@ pub(super) struct StopStrings {
 }
 
 impl StopStrings {
-    pub(super) fn new(strings: Vec<String>, is_included: bool) -> Self {
+    /// Those of a request; an empty one, which is everywhere, stops nothing.
+    pub(super) fn new(mut strings: Vec<String>, is_included: bool) -> Self {
+        strings.retain(|string| !string.is_empty());
         Self { strings, is_included }
     }
 

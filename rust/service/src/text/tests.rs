@@ -50,6 +50,14 @@ proptest! {
 }
 
 #[test]
+fn an_empty_string_stops_nothing() {
+    let stop = StopStrings::new(vec![String::new(), "b".to_owned()], false);
+    for (text, before) in [("", 0), ("a", 1), ("aé", 3), ("a", 0)] {
+        assert_eq!((stop.find(text, before), stop.begun_in(text)), (None, 0));
+    }
+}
+
+#[test]
 fn a_string_that_ended_before_is_not_found_again() {
     let stop = StopStrings::new(vec!["ab".to_owned()], false);
     assert_eq!(stop.find("abxab", 2), Some((3, "ab".to_owned())));
