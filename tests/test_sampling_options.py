@@ -224,6 +224,23 @@ def test_several_answers_are_each_their_own(llm: LLM) -> None:
     assert first.outputs == alone.outputs[:1]
 
 
+@pytest.mark.parametrize("length", [7, 256, 300])
+def test_answers_to_one_prompt_share_it(llm: LLM, length: int) -> None:
+    prompt = [1 + i * i % 200 for i in range(length)]
+    params = SamplingParams(n=5, max_tokens=6, ignore_eos=True, seed=length, prompt_logprobs=1)
+    before = llm.stats()
+    shared = llm.generate([prompt], params, use_tqdm=False)[0]
+    after = llm.stats()
+    assert after["num_prefilled_tokens"] - before["num_prefilled_tokens"] == length
+    assert (shared.num_cached_tokens, len(shared.prompt_logprobs)) == (0, length)
+    assert after["num_free_blocks"] == after["num_kvcache_blocks"]
+    assert len({tuple(answer.token_ids) for answer in shared.outputs}) == 5
+    # One at a time, so that none shares anything but whole blocks.
+    with LLM(str(TINY), num_kvcache_blocks=64, max_num_seqs=1) as one_by_one:
+        apart = one_by_one.generate([prompt], params, use_tqdm=False)[0]
+    assert apart.outputs == shared.outputs
+
+
 def test_stop_strings_end_the_text(llm: LLM) -> None:
     whole = answer(llm, max_tokens=20)
     text = whole.text

@@ -324,15 +324,15 @@ class Engine:
     def submit(
         self,
         requests: Iterable[
-            tuple[SupportsIndex, Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions, SupportsIndex]
+            tuple[AbcSequence[SupportsIndex], Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions]
         ],
         skip_special_tokens: bool,
         is_watched: bool = False,
     ) -> Call:
-        """Queues prompts, each `(seq_id, token_ids, sampling_params, index)` with an id that no queued one has.
+        """Queues prompts, each `(seq_ids, token_ids, sampling_params)` with an id for each of its answers.
 
-        All are taken or none. Of several answers to one prompt each has another `index`. Their answers are the call's,
-        and what is left of them is dropped with it. The refusal of one of several says which it is, as `prompts[3]`.
+        No queued sequence has these ids. All are taken or none. Their answers are the call's, and what is left of them
+        is dropped with it. The refusal of one of several says which it is, as `prompts[3]`.
         Special tokens are left out of their text if `skip_special_tokens` is true, unless a request says otherwise.
         Every token of requests that are watched is news.
         """
@@ -372,7 +372,7 @@ class Hub:
     def submit(
         self,
         requests: Iterable[
-            tuple[SupportsIndex, Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions, SupportsIndex]
+            tuple[AbcSequence[SupportsIndex], Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions]
         ],
         skip_special_tokens: bool,
     ) -> None:
@@ -414,7 +414,8 @@ class FinishedSequence:
     @property
     def num_prompt_tokens(self) -> int: ...
     @property
-    def num_cached_tokens(self) -> int: ...
+    def num_cached_tokens(self) -> int:
+        """Tokens of the prompt found in the prefix cache; all of them where another answer's prompt was shared."""
     @property
     def timing(self) -> tuple[float, float]:
         """Seconds from when it was queued to its first token, and to its end."""

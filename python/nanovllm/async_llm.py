@@ -268,7 +268,7 @@ class _Requests:
             self._by_id[state.request_id] = reader
             self._by_sequence.update(dict.fromkeys(state.seq_ids, reader))
         try:
-            self._hub.submit(state.queued, skip_special_tokens)
+            self._hub.submit([state.queued], skip_special_tokens)
         except BaseException:
             self._forget(reader)
             raise

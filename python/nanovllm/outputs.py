@@ -78,9 +78,9 @@ class RequestOutput(_Record):
         prompt: The prompt's text; None where token ids were given.
         prompt_token_ids: Its tokens.
         prompt_logprobs: None for the first token of the prompt, and of every other a dict of `Logprob` by token id,
-            where `SamplingParams.prompt_logprobs` asks for it; else None.
+            where `SamplingParams.prompt_logprobs` asks for it, once the first answer is complete; else None.
         num_prompt_tokens: Tokens of the prompt.
-        num_cached_tokens: Tokens of the prompt found in the prefix cache; None in a stream before an answer is
+        num_cached_tokens: Tokens of the prompt found in the prefix cache; None in a stream before the first answer is
             complete.
         timing: Seconds from when it was queued to its first token (`first_token`) and to its end (`total`);
             None in a stream before an answer is complete.
@@ -104,11 +104,11 @@ def request_output(
     prompt: str | None,
     prompt_token_ids: Sequence[int],
     prompt_logprobs: list[TokenLogprobs | None] | None,
-    sequences: Sequence[FinishedSequence],
+    sequences: Sequence[FinishedSequence | None],
     outputs: list[CompletionOutput],
     finished: bool,
 ) -> RequestOutput:
-    """What answers to a prompt make together; `sequences` are those that have ended."""
+    """What answers to a prompt make together; `sequences` are all of them, None for one that has not ended."""
     first = {key: value for key, value in outputs[0].items() if key != "index"}
     output = RequestOutput(
         **first,
@@ -116,10 +116,10 @@ def request_output(
         prompt_token_ids=list(prompt_token_ids),
         prompt_logprobs=prompt_logprobs,
         num_prompt_tokens=len(prompt_token_ids),
-        num_cached_tokens=sequences[0].num_cached_tokens if sequences else None,
+        num_cached_tokens=None if sequences[0] is None else sequences[0].num_cached_tokens,
         finished=finished,
     )
-    times = [seq.timing for seq in sequences]
+    times = [seq.timing for seq in sequences if seq is not None]
     timing = None
     if times:
         timing = {"first_token": min(first for first, _ in times), "total": max(total for _, total in times)}

@@ -148,7 +148,7 @@ class LLMEngine:
             self._request(prompt, own, skip_special_tokens, at if len(batch) > 1 else None)
             for at, (prompt, own) in enumerate(zip(batch, params, strict=True))
         ]
-        queued = [sequence for request in requests for sequence in request.queued]
+        queued = [request.queued for request in requests]
         # No variable refers to the call, so that it goes with whatever interrupts this, at any place.
         if use_tqdm:
             with Progress(queued, self.config.max_model_len) as progress:
@@ -191,7 +191,7 @@ class LLMEngine:
         request = self._one_request(prompt, params, skip_special_tokens)
         kind = getattr(params, "output_kind", None) or RequestOutputKind.DELTA
         # No variable refers to the call, so that it goes with whatever interrupts this.
-        return _outputs(self._engine.submit(request.queued, skip_special_tokens, True), request, kind)
+        return _outputs(self._engine.submit([request.queued], skip_special_tokens, True), request, kind)
 
     def _chat_prompts(
         self,

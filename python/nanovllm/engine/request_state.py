@@ -15,8 +15,8 @@ from nanovllm.utils.tokenizer import Tokenizer
 News = FinishedSequence | tuple[int, list[int], list[Listed], str | None]
 """What the engine tells of a sequence: its end, or its new tokens and their text."""
 
-QueuedSequence = tuple[int, Sequence[int], Any, int]
-"""A sequence id, the prompt, how it samples, and which of the prompt's answers it is."""
+QueuedRequest = tuple[list[int], Sequence[int], Any]
+"""A sequence id for each answer, the prompt, and how it samples."""
 
 
 class _Answer:
@@ -73,9 +73,9 @@ class RequestState:
         self._texts: dict[int, str] = {}
 
     @property
-    def queued(self) -> list[QueuedSequence]:
-        """Its sequences, for the engine."""
-        return [(seq_id, self.token_ids, self.params, answer.index) for seq_id, answer in self._answers.items()]
+    def queued(self) -> QueuedRequest:
+        """What the engine is given of it."""
+        return self.seq_ids, self.token_ids, self.params
 
     @property
     def finished(self) -> bool:
@@ -118,12 +118,12 @@ class RequestState:
         if not answers:
             return None
         outputs = [self._completion(answer, kind) for answer in answers]
-        sequences = [answer.sequence for answer in self._answers.values() if answer.sequence is not None]
+        sequences = [answer.sequence for answer in self._answers.values()]
         return request_output(
             self.request_id,
             self.prompt,
             self.token_ids,
-            self._prompt_logprobs(sequences),
+            self._prompt_logprobs(sequences[0]),
             sequences,
             outputs,
             self.finished,
@@ -152,10 +152,10 @@ class RequestState:
             for logprob, _, _ in listed:  # one by one, so that a stream comes to the same sum
                 answer.cumulative_logprob += logprob
 
-    def _prompt_logprobs(self, sequences: Sequence[FinishedSequence]) -> list[TokenLogprobs | None] | None:
-        if self._prompt_places is None and self._has_prompt_logprobs and sequences:
+    def _prompt_logprobs(self, first: FinishedSequence | None) -> list[TokenLogprobs | None] | None:
+        if self._prompt_places is None and self._has_prompt_logprobs and first is not None:
             token_ids = [int(token_id) for token_id in self.token_ids]
-            self._prompt_places = [None, *of_tokens(token_ids[1:], sequences[0].prompt_logprobs, self._decode)]
+            self._prompt_places = [None, *of_tokens(token_ids[1:], first.prompt_logprobs, self._decode)]
         return self._prompt_places
 
     @property

@@ -18,11 +18,11 @@ class Progress:
     """The progress of a call, as a context manager. Nothing is shown before the first report.
 
     Args:
-        requests: What the call has submitted: `(seq_id, token_ids, sampling_params, index)` each.
+        requests: What the call has submitted: `(seq_ids, token_ids, sampling_params)` each.
         max_model_len: The most tokens of prompt and answer together.
     """
 
-    def __init__(self, requests: Sequence[tuple[int, Any, Any, int]], max_model_len: int) -> None:
+    def __init__(self, requests: Sequence[tuple[list[int], Any, Any]], max_model_len: int) -> None:
         self._requests = requests
         self._max_model_len = max_model_len
         self._budgets: dict[int, int] = {}  # the most tokens of each request, prompt and answer
@@ -72,9 +72,9 @@ class Progress:
             sys.stderr.write(f"Generating: {self._state()}; {tokens}\n")
 
     def _begin(self) -> None:
-        for seq_id, token_ids, params, _ in self._requests:  # all of them are checked by now
+        for seq_ids, token_ids, params in self._requests:  # all of them are checked by now
             most = self._max_model_len if params.max_tokens is None else len(token_ids) + params.max_tokens
-            self._budgets[seq_id] = min(most, self._max_model_len)
+            self._budgets.update(dict.fromkeys(seq_ids, min(most, self._max_model_len)))
         if sys.stderr is not None and (_IS_NOTEBOOK or sys.stderr.isatty()):
             self._total = sum(self._budgets.values())
             self._bar = tqdm(total=self._total, desc="Generating", unit="tok", unit_scale=True, dynamic_ncols=True)

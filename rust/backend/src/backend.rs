@@ -4,7 +4,7 @@ use crate::attention::{AttentionOptions, HeadLayout, HeadNorms, Rope};
 use crate::context::Context;
 use crate::error::Result;
 use crate::experts::{ExpertRoom, Experts, Routing};
-use crate::kv_cache::KvCacheSpec;
+use crate::kv_cache::{BlockCopy, KvCacheSpec};
 use crate::memory::Memory;
 use crate::rows::{Activation, Scale};
 use crate::sample::{SampleRow, Sampled};
@@ -108,6 +108,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Those of [`KvCacheSpec::check`]; [`Error::UnsupportedDType`](crate::Error::UnsupportedDType) unless the type is
     /// F32 or Bf16; [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<Self::KvCache>;
+
+    /// Copies tokens from block to block, in every layer, one copy after another: a block that has got some may hand them on.
+    /// Of a block that gets tokens, what is behind these is unspecified.
+    fn copy_blocks(&self, cache: &mut Self::KvCache, copies: &[BlockCopy]);
 
     /// Looks rows of `weight`, `[vocab_size, cols]`, up: `out[i] = weight[ids[i]]`, `[ids.len(), cols]`.
     fn embedding(&self, weight: &Self::Weight, ids: &[u32], out: &mut Self::Tensor);

@@ -70,7 +70,7 @@ fn tests<B: Inspect>() -> Vec<(&'static str, Test<B>)> {
         buffers_are_reused
         linear_of_every_type linear_of_odd_shapes linear_of_stacked_parts linear_adds_the_bias
         experts_of_every_type rows_of_experts_are_their_own
-        kv_caches_come_back layers_are_apart wrong_caches_are_refused
+        kv_caches_come_back tokens_are_copied layers_are_apart wrong_caches_are_refused
         rows_are_stored_in_f32 rows_are_stored_in_bf16 norms_and_rotations_combine
         attention_over_an_f32_cache attention_over_a_bf16_cache attention_of_long_prompts
         attention_options_over_an_f32_cache attention_options_over_a_bf16_cache windows_of_long_prompts

@@ -52,6 +52,17 @@ pub struct KvCacheSpec {
     pub layers: Vec<LayerCache>,
 }
 
+/// The tokens at the beginning of a block that another block is to hold too, in every layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// The block that has them.
+    pub from: u32,
+    /// The block that gets them: another one.
+    pub to: u32,
+    /// How many they are, at most a block.
+    pub num_tokens: u32,
+}
+
 impl KvCacheSpec {
     /// The layer that stores the keys and values of `layer`: itself, or the one it shares. `None` where there is no
     /// such layer.

@@ -45,7 +45,7 @@ pub use context::Context;
 pub use error::{Error, Result};
 pub use experts::{ExpertRoom, Experts, Route, Routing};
 pub use inspect::Inspect;
-pub use kv_cache::{KvCacheSpec, KvHeads, LayerCache};
+pub use kv_cache::{BlockCopy, KvCacheSpec, KvHeads, LayerCache};
 pub use logprobs::{LogSum, TokenLogprobs};
 pub use memory::Memory;
 pub use noise::NoiseStream;

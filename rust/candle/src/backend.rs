@@ -4,8 +4,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{Device, Tensor};
 use nanovllm_backend::{
-    Activation, AttentionOptions, Backend, Context, DType, Error, ExpertRoom, Experts, HeadLayout, HeadNorms, Inspect,
-    KvCacheSpec, Result, Rope, Routing, SampleRow, Sampled, Scale, WeightPart,
+    Activation, AttentionOptions, Backend, BlockCopy, Context, DType, Error, ExpertRoom, Experts, HeadLayout,
+    HeadNorms, Inspect, KvCacheSpec, Result, Rope, Routing, SampleRow, Sampled, Scale, WeightPart,
 };
 
 use crate::error::{NAME, device_error};
@@ -133,6 +133,10 @@ impl Backend for CandleBackend {
 
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<KvCache> {
         KvCache::new(&self.device, spec)
+    }
+
+    fn copy_blocks(&self, cache: &mut KvCache, copies: &[BlockCopy]) {
+        self.attempt(|| cache.copy_blocks(copies));
     }
 
     fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Matrix) {

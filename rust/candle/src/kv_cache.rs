@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, Result};
+use nanovllm_backend::{BlockCopy, DType, Error, KvCacheSpec, KvHeads, LayerCache, Result};
 
 use crate::error::{NAME, device_error};
 use crate::memory::{out_of_memory, zeros};
@@ -92,6 +92,22 @@ impl KvCache {
             let from = from.contiguous()?;
             let from = if let Some(rows) = &rows { from.index_select(rows, 0)? } else { from };
             to.scatter_set(&index, &from.to_dtype(self.dtype)?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Copies tokens from block to block, in every layer, one copy after another.
+    pub(crate) fn copy_blocks(&mut self, copies: &[BlockCopy]) -> candle_core::Result<()> {
+        let block_size = self.spec.block_size;
+        let stores = |layer: &usize| self.spec.owner(*layer) == Some(*layer);
+        for Layer { keys, values, .. } in (0..self.layers.len()).filter(stores).map(|layer| &self.layers[layer]) {
+            for &BlockCopy { from, to, num_tokens } in copies.iter().filter(|copy| copy.num_tokens > 0) {
+                for x in [keys, values] {
+                    // `copy` takes what is copied out of the storage that is written.
+                    let tokens = x.narrow(0, from as usize * block_size, num_tokens as usize)?.copy()?;
+                    x.slice_set(&tokens, 0, to as usize * block_size)?;
+                }
+            }
         }
         Ok(())
     }

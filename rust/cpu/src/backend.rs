@@ -3,8 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nanovllm_backend::{
-    Activation, AttentionOptions, Backend, Context, DType, Error, ExpertRoom, Experts, FilePart, HeadLayout, HeadNorms,
-    Inspect, KvCacheSpec, Result, Rope, Routing, SampleRow, Sampled, Scale, WeightPart,
+    Activation, AttentionOptions, Backend, BlockCopy, Context, DType, Error, ExpertRoom, Experts, FilePart, HeadLayout,
+    HeadNorms, Inspect, KvCacheSpec, Result, Rope, Routing, SampleRow, Sampled, Scale, WeightPart,
 };
 
 use crate::activations::{ActivationBits, Activations};
@@ -148,6 +148,10 @@ impl Backend for CpuBackend {
 
     fn kv_cache(&self, spec: &KvCacheSpec) -> Result<KvCache> {
         KvCache::new(spec, &self.kernels.attention)
+    }
+
+    fn copy_blocks(&self, cache: &mut KvCache, copies: &[BlockCopy]) {
+        cache.copy_blocks(&self.team, copies);
     }
 
     fn embedding(&self, weight: &Weight, ids: &[u32], out: &mut Tensor) {

@@ -15,11 +15,13 @@ mod writer;
 use std::marker::PhantomData;
 
 use half::bf16;
-use nanovllm_backend::{DType, Error, HeadLayout, KvCacheSpec, KvHeads, Result};
+use nanovllm_backend::{BlockCopy, DType, Error, HeadLayout, KvCacheSpec, KvHeads, Result};
 
 use crate::buffer::Buffer;
+use crate::claims::Claims;
 use crate::kernels::generic::cached::PANEL;
 use crate::kernels::table::{AttentionKernels, CacheKernels};
+use crate::team::Team;
 use layout::{CacheLayout, LayerLayout};
 
 pub(crate) use writer::LayerWriter;
@@ -146,6 +148,25 @@ impl KvCache {
         let layout = *self.layer(layer).layout;
         let (keys, values) = (self.keys.as_mut_ptr(), self.values.as_mut_ptr());
         LayerWriter { layout, kernels: self.kernels, keys, values, cache: PhantomData }
+    }
+
+    /// Copies tokens from block to block over the team, one copy after another.
+    pub(crate) fn copy_blocks(&mut self, team: &Team, copies: &[BlockCopy]) {
+        let stores: Vec<usize> =
+            (0..self.layers.len()).filter(|&layer| self.spec.owner(layer) == Some(layer)).collect();
+        let (kernels, keys, values) = (self.kernels, self.keys.as_mut_ptr(), self.values.as_mut_ptr());
+        let layers = &self.layers;
+        let writer = |layer: usize| LayerWriter { layout: layers[layer], kernels, keys, values, cache: PhantomData };
+        let writers: Vec<LayerWriter<'_>> = stores.into_iter().map(writer).collect();
+        let claims = Claims::new(writers.len());
+        team.run(|_| {
+            while let Some(claimed) = claims.take(1) {
+                for writer in &writers[claimed] {
+                    // SAFETY: each layer is claimed once, and what another one stores lies elsewhere.
+                    copies.iter().for_each(|&copy| unsafe { writer.copy(copy) });
+                }
+            }
+        });
     }
 }
 

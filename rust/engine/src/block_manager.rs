@@ -4,6 +4,7 @@ use crate::block_hash::compute_hash;
 use crate::errors::EngineError;
 use crate::free_list::FreeList;
 use crate::sequence::Sequence;
+use nanovllm_backend::BlockCopy;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -111,6 +112,30 @@ impl BlockManager {
             seq.block_table.extend(self.allocate_block());
         }
         seq.num_cached_tokens = num_cached_blocks * self.block_size;
+        true
+    }
+
+    /// Gives the sequence, which holds none, the blocks of another that has the same tokens.
+    pub(crate) fn share(&mut self, block_table: Vec<u32>, seq: &mut Sequence) {
+        for &id in &block_table {
+            self.blocks[id as usize].ref_count += 1;
+        }
+        seq.block_table = block_table;
+    }
+
+    /// Copy on write: gives the sequence a block of its own in place of its last one if that is another's, too. What the new block
+    /// is to hold is appended to `copies`. False when there is no free block.
+    #[must_use]
+    pub(crate) fn own_last_block(&mut self, seq: &mut Sequence, copies: &mut Vec<BlockCopy>) -> bool {
+        let Some(last) = seq.block_table.last_mut() else { return true };
+        if self.blocks[*last as usize].ref_count == 1 {
+            return true;
+        }
+        let Some(to) = self.allocate_block() else { return false };
+        let from = std::mem::replace(last, to);
+        self.release(from);
+        // All but the newest token, which the next step computes.
+        copies.push(BlockCopy { from, to, num_tokens: seq.last_block_num_tokens() as u32 - 1 });
         true
     }
 

@@ -9,7 +9,7 @@
 //! call a step.
 //!
 //! ```
-//! # use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow, Sampled};
+//! # use nanovllm_backend::{BlockCopy, DType, Error, KvCacheSpec, SampleRow, Sampled};
 //! # use nanovllm_model::{CausalLm, ModelInput, StepError};
 //! use nanovllm_engine::{EngineConfig, LlmEngine, SamplingParams};
 //!
@@ -33,6 +33,7 @@
 //! #       KvCacheSpec { num_blocks, block_size, dtype: DType::F32, layers: Vec::new() }
 //! #   }
 //! #   fn allocate_kv_cache(&mut self, _: &KvCacheSpec) -> Result<(), Error> { Ok(()) }
+//! #   fn copy_blocks(&mut self, _: &[BlockCopy]) -> Result<(), Error> { Ok(()) }
 //! #   fn logits(
 //! #       &mut self, _: &ModelInput, _: &[u32], _: &mut Vec<f32>, _: &mut dyn FnMut() -> bool,
 //! #   ) -> Result<(), StepError> { Ok(()) }

@@ -5,10 +5,10 @@ use crate::errors::EngineError;
 use crate::limits::RequestLimits;
 use crate::model_runner::ModelRunner;
 use crate::sampling_params::SamplingParams;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Schedule, Scheduler};
 use crate::sequence::{FinishReason, Sequence};
-use nanovllm_backend::{Memory, TokenLogprobs};
-use nanovllm_model::CausalLm;
+use nanovllm_backend::{Memory, Sampled, TokenLogprobs};
+use nanovllm_model::{CausalLm, StepError};
 
 /// A request's result.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +21,7 @@ pub struct FinishedOutput {
     pub finish_reason: FinishReason,
     /// Tokens in the prompt.
     pub num_prompt_tokens: usize,
-    /// Prompt tokens that the prefix cache spared.
+    /// Prompt tokens that the prefix cache spared; all of them where another sequence's prompt was shared.
     pub num_cached_tokens: usize,
     /// The token that ended it, if its request named that.
     pub stop_token: Option<u32>,
@@ -63,7 +63,7 @@ impl StepOutput {
 pub struct EngineStats {
     /// Rows computed by prefill steps.
     pub prefilled_tokens: u64,
-    /// Rows that the prefix cache spared, those of sequences that were preempted included.
+    /// Rows that the prefix cache spared, or a prompt in common; those of sequences that were preempted included.
     pub cached_tokens: u64,
     /// Tokens chosen, by prefill and decode steps.
     pub generated_tokens: u64,
@@ -141,8 +141,25 @@ impl LlmEngine {
         token_ids: Vec<u32>,
         params: SamplingParams,
     ) -> Result<(), EngineError> {
-        let seq = Sequence::new(seq_id, token_ids, params, self.config.kvcache_block_size)?;
+        self.add_twin_with_id(seq_id, None, token_ids, params)
+    }
+
+    /// As [`add_request_with_id`](Self::add_request_with_id), for a request with the prompt of `twin_of`, which was queued just
+    /// before it: their prompt is computed once and its blocks are shared, as far as they are admitted in the same step. Their
+    /// results do not depend on it.
+    ///
+    /// # Errors
+    /// The same as [`add_request_with_id`](Self::add_request_with_id)'s.
+    pub fn add_twin_with_id(
+        &mut self,
+        seq_id: u64,
+        twin_of: Option<u64>,
+        token_ids: Vec<u32>,
+        params: SamplingParams,
+    ) -> Result<(), EngineError> {
+        let mut seq = Sequence::new(seq_id, token_ids, params, self.config.kvcache_block_size)?;
         self.limits().check(seq.token_ids(), &seq.params)?;
+        seq.twin_of = twin_of;
         self.enqueue(seq)
     }
 
@@ -188,11 +205,11 @@ impl LlmEngine {
         interrupted: &mut dyn FnMut() -> bool,
         finished: &mut dyn FnMut(Sequence),
     ) -> Result<StepOutput, EngineError> {
-        let schedule = self.scheduler.schedule();
+        let schedule = self.scheduler.schedule_sharing();
         // Sequences that the pool has just ended get no token from this step.
         let mut events: Vec<StepEvent> = Vec::new();
         if schedule.num_seqs > 0 {
-            let sampled = match self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted) {
+            let sampled = match self.compute(schedule, interrupted) {
                 Ok(sampled) => sampled,
                 Err(error) => {
                     self.scheduler.rollback();
@@ -236,6 +253,25 @@ impl LlmEngine {
             events = ended;
         }
         Ok(StepOutput { events, num_tokens: if schedule.is_prefill { num_tokens } else { -num_tokens } })
+    }
+
+    fn compute(
+        &mut self,
+        schedule: Schedule,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Sampled>, EngineError> {
+        self.copy_blocks()?;
+        self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted)
+    }
+
+    /// Has the blocks of the step under way hold what they are to hold before it is computed.
+    pub(crate) fn copy_blocks(&mut self) -> Result<(), EngineError> {
+        let copies = self.scheduler.copies();
+        if !copies.is_empty() {
+            self.model_runner.model.copy_blocks(copies).map_err(StepError::from)?;
+            self.scheduler.copied();
+        }
+        Ok(())
     }
 
     /// Whether every request has finished and its output has been returned.

@@ -56,7 +56,7 @@ impl ModelRunner {
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Sampled>, EngineError> {
         if schedule.is_prefill {
-            self.inputs.prepare_prefill(seqs.clone());
+            self.inputs.prepare_prefill(seqs.clone().filter(|seq| seq.num_scheduled_tokens > 0));
         } else {
             self.inputs.prepare_decode(seqs.clone());
         }

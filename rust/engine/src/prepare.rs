@@ -1,5 +1,7 @@
 //! From scheduled sequences to a model's input: nano-vLLM's `prepare_prefill`, `prepare_decode` and `prepare_sample`.
 
+use std::ops::Range;
+
 use crate::processors::truncation;
 use crate::sequence::Sequence;
 use nanovllm_backend::SampleRow;
@@ -69,28 +71,43 @@ impl StepInputs {
         }
     }
 
-    /// Has each sequence sample whose newest token this step computes, and each tell of its prompt what was asked; `seqs` are
-    /// those that were laid out before. Returns how the token after each of [`rows`](Self::rows) is chosen.
+    /// Has each sequence sample whose newest token this step computes, and each tell of its prompt what was asked; those of `seqs`
+    /// that have rows were laid out before, and the others are twins, which sample after the last row before them. Returns how
+    /// the token after each of [`rows`](Self::rows) is chosen.
     pub fn prepare_sample<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) -> Vec<SampleRow<'a>> {
-        self.choose_after(seqs.map(|seq| (seq, seq.samples())))
-    }
-
-    /// Has a token chosen after the last row of each sequence that comes with `true`.
-    pub(crate) fn choose_after<'a>(&mut self, seqs: impl Iterator<Item = (&'a Sequence, bool)>) -> Vec<SampleRow<'a>> {
-        self.rows.clear();
-        let mut sample_rows: Vec<SampleRow<'a>> = std::mem::take(&mut self.spare);
-        for ((seq, samples), bounds) in seqs.zip(self.input.cu_seqlens_q.windows(2)) {
-            for position in seq.prompt_rows() {
-                self.rows.push(bounds[0] + (position - seq.num_cached_tokens) as u32);
-                let given = Some(seq.token_ids()[position + 1]);
-                sample_rows.push(SampleRow { given, logprobs: seq.params.prompt_logprobs, ..SampleRow::greedy() });
-            }
-            if samples {
-                self.rows.push(bounds[1] - 1);
-                sample_rows.push(sample_row(seq));
-            }
+        let mut sample_rows = self.begin_sample();
+        let mut end = 0;
+        for seq in seqs {
+            let first = end;
+            end += seq.num_scheduled_tokens as u32;
+            self.choose(seq, first..end, seq.samples(), &mut sample_rows);
         }
         sample_rows
+    }
+
+    /// Begins the list of how tokens are chosen.
+    pub(crate) fn begin_sample<'a>(&mut self) -> Vec<SampleRow<'a>> {
+        self.rows.clear();
+        std::mem::take(&mut self.spare)
+    }
+
+    /// Has a sequence with these rows tell of its prompt what was asked, and choose a token after the last of them if it samples.
+    pub(crate) fn choose<'a>(
+        &mut self,
+        seq: &'a Sequence,
+        rows: Range<u32>,
+        samples: bool,
+        sample_rows: &mut Vec<SampleRow<'a>>,
+    ) {
+        for position in seq.prompt_rows() {
+            self.rows.push(rows.start + (position - seq.num_cached_tokens) as u32);
+            let given = Some(seq.token_ids()[position + 1]);
+            sample_rows.push(SampleRow { given, logprobs: seq.params.prompt_logprobs, ..SampleRow::greedy() });
+        }
+        if samples {
+            self.rows.push(rows.end - 1);
+            sample_rows.push(sample_row(seq));
+        }
     }
 
     /// Takes the room of a list back, so that the next step need not allocate it.

@@ -12,7 +12,7 @@ use crate::config::{EngineConfig, SchedulingPolicy};
 use crate::errors::EngineError;
 use crate::sequence::{FinishReason, Sequence, SequenceStatus};
 use crate::slab::{Key, Slab};
-use nanovllm_backend::Sampled;
+use nanovllm_backend::{BlockCopy, Sampled};
 use std::collections::{HashMap, VecDeque};
 
 /// What [`Scheduler::schedule`] decided; the sequences are in [`Scheduler::scheduled`].
@@ -49,6 +49,8 @@ pub struct Scheduler {
     /// The sequences of the step under way that continue a prefill which an earlier step began: the first at most, unless
     /// a program has preempted another by hand.
     resumed: Vec<Key>,
+    /// What blocks of the step under way are to hold before it is computed.
+    copies: Vec<BlockCopy>,
     /// Sequences that have finished and were not taken yet.
     finished: Vec<Sequence>,
     num_preemptions: u64,
@@ -76,6 +78,7 @@ impl Scheduler {
             batch: Vec::new(),
             schedule: Schedule::default(),
             resumed: Vec::new(),
+            copies: Vec::new(),
             finished: Vec::new(),
             num_preemptions: 0,
         })
@@ -104,9 +107,19 @@ impl Scheduler {
     /// [`rollback`](Self::rollback); a step still open is rolled back first. Sequences that the pool ends here are in
     /// [`take_finished`](Self::take_finished).
     pub fn schedule(&mut self) -> Schedule {
+        self.schedule_with(false)
+    }
+
+    /// As [`schedule`](Self::schedule), but twins share their prompt: of sequences that are [twins](Sequence::twin_of) and are
+    /// admitted in the same step only the first brings rows, and each samples after its last one.
+    pub(crate) fn schedule_sharing(&mut self) -> Schedule {
+        self.schedule_with(true)
+    }
+
+    fn schedule_with(&mut self, shares_prompts: bool) -> Schedule {
         self.rollback();
         loop {
-            self.schedule_prefill();
+            self.schedule_prefill(shares_prompts);
             if self.batch.is_empty() {
                 self.schedule_decode();
             }
@@ -122,10 +135,13 @@ impl Scheduler {
         self.schedule
     }
 
-    fn schedule_prefill(&mut self) {
+    fn schedule_prefill(&mut self, shares_prompts: bool) {
         while let Some(&key) = self.waiting.front()
             && self.may_admit()
         {
+            if shares_prompts && self.admit_twin(key) {
+                continue;
+            }
             let remaining = self.max_num_batched_tokens - self.schedule.num_tokens;
             if remaining == 0 {
                 break;
@@ -175,6 +191,33 @@ impl Scheduler {
         self.schedule.is_prefill = !self.batch.is_empty();
     }
 
+    /// Admits the head of the waiting queue without any rows if it is the twin of the last sequence of the step that has some, and
+    /// this one ends its prompt there.
+    fn admit_twin(&mut self, key: Key) -> bool {
+        let has_rows = |key: &&Key| self.seqs[**key].num_scheduled_tokens > 0;
+        let Some(&other) = self.batch.iter().rev().find(has_rows) else { return false };
+        let (first, seq) = (&self.seqs[other], &self.seqs[key]);
+        let is_twin = seq.twin_of == Some(first.seq_id)
+            && seq.block_table.is_empty()
+            && first.samples()
+            && first.token_ids() == seq.token_ids()
+            && !seq.needs_whole_prompt();
+        if !is_twin {
+            return false;
+        }
+        let table = first.block_table.clone();
+        let seq = &mut self.seqs[key];
+        self.block_manager.share(table, seq);
+        seq.num_cached_tokens = seq.num_tokens();
+        seq.prefix_cache_hit.get_or_insert(seq.num_cached_tokens);
+        self.schedule.num_cached_tokens += seq.num_cached_tokens;
+        seq.status = SequenceStatus::Running;
+        self.waiting.pop_front();
+        self.running.push_back(key);
+        self.batch.push(key);
+        true
+    }
+
     fn may_admit(&self) -> bool {
         let admitted = match self.policy {
             SchedulingPolicy::NanoVllm => self.batch.len(),
@@ -200,9 +243,10 @@ impl Scheduler {
         }
     }
 
-    /// Makes room for one more token of the sequence: preempts from the tail of the running queue, itself last.
+    /// Makes room for one more token of the sequence, in a block of its own: preempts from the tail of the running queue, itself
+    /// last.
     fn append_or_preempt(&mut self, key: Key) -> bool {
-        while !self.block_manager.may_append(&mut self.seqs[key]) {
+        while !self.may_append(key) {
             let Some(victim) = self.running.pop_back() else {
                 self.preempt(key);
                 return false;
@@ -210,6 +254,11 @@ impl Scheduler {
             self.preempt(victim);
         }
         true
+    }
+
+    fn may_append(&mut self, key: Key) -> bool {
+        let seq = &mut self.seqs[key];
+        self.block_manager.may_append(seq) && self.block_manager.own_last_block(seq, &mut self.copies)
     }
 
     /// Takes a sequence's blocks and puts it at the head of the waiting queue; it is in neither queue when this is called.
@@ -277,7 +326,8 @@ impl Scheduler {
     }
 
     /// Undoes [`schedule`](Self::schedule) for a step that was not computed: the sequences of a decode step give back the
-    /// block they had just been given and stay at the head of the running queue; those of a prefill step return to the head
+    /// block they had just been given and stay at the head of the running queue (but one whose block has not got yet what it is to
+    /// hold is preempted); those of a prefill step return to the head
     /// of the waiting queue in their order, without blocks, but a prefill begun in an earlier step keeps what it has
     /// computed. What the cache holds in the rows of the failed step does not matter: they are computed again before they
     /// are read.
@@ -287,7 +337,13 @@ impl Scheduler {
             let seq = &mut self.seqs[key];
             seq.num_scheduled_tokens = 0;
             if !self.schedule.is_prefill {
-                self.block_manager.undo_append(seq);
+                let last = seq.block_table.last();
+                if self.copies.iter().any(|copy| Some(&copy.to) == last) {
+                    self.running.retain(|&other| other != key);
+                    self.preempt(key);
+                } else {
+                    self.block_manager.undo_append(seq);
+                }
                 continue;
             }
             if seq.status == SequenceStatus::Running {
@@ -310,6 +366,17 @@ impl Scheduler {
         self.batch.clear();
         self.schedule = Schedule::default();
         self.resumed.clear();
+        self.copies.clear();
+    }
+
+    /// What blocks of the step under way are to hold before it is computed, in order.
+    pub(crate) fn copies(&self) -> &[BlockCopy] {
+        &self.copies
+    }
+
+    /// Says that the blocks hold what they are to hold.
+    pub(crate) fn copied(&mut self) {
+        self.copies.clear();
     }
 
     fn finish(&mut self, key: Key, reason: FinishReason) {

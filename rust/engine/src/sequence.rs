@@ -71,6 +71,9 @@ pub struct Sequence {
     pub(crate) processors: Option<Box<Processors>>,
     /// Tokens the prefix cache spared when it was first admitted.
     pub prefix_cache_hit: Option<usize>,
+    /// The sequence that stands before it in the queue and has the same prompt, which need not be computed twice if both are
+    /// admitted in the same step.
+    pub twin_of: Option<u64>,
     /// Prompt and completion. As in nano-vLLM their number and the newest of them have fields of their own, so that a
     /// sequence can be decoded without the others.
     pub(crate) token_ids: Vec<u32>,
@@ -128,6 +131,7 @@ impl Sequence {
             prompt_logprobs: Vec::new(),
             processors: None,
             prefix_cache_hit: None,
+            twin_of: None,
             token_ids: Vec::new(),
             num_tokens: 0,
             last_token: 0,

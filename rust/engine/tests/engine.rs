@@ -168,6 +168,32 @@ fn a_shared_prefix_is_computed_once() {
 }
 
 #[test]
+fn twins_share_their_prompt_until_they_part() {
+    // The prompt ends within its second block, or with it.
+    for (len, shared_blocks) in [(6, 2), (8, 2)] {
+        let (mut engine, probe) = engine(EngineConfig { num_kvcache_blocks: 20, kvcache_block_size: 4, ..config() });
+        let prompt: Vec<u32> = (1..=len).collect();
+        for id in 0..3 {
+            let params = SamplingParams { allowed_token_ids: vec![10 + id, 20 + id], ..greedy(3) };
+            let twin_of = (id > 0).then_some(0);
+            engine.add_twin_with_id(u64::from(id), twin_of, prompt.clone(), params).unwrap();
+        }
+        let first = engine.step(&mut || false).unwrap();
+        assert_eq!((first.num_tokens, first.events.len()), (i64::from(len), 3));
+        let used = engine.scheduler().block_manager().used_block_ids().count();
+        assert_eq!((probe.lock().unwrap().rows, used), (len as usize, shared_blocks));
+        let outputs = run(&mut engine);
+        // All but the last to write into the shared block have got a copy of it.
+        assert_eq!(probe.lock().unwrap().copies, if len % 4 == 0 { 0 } else { 2 });
+        assert!(outputs.iter().all(|output| {
+            let id = output.seq_id as u32;
+            output.token_ids.iter().all(|token| [10 + id, 20 + id].contains(token))
+        }));
+        assert_eq!(engine.stats().free_blocks, 20);
+    }
+}
+
+#[test]
 fn a_failed_step_is_rolled_back() {
     let (mut engine, probe) = engine(EngineConfig { max_num_batched_tokens: 5, num_kvcache_blocks: 20, ..config() });
     let prompts = [vec![1; 12], vec![2; 4], vec![3; 9]];

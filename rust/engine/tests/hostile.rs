@@ -6,7 +6,7 @@
 mod common;
 
 use common::{MockModel, next_token};
-use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow, Sampled};
+use nanovllm_backend::{BlockCopy, DType, Error, KvCacheSpec, SampleRow, Sampled};
 use nanovllm_engine::{BlockManager, EngineConfig, LlmEngine, SamplingParams, SchedulingPolicy, Sequence};
 use nanovllm_model::{CausalLm, ModelInput, StepError};
 use proptest::prelude::*;
@@ -49,6 +49,12 @@ impl CausalLm for Strict {
 
     fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error> {
         self.0.allocate_kv_cache(spec)
+    }
+
+    fn copy_blocks(&mut self, copies: &[BlockCopy]) -> Result<(), Error> {
+        let in_pool = |block: u32| (block as usize) < NUM_BLOCKS;
+        assert!(copies.iter().all(|copy| in_pool(copy.from) && in_pool(copy.to) && copy.from != copy.to));
+        self.0.copy_blocks(copies)
     }
 
     fn step(
@@ -197,7 +203,8 @@ impl Program {
             Op::StepByHand => {
                 let is_prefill = self.engine.scheduler_mut().schedule().is_prefill;
                 let seqs: Vec<_> = self.engine.scheduler().scheduled().map(|s| s.copy_for_step(is_prefill)).collect();
-                let token_ids = self.engine.model_runner_mut().run_by_hand(&seqs, is_prefill, &mut || false).unwrap();
+                let token_ids =
+                    self.engine.model_runner_mut().unwrap().run_by_hand(&seqs, is_prefill, &mut || false).unwrap();
                 self.engine.scheduler_mut().postprocess_all(&token_ids).unwrap();
                 self.take_finished()?;
             }
@@ -257,7 +264,8 @@ impl Program {
             Op::Compute(_) => {
                 seq.num_scheduled_tokens = seq.num_tokens() - seq.num_cached_tokens;
                 let copy = seq.copy_for_step(true);
-                if !is_new && self.engine.model_runner_mut().run_by_hand(&[copy], true, &mut || false).is_ok() {
+                if !is_new && self.engine.model_runner_mut().unwrap().run_by_hand(&[copy], true, &mut || false).is_ok()
+                {
                     self.books().hash_blocks_checked(seq).unwrap();
                     seq.num_cached_tokens += seq.num_scheduled_tokens;
                 }

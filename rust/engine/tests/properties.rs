@@ -15,6 +15,8 @@ struct Request {
     at: usize,
     prompt: Vec<u32>,
     params: SamplingParams,
+    /// How many sequences with this prompt, all but the first its twins.
+    answers: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -22,6 +24,7 @@ enum Event {
     Run,
     Interrupt,
     DeviceError,
+    CopyError,
     Abort(u64),
 }
 
@@ -32,10 +35,13 @@ fn request() -> impl Strategy<Value = Request> {
             let prefix = (0..len as u32).map(|i| (i * i + stream * i / 9) % 5);
             prefix.chain(tail).collect::<Vec<_>>()
         });
-    (0usize..12, prompt, 1usize..16, any::<bool>()).prop_map(|(at, prompt, max_tokens, ignore_eos)| {
-        let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos, ..SamplingParams::default() };
-        Request { at, prompt, params }
-    })
+    let answers = prop_oneof![2 => Just(1u64), 1 => 2u64..5];
+    (0usize..12, prompt, 1usize..16, any::<bool>(), answers).prop_map(
+        |(at, prompt, max_tokens, ignore_eos, answers)| {
+            let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos, ..SamplingParams::default() };
+            Request { at, prompt, params, answers }
+        },
+    )
 }
 
 fn config() -> impl Strategy<Value = EngineConfig> {
@@ -61,23 +67,36 @@ fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Run),
         1 => Just(Event::Interrupt),
         1 => Just(Event::DeviceError),
+        1 => Just(Event::CopyError),
         1 => (0u64..8).prop_map(Event::Abort),
     ]
 }
 
-/// The completion by definition, without a scheduler or a cache.
-fn oracle(config: &EngineConfig, request: &Request) -> (Vec<u32>, FinishReason) {
+/// Answers to a prompt part from each other: each has tokens of its own that it may not use, and a length of its own.
+fn params_of(request: &Request, answer: u64) -> SamplingParams {
+    // All of them are allowed where the list is empty.
+    let allowed = |token: &u32| request.answers > 1 && u64::from(*token) % 5 != answer;
+    let allowed_token_ids = (0..VOCAB_SIZE as u32).filter(allowed).collect();
+    let max_tokens = request.params.max_tokens + answer as usize;
+    SamplingParams { max_tokens, allowed_token_ids, ..request.params.clone() }
+}
+
+/// The completion of an answer by definition, without a scheduler or a cache.
+fn oracle(config: &EngineConfig, request: &Request, answer: u64) -> (Vec<u32>, FinishReason) {
+    let params = params_of(request, answer);
     let pool = config.kvcache_block_size * config.num_kvcache_blocks as usize;
     let mut tokens = request.prompt.clone();
     loop {
-        let token = next_token(&tokens);
+        let mut token = next_token(&tokens);
+        while !params.allowed_token_ids.is_empty() && !params.allowed_token_ids.contains(&token) {
+            token = (token + 1) % VOCAB_SIZE as u32; // the next likeliest
+        }
         tokens.push(token);
         let completion = tokens[request.prompt.len()..].to_vec();
-        if !request.params.ignore_eos && config.eos.contains(&token) {
+        if !params.ignore_eos && config.eos.contains(&token) {
             return (completion, FinishReason::Stop);
         }
-        if completion.len() == request.params.max_tokens || tokens.len() == config.max_model_len || tokens.len() > pool
-        {
+        if completion.len() == params.max_tokens || tokens.len() == config.max_model_len || tokens.len() > pool {
             return (completion, FinishReason::Length);
         }
     }
@@ -123,17 +142,25 @@ proptest! {
         let (model, probe) = MockModel::new();
         let mut engine = LlmEngine::new(model, config.clone(), None).unwrap();
         let pool = config.kvcache_block_size * config.num_kvcache_blocks as usize;
-        let mut pending: HashMap<u64, &Request> = HashMap::new();
+        let mut pending: HashMap<u64, (&Request, u64)> = HashMap::new();
         let mut streams: HashMap<u64, Vec<u32>> = HashMap::new();
         let mut events = events.into_iter();
+        let mut next_id = 0;
         for step in 0.. {
             prop_assert!(step < 5000, "no progress");
             for request in requests.iter().filter(|request| request.at == step) {
                 let len = request.prompt.len();
                 let accepted = len > 0 && len < config.max_model_len && len <= pool;
-                let id = engine.add_request(request.prompt.clone(), request.params.clone()).ok();
-                prop_assert_eq!(id.is_some(), accepted);
-                pending.extend(id.map(|id| (id, request)));
+                for answer in 0..request.answers {
+                    let (id, twin_of) = (next_id, (answer > 0).then_some(next_id - answer));
+                    let params = params_of(request, answer);
+                    let added = engine.add_twin_with_id(id, twin_of, request.prompt.clone(), params);
+                    prop_assert_eq!(added.is_ok(), accepted);
+                    if accepted {
+                        pending.insert(id, (request, answer));
+                    }
+                    next_id += 1;
+                }
             }
             let event = events.next().unwrap_or(Event::Run);
             if let Event::Abort(id) = event {
@@ -141,6 +168,7 @@ proptest! {
                 streams.remove(&id);
             }
             probe.lock().unwrap().fail = matches!(event, Event::DeviceError);
+            probe.lock().unwrap().fail_copy = matches!(event, Event::CopyError);
             if let Ok(step) = engine.step(&mut || matches!(event, Event::Interrupt)) {
                 for event in step.events {
                     let stream = streams.entry(event.seq_id).or_default();
@@ -148,15 +176,17 @@ proptest! {
                     let Some(output) = event.finished else { continue };
                     let streamed = streams.remove(&output.seq_id);
                     prop_assert_eq!(streamed.as_ref(), Some(&output.token_ids), "token by token");
-                    let request = pending.remove(&output.seq_id).unwrap();
-                    prop_assert_eq!((output.token_ids, output.finish_reason), oracle(&config, request));
+                    let (request, answer) = pending.remove(&output.seq_id).unwrap();
+                    prop_assert_eq!((output.token_ids, output.finish_reason), oracle(&config, request, answer));
                     prop_assert_eq!(output.num_prompt_tokens, request.prompt.len());
-                    prop_assert!(output.num_cached_tokens < request.prompt.len());
+                    let spared = output.num_cached_tokens;
+                    prop_assert!(spared < request.prompt.len() || (answer > 0 && spared == request.prompt.len()));
                 }
             } else {
-                prop_assert!(matches!(event, Event::Interrupt | Event::DeviceError));
+                prop_assert!(matches!(event, Event::Interrupt | Event::DeviceError | Event::CopyError));
             }
             probe.lock().unwrap().fail = false;
+            probe.lock().unwrap().fail_copy = false;
             check_books(&engine)?;
             if step > 12 && engine.is_finished() {
                 break;

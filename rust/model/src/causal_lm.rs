@@ -1,6 +1,6 @@
 //! What the engine sees of a model: one virtual call a step.
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, Memory, SampleRow, Sampled};
+use nanovllm_backend::{BlockCopy, DType, Error, KvCacheSpec, Memory, SampleRow, Sampled};
 
 /// The ragged batch of one step, as nano-vLLM's `prepare_prefill` and `prepare_decode` describe it.
 ///
@@ -87,9 +87,15 @@ pub trait CausalLm: Send {
     /// [`Error::OutOfMemory`]; [`Error::UnsupportedDType`]; those of [`KvCacheSpec::check`]. There is then no cache.
     fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error>;
 
+    /// Copies tokens from block to block of the cache, one copy after another, before the next step.
+    ///
+    /// # Errors
+    /// [`Error`] when the device failed; what the blocks hold that were to get tokens is then undefined.
+    fn copy_blocks(&mut self, copies: &[BlockCopy]) -> Result<(), Error>;
+
     /// Runs one step and chooses the token that follows each of `rows`: one a row, in their order.
     ///
-    /// `rows` ascends, and `sampling[i]` says how the token after row `rows[i]` is chosen. These rows are usually the
+    /// `rows` ascends, where a row may come several times, and `sampling[i]` says how the token after row `rows[i]` is chosen. These rows are usually the
     /// last of sequences whose prompt is complete with this step, but may stand anywhere in a sequence and be several
     /// of one. The step runs in slices of [`SLICE_ROWS`](crate::SLICE_ROWS) rows, the last of what is left; between two of
     /// them `interrupted` is asked once whether to stop.

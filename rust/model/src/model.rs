@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use nanovllm_backend::{Backend, DType, Error, FilePart, KvCacheSpec, LayerCache, Memory, SampleRow, Sampled};
+use nanovllm_backend::{
+    Backend, BlockCopy, DType, Error, FilePart, KvCacheSpec, LayerCache, Memory, SampleRow, Sampled,
+};
 
 use crate::causal_lm::{CausalLm, ModelInput, StepError};
 use crate::checkpoint::Checkpoint;
@@ -100,7 +102,7 @@ impl<B: Backend> Model<B> {
         interrupted: &mut dyn FnMut() -> bool,
     ) -> std::result::Result<(), StepError> {
         let Some(cache) = &mut self.cache else {
-            return Err(StepError::Backend(Error::Option("the KV cache is not allocated".into())));
+            return Err(no_cache().into());
         };
         let longest = input.context_lens.iter().max().map_or(0, |&n| n as usize);
         if longest > self.positions {
@@ -170,6 +172,12 @@ impl<B: Backend> CausalLm for Model<B> {
         Ok(())
     }
 
+    fn copy_blocks(&mut self, copies: &[BlockCopy]) -> std::result::Result<(), Error> {
+        let Some(cache) = &mut self.cache else { return Err(no_cache()) };
+        self.backend.copy_blocks(cache, copies);
+        self.backend.synchronize()
+    }
+
     fn step(
         &mut self,
         input: &ModelInput,
@@ -200,4 +208,8 @@ impl<B: Backend> CausalLm for Model<B> {
     ) -> std::result::Result<(), StepError> {
         self.run(input, rows, |backend, logits, _| out.extend(backend.download(logits)), interrupted)
     }
+}
+
+fn no_cache() -> Error {
+    Error::Option("the KV cache is not allocated".into())
 }

@@ -81,8 +81,8 @@ impl Engine {
         ModelRunner::of(py, &self.door)
     }
 
-    /// Queues prompts, each `(seq_id, token_ids, sampling_params, index)` with an id that no queued sequence has: all, or none.
-    /// Of several answers to one prompt each has another `index`. Their answers are the call's, and what is left of them is
+    /// Queues prompts, each `(seq_ids, token_ids, sampling_params)` with an id for each of its answers that no queued sequence
+    /// has: all, or none. Their answers are the call's, and what is left of them is
     /// dropped with it. The refusal of one of several says which it is, as `prompts[3]`. Special tokens are left out of their
     /// text if `skip_special_tokens` is true, unless a request says otherwise.
     #[pyo3(signature = (requests, skip_special_tokens, is_watched = false))]
@@ -212,34 +212,41 @@ impl Engine {
         let number = requests.len().unwrap_or(0);
         let mut read = Vec::with_capacity(number.min(1 << 16));
         for (at, request) in requests.try_iter()?.enumerate() {
-            let request = self.read_request(&request?, skip_special_tokens, is_watched).map_err(|error| match number {
-                1 => error,
-                _ => of_item(py, error, &format!("prompts[{at}]")),
-            });
-            read.push(request?);
+            let result = self.read_request(&request?, skip_special_tokens, is_watched, &mut read);
+            result.map_err(|error| if number == 1 { error } else { of_item(py, error, &format!("prompts[{at}]")) })?;
         }
         Ok(read)
     }
 
-    /// Reads one of the requests of a call, and checks it as the service will check them all.
+    /// Reads one of the prompts of a call, a request for each of its answers, and checks it as the service will check them all.
     fn read_request(
         &self,
         request: &Bound<'_, PyAny>,
         skip_special_tokens: bool,
         is_watched: bool,
-    ) -> PyResult<Request> {
-        let (seq_id, token_ids, params, index): (Bound<'_, PyAny>, Bound<'_, PyAny>, Params, u32) =
-            request.extract()?;
+        read: &mut Vec<Request>,
+    ) -> PyResult<()> {
+        let (seq_ids, token_ids, params): (Vec<Bound<'_, PyAny>>, Bound<'_, PyAny>, Params) = request.extract()?;
+        let Some((first, others)) = seq_ids.split_first() else { return Ok(()) };
         let watch = match (is_watched, params.output.detokenize) {
             (false, _) => Watch::Result,
             (true, false) => Watch::Tokens,
             (true, true) => Watch::Text,
         };
-        let mut request = self.request(&seq_id, &token_ids, params, skip_special_tokens)?;
+        let mut request = self.request(first, &token_ids, params, skip_special_tokens)?;
         request.watch = watch;
-        request.params.index = index;
         self.service().limits().check(&request.token_ids, &request.params).map_err(engine_error)?;
-        Ok(request)
+        let twin_of = Some(request.seq_id);
+        read.push(request);
+        let first = read.len() - 1;
+        for (index, seq_id) in (1..).zip(others) {
+            let mut request = Request { seq_id: self::seq_id(seq_id)?, twin_of, ..read[first].clone() };
+            request.params.index = index;
+            // What the prompt's tokens are like one of them tells.
+            request.params.prompt_logprobs = None;
+            read.push(request);
+        }
+        Ok(())
     }
 
     /// Reads one request.
@@ -252,7 +259,7 @@ impl Engine {
     ) -> PyResult<Request> {
         let Params { sampling, output } = params;
         let text = output.text(skip_special_tokens);
-        let mut request = Request::new(unsigned(seq_id, "Sequence.counter's next id")?, prompt(token_ids)?, sampling);
+        let mut request = Request::new(self::seq_id(seq_id)?, prompt(token_ids)?, sampling);
         request.params.bad_words = self.tokenizer.get().bad_words(&output.bad_words)?;
         Ok(Request { text, ..request })
     }
@@ -260,4 +267,8 @@ impl Engine {
     fn service(&self) -> &Arc<Service> {
         self.door.service()
     }
+}
+
+fn seq_id(seq_id: &Bound<'_, PyAny>) -> PyResult<u64> {
+    unsigned(seq_id, "Sequence.counter's next id")
 }

@@ -123,7 +123,7 @@ impl Driver {
         }
         for Added { request, arrival } in adds {
             let (seq_id, min_tokens) = (request.seq_id, request.params.min_tokens);
-            match self.engine.add_request_with_id(seq_id, request.token_ids, request.params) {
+            match self.engine.add_twin_with_id(seq_id, request.twin_of, request.token_ids, request.params) {
                 Ok(()) => {
                     let is_watched = request.watch == Watch::Text;
                     self.texts.begin(seq_id, request.text, is_watched, min_tokens);

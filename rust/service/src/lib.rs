@@ -7,7 +7,7 @@
 //! Locks are taken in one order: the engine's turn, then the post, under which nothing waits and no foreign code runs.
 //!
 //! ```
-//! # use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow, Sampled};
+//! # use nanovllm_backend::{BlockCopy, DType, Error, KvCacheSpec, SampleRow, Sampled};
 //! # use nanovllm_engine::{EngineConfig, LlmEngine, SamplingParams};
 //! # use nanovllm_model::{CausalLm, ModelInput, StepError};
 //! # struct Counter;
@@ -24,6 +24,7 @@
 //! #       KvCacheSpec { num_blocks, block_size, dtype: DType::F32, layers: Vec::new() }
 //! #   }
 //! #   fn allocate_kv_cache(&mut self, _: &KvCacheSpec) -> Result<(), Error> { Ok(()) }
+//! #   fn copy_blocks(&mut self, _: &[BlockCopy]) -> Result<(), Error> { Ok(()) }
 //! #   fn logits(
 //! #       &mut self, _: &ModelInput, _: &[u32], _: &mut Vec<f32>, _: &mut dyn FnMut() -> bool,
 //! #   ) -> Result<(), StepError> { Ok(()) }

@@ -28,6 +28,8 @@ pub struct Request {
     pub token_ids: Vec<u32>,
     /// How it samples.
     pub params: SamplingParams,
+    /// The request handed in just before it that has the same prompt, which then need not be computed twice.
+    pub twin_of: Option<u64>,
     /// What the caller wants to hear of it.
     pub watch: Watch,
     /// How its text is made, and which text ends it.
@@ -37,7 +39,7 @@ pub struct Request {
 impl Request {
     /// A request that is told nothing of but how it ends, and that no text ends.
     pub fn new(seq_id: u64, token_ids: Vec<u32>, params: SamplingParams) -> Self {
-        Self { seq_id, token_ids, params, watch: Watch::Result, text: TextOptions::default() }
+        Self { seq_id, token_ids, params, twin_of: None, watch: Watch::Result, text: TextOptions::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::sample::Index;
 use super::check::for_cases;
 use super::promise::Promise;
 use super::random::{Random, rounded};
-use crate::{DType, Error, Inspect, KvCacheSpec, KvHeads, LayerCache};
+use crate::{BlockCopy, DType, Error, Inspect, KvCacheSpec, KvHeads, LayerCache};
 
 /// Block sizes that fill a device's groups and such that do not, also no block at all; layers of every kind and width.
 fn spec() -> impl Strategy<Value = KvCacheSpec> {
@@ -71,6 +71,51 @@ pub(super) fn kv_caches_come_back<B: Inspect>(backend: &B, _: &Promise) {
         let held = (0..spec.layers.len()).filter(|&layer| stores(layer)).map(|layer| 2 * stored[layer].0.len());
         let bytes = held.sum::<usize>() * spec.dtype.type_size();
         assert_eq!(spec.block_bytes() * spec.num_blocks, bytes, "{spec:?}");
+    });
+}
+
+/// [`Backend::copy_blocks`](crate::Backend::copy_blocks): tokens come to their new block in every layer, in the order of the
+/// copies, and all others stay.
+pub(super) fn tokens_are_copied<B: Inspect>(backend: &B, _: &Promise) {
+    let copies = prop::collection::vec((any::<Index>(), any::<Index>(), any::<Index>()), 0..6);
+    for_cases(24, &(spec(), copies, any::<u64>()), |(spec, copies, seed)| {
+        let spec = KvCacheSpec { num_blocks: spec.num_blocks + 2, ..spec };
+        let (num_blocks, block_size) = (spec.num_blocks, spec.block_size);
+        let mut copies: Vec<BlockCopy> = (copies.into_iter())
+            .map(|(from, by, num_tokens)| {
+                let from = from.index(num_blocks);
+                let to = (from + 1 + by.index(num_blocks - 1)) % num_blocks;
+                BlockCopy { from: from as u32, to: to as u32, num_tokens: num_tokens.index(block_size + 1) as u32 }
+            })
+            .collect();
+        if let Some(&first) = copies.first() {
+            // What came goes on, to where it came from.
+            copies.push(BlockCopy { from: first.to, to: first.from, num_tokens: block_size as u32 });
+        }
+        let mut random = Random::new(seed);
+        let mut cache = backend.kv_cache(&spec).expect("a small cache");
+        let stores = |layer: &usize| !matches!(spec.layers[*layer], LayerCache::Shared(_));
+        for layer in (0..spec.layers.len()).filter(stores) {
+            let (keys, values) = drawn(&mut random, spec.layer_len(layer));
+            backend.write_kv_cache(&mut cache, layer, &keys, &values).expect("of the right length");
+        }
+        // Of each slot the one whose token it holds in the end, if that is specified.
+        let before = read(backend, &cache, &spec);
+        let mut slots: Vec<Option<usize>> = (0..num_blocks * block_size).map(Some).collect();
+        for &BlockCopy { from, to, num_tokens } in &copies {
+            let (from, to, num_tokens) = (from as usize, to as usize, num_tokens as usize);
+            slots.copy_within(from * block_size..from * block_size + num_tokens, to * block_size);
+            slots[to * block_size + num_tokens..(to + 1) * block_size].fill(None);
+        }
+        backend.copy_blocks(&mut cache, &copies);
+        for (layer, (before, after)) in before.iter().zip(read(backend, &cache, &spec)).enumerate() {
+            let width = spec.heads(layer).map_or(0, |heads| heads.size());
+            for (slot, from) in slots.iter().enumerate().filter_map(|(slot, from)| Some((slot, (*from)?))) {
+                let (slot, from) = (slot * width..(slot + 1) * width, from * width..(from + 1) * width);
+                let same = after.0[slot.clone()] == before.0[from.clone()] && after.1[slot] == before.1[from];
+                assert!(same, "layer {layer} of {spec:?} after {copies:?} on {}", backend.describe());
+            }
+        }
     });
 }
 

@@ -43,6 +43,11 @@ impl LayerLayout {
         self.value_stride() * self.element
     }
 
+    /// Bytes of the keys of the first tokens of a block and head, whole panels.
+    pub(super) fn key_bytes_of(&self, num_tokens: usize) -> usize {
+        num_tokens.div_ceil(PANEL) * self.panel_bytes()
+    }
+
     /// Bytes of the keys of one block and head, whole panels.
     pub(super) fn key_bytes(&self) -> usize {
         self.keys.head

@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use nanovllm_backend::BlockCopy;
+
 use super::layout::LayerLayout;
 use crate::kernels::table::CacheKernels;
 
@@ -39,6 +41,27 @@ impl LayerWriter<'_> {
                 (self.kernels.store_key)(key.as_ptr(), heads.head_dim / 2, to);
                 let to = self.values.add(values_at + offset * self.layout.value_row_bytes());
                 (self.kernels.store_value)(value.as_ptr(), heads.head_dim, to);
+            }
+        }
+    }
+
+    /// Copies the first tokens of a block to another one.
+    ///
+    /// # Safety
+    /// No other thread reads or writes this layer meanwhile.
+    pub(crate) unsafe fn copy(&self, copy: BlockCopy) {
+        let BlockCopy { from, to, num_tokens } = copy;
+        let (from, to, num_tokens) = (from as usize, to as usize, num_tokens as usize);
+        assert!(num_tokens <= self.layout.block_size, "{num_tokens} tokens of a block of {}", self.layout.block_size);
+        let key_bytes = self.layout.key_bytes_of(num_tokens);
+        let value_bytes = num_tokens * self.layout.value_row_bytes();
+        for head in 0..self.layout.heads.num_kv_heads {
+            let (keys_from, values_from) = self.layout.at(from, head);
+            let (keys_to, values_to) = self.layout.at(to, head);
+            // SAFETY: blocks and heads are checked, and these are no more bytes than a block and head has.
+            unsafe {
+                std::ptr::copy(self.keys.add(keys_from), self.keys.add(keys_to), key_bytes);
+                std::ptr::copy(self.values.add(values_from), self.values.add(values_to), value_bytes);
             }
         }
     }

@@ -30,8 +30,12 @@ impl LlmEngine {
         &mut self.scheduler
     }
 
-    /// The model runner.
-    pub fn model_runner_mut(&mut self) -> &mut ModelRunner {
-        &mut self.model_runner
+    /// The model runner, once the blocks of the step under way hold what they are to hold before it is computed.
+    ///
+    /// # Errors
+    /// [`EngineError::Step`] when the device failed.
+    pub fn model_runner_mut(&mut self) -> Result<&mut ModelRunner, EngineError> {
+        self.copy_blocks()?;
+        Ok(&mut self.model_runner)
     }
 }

@@ -59,7 +59,13 @@ impl StepInputs {
 
     /// Has every sequence sample, as nano-vLLM does; the token of one whose prompt is not finished means nothing.
     pub fn prepare_sample_all<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) -> Vec<SampleRow<'a>> {
-        self.choose_after(seqs.map(|seq| (seq, true)))
+        let mut sample_rows = self.begin_sample();
+        let offsets = std::mem::take(&mut self.input.cu_seqlens_q);
+        for (seq, rows) in seqs.zip(offsets.windows(2)) {
+            self.choose(seq, rows[0]..rows[1], true, &mut sample_rows);
+        }
+        self.input.cu_seqlens_q = offsets;
+        sample_rows
     }
 
     /// nano-vLLM's `cu_seqlens_k`: offsets of the keys each sequence attends to.

@@ -4,7 +4,7 @@
 #![allow(dead_code)] // each test file uses its own part
 #![allow(unreachable_pub)] // a test file is a crate, this is not its interface
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, KvHeads, LayerCache, SampleRow, Sampled};
+use nanovllm_backend::{BlockCopy, DType, Error, KvCacheSpec, KvHeads, LayerCache, SampleRow, Sampled};
 use nanovllm_model::{CausalLm, ModelInput, StepError};
 use std::sync::{Arc, Mutex};
 
@@ -17,8 +17,12 @@ pub struct Probe {
     pub sampled: Vec<SampleRow<'static>>,
     /// Rows computed so far.
     pub rows: usize,
+    /// Blocks copied so far.
+    pub copies: usize,
     /// The next step fails as a device would.
     pub fail: bool,
+    /// The next copy of blocks fails half way.
+    pub fail_copy: bool,
     /// The next step returns these instead.
     pub answer: Option<Vec<u32>>,
 }
@@ -95,6 +99,21 @@ impl CausalLm for MockModel {
         }
         self.cache = vec![u32::MAX; slots];
         self.block_size = spec.block_size;
+        Ok(())
+    }
+
+    fn copy_blocks(&mut self, copies: &[BlockCopy]) -> Result<(), Error> {
+        let mut probe = self.probe.lock().unwrap();
+        for (done, &BlockCopy { from, to, num_tokens }) in copies.iter().enumerate() {
+            if probe.fail_copy && done * 2 >= copies.len() {
+                probe.fail_copy = false;
+                return Err(Error::Option("the device fell over".to_owned()));
+            }
+            let at = |block: u32| block as usize * self.block_size;
+            self.cache[at(to)..at(to) + self.block_size].fill(u32::MAX);
+            self.cache.copy_within(at(from)..at(from) + num_tokens as usize, at(to));
+            probe.copies += 1;
+        }
         Ok(())
     }
 

@@ -155,9 +155,10 @@ impl ModelRunner {
             Runner::Own(runner) => runner.with(py, |runner| runner.as_mut().map(work))?,
             Runner::Of(door) => {
                 let engine = door.service().engine();
-                let done = engine.with(py, |driver| driver.as_mut().map(|d| work(d.engine().model_runner_mut())));
+                let done = engine
+                    .with(py, |driver| driver.as_mut().map(|driver| driver.engine().model_runner_mut().map(work)));
                 door.release_ended(); // requests that had been dropped have left the engine
-                done?
+                done?.transpose().map_err(engine_error)?
             }
         };
         done.ok_or_else(closed)

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nanovllm_backend::{DType, Error, KvCacheSpec, SampleRow, Sampled};
+use nanovllm_backend::{BlockCopy, DType, Error, KvCacheSpec, SampleRow, Sampled};
 use nanovllm_model::{CausalLm, ModelInput, StepError};
 
 #[path = "../../../engine/tests/common/mod.rs"]
@@ -67,6 +67,10 @@ impl CausalLm for MockModel {
 
     fn allocate_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<(), Error> {
         self.mock.allocate_kv_cache(spec)
+    }
+
+    fn copy_blocks(&mut self, copies: &[BlockCopy]) -> Result<(), Error> {
+        self.mock.copy_blocks(copies)
     }
 
     fn step(
