@@ -44,9 +44,9 @@ def test_several_conversations_at_once(llm: LLM) -> None:
 
 @pytest.mark.parametrize(
     ("example", "words"),
-    [("streaming.py", "stop: '8.'"), ("async_many.py", "Jupiter:")],
+    [("streaming.py", "stop: '8.'"), ("async_many.py", "Jupiter:"), ("embeddings.py", "A kitten was napping")],
 )
-def test_the_examples_of_streams_run(demo_model: str, example: str, words: str) -> None:
+def test_the_examples_run(demo_model: str, example: str, words: str) -> None:
     script = Path(__file__).parent.parent / "examples" / example
     done = subprocess.run([sys.executable, str(script), demo_model], capture_output=True, text=True, check=True)
     assert words in done.stdout

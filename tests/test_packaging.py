@@ -48,6 +48,7 @@ def test_public_names() -> None:
     assert sorted(nanovllm.__all__) == [
         "AsyncLLM",
         "CompletionOutput",
+        "EmbeddingOutput",
         "LLM",
         "Logprob",
         "RequestOutput",

@@ -3,13 +3,14 @@
 from nanovllm._core import __version__
 from nanovllm.async_llm import AsyncLLM
 from nanovllm.llm import LLM
-from nanovllm.outputs import CompletionOutput, Logprob, RequestOutput, ScoreOutput
+from nanovllm.outputs import CompletionOutput, EmbeddingOutput, Logprob, RequestOutput, ScoreOutput
 from nanovllm.sampling_params import RequestOutputKind, SamplingParams
 
 __all__ = [
     "LLM",
     "AsyncLLM",
     "CompletionOutput",
+    "EmbeddingOutput",
     "Logprob",
     "RequestOutput",
     "RequestOutputKind",

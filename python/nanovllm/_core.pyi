@@ -336,6 +336,17 @@ class Engine:
         Special tokens are left out of their text if `skip_special_tokens` is true, unless a request says otherwise.
         Every token of requests that are watched is news.
         """
+    def embed(
+        self,
+        requests: Iterable[tuple[SupportsIndex, Iterable[SupportsIndex]]],
+        pooling: str,
+        normalize: bool,
+    ) -> Call:
+        """Queues prompts to be embedded, each `(seq_id, token_ids)`, as `submit` does.
+
+        An embedding is the hidden state of the last token, or the mean of all tokens' (`pooling` is `last` or `mean`),
+        and is scaled to a length of 1 if `normalize` is true.
+        """
     def hub(self) -> Hub:
         """A hub for the requests of asynchronous callers."""
     def drive(self) -> None:
@@ -377,6 +388,13 @@ class Hub:
         skip_special_tokens: bool,
     ) -> None:
         """Takes requests in as `Engine.submit` does, each of whose tokens is news."""
+    def embed(
+        self,
+        requests: Iterable[tuple[SupportsIndex, Iterable[SupportsIndex]]],
+        pooling: str,
+        normalize: bool,
+    ) -> None:
+        """Takes prompts to be embedded in as `Engine.embed` does."""
     def drop_requests(self, seq_ids: list[int]) -> None:
         """Drops requests, of which nothing more is told."""
     def wait(self, seconds: float) -> list[Any]:
@@ -411,6 +429,9 @@ class FinishedSequence:
     @property
     def prompt_logprobs(self) -> list[tuple[float, int, list[tuple[int, float]]]]:
         """The same of the tokens of the prompt from the second on."""
+    @property
+    def embedding(self) -> NDArray[np.float32] | None:
+        """The prompt's embedding, float32 `[hidden_size]`, where that was asked for; else None."""
     @property
     def num_prompt_tokens(self) -> int: ...
     @property

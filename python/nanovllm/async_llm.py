@@ -8,21 +8,23 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nanovllm._core import Engine, Hub
+from nanovllm.engine.embedding_state import EmbeddingState
 from nanovllm.engine.llm_engine import Prompt
 from nanovllm.engine.request_state import RequestState
 from nanovllm.exceptions import QueueFullError
 from nanovllm.llm import LLM
-from nanovllm.outputs import RequestOutput
+from nanovllm.outputs import EmbeddingOutput, RequestOutput
 from nanovllm.sampling_params import RequestOutputKind, SamplingParams
 from nanovllm.utils.conversation import Message
 from nanovllm.utils.tokenizer import Tokenizer
 
 _Self = TypeVar("_Self", bound="AsyncLLM")
+_Output = TypeVar("_Output")
 
 _LOOK_UP = 60.0
 """Seconds that the thread which hands news on sleeps at most."""
@@ -103,12 +105,12 @@ class AsyncLLM:
         name = uuid.uuid4().hex if request_id is None else request_id
         state = self._llm._one_request(prompt, params, skip_special_tokens, name)
         kind = getattr(params, "output_kind", None) or RequestOutputKind.CUMULATIVE
-        reader = _Reader(state, asyncio.get_running_loop())
+        reader = _Reader(state, lambda: state.take(kind), asyncio.get_running_loop())
         try:
-            self._requests.add(reader, self._max_queued, skip_special_tokens)
+            self._requests.add(reader, self._max_queued, lambda hub: hub.submit([state.queued], skip_special_tokens))
             while True:
                 await reader.bell.wait()
-                output = reader.take(kind)
+                output = reader.take()
                 if output is not None:
                     yield output
                 if reader.is_done:
@@ -146,6 +148,34 @@ class AsyncLLM:
             async for output in outputs:
                 yield output
 
+    async def embed(
+        self,
+        prompt: Prompt,
+        request_id: str | None = None,
+        *,
+        pooling: str = "last",
+        normalize: bool = True,
+    ) -> EmbeddingOutput:
+        """Embeds a prompt, with the options of `LLM.embed`. Cancelling the task drops the request.
+
+        Raises:
+            QueueFullError: `max_queued` requests are not answered yet.
+            ValueError: There is an unanswered request of this id; otherwise as `LLM.embed`.
+            RuntimeError: It was aborted, or shut down, or the engine failed.
+        """
+        name = uuid.uuid4().hex if request_id is None else request_id
+        state = self._llm._one_embedding(prompt, name)
+        reader = _Reader(state, state.take, asyncio.get_running_loop())
+        try:
+            self._requests.add(reader, self._max_queued, lambda hub: hub.embed([state.queued], pooling, normalize))
+            while True:
+                await reader.bell.wait()
+                output = reader.take()
+                if output is not None:
+                    return output
+        finally:
+            self._requests.drop(reader)
+
     async def abort(self, request_id: str) -> bool:
         """Drops a request by its id, whose reader is told; False if there is no unanswered one of that id."""
         return self._requests.abort(request_id)
@@ -178,11 +208,17 @@ class AsyncLLM:
         return f"<{type(self).__name__} on {self._llm!r}>"
 
 
-class _Reader:
-    """A request whose outputs somebody reads in an event loop."""
+class _Reader(Generic[_Output]):
+    """A request whose outputs somebody reads in an event loop; `take` is that of its state."""
 
-    def __init__(self, state: RequestState, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        state: RequestState | EmbeddingState,
+        take: Callable[[], _Output | None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self.state = state
+        self._take = take
         self.loop = loop
         self.bell = asyncio.Event()
         self.is_rung = False
@@ -221,13 +257,13 @@ class _Reader:
             else:
                 self._error = error
 
-    def take(self, kind: RequestOutputKind) -> RequestOutput | None:
+    def take(self) -> _Output | None:
         """What is to be handed out now, on the reader's thread."""
         # Before it looks: whoever adds something afterwards rings again.
         self.bell.clear()
         self.is_rung = False
         with self._lock:
-            output = self.state.take(kind)
+            output = self._take()
             if self._error is None or output is not None:
                 self.is_done = self._error is None and self.state.finished
                 if self._error is not None:
@@ -247,12 +283,12 @@ class _Requests:
         self._hub = hub
         self._lock = threading.RLock()
         self._process = os.getpid()
-        self._by_id: dict[str, _Reader] = {}
-        self._by_sequence: dict[int, _Reader] = {}
+        self._by_id: dict[str, _Reader[Any]] = {}
+        self._by_sequence: dict[int, _Reader[Any]] = {}
         self._failure: str | None = None
 
-    def add(self, reader: _Reader, max_queued: int | None, skip_special_tokens: bool) -> None:
-        """Hands a request in."""
+    def add(self, reader: _Reader[Any], max_queued: int | None, submit: Callable[[Hub], None]) -> None:
+        """Hands a request in, by what `submit` does with the hub."""
         if self._is_forked():  # a thread that does not exist here may have the lock
             raise RuntimeError("the engine does not survive fork(); make what uses it in the child")
         state = reader.state
@@ -268,7 +304,7 @@ class _Requests:
             self._by_id[state.request_id] = reader
             self._by_sequence.update(dict.fromkeys(state.seq_ids, reader))
         try:
-            self._hub.submit([state.queued], skip_special_tokens)
+            submit(self._hub)
         except BaseException:
             self._forget(reader)
             raise
@@ -277,7 +313,7 @@ class _Requests:
         if not is_wanted:  # it was aborted before the hub had it
             self._drop_sequences(reader)
 
-    def drop(self, reader: _Reader) -> None:
+    def drop(self, reader: _Reader[Any]) -> None:
         """Drops a request if it is not answered; nothing waits for the engine."""
         if not self._is_forked() and self._forget(reader) and not reader.is_done:
             self._drop_sequences(reader)
@@ -323,7 +359,7 @@ class _Requests:
 
     def _tell(self, events: list[Any]) -> None:
         """Hands these on; no variable outlives it that refers to a reader or an error."""
-        told: dict[int, _Reader] = {}
+        told: dict[int, _Reader[Any]] = {}
         try:
             for news in events:
                 reader = self._by_sequence.get(news[0] if isinstance(news, tuple) else news.seq_id)
@@ -339,7 +375,7 @@ class _Requests:
             for reader in _ring(list(told.values())):
                 self.drop(reader)
 
-    def _forget(self, reader: _Reader) -> bool:
+    def _forget(self, reader: _Reader[Any]) -> bool:
         """Takes a request out; False where it is not there, though perhaps another of its id."""
         with self._lock:
             for seq_id in reader.state.seq_ids:
@@ -350,7 +386,7 @@ class _Requests:
             del self._by_id[reader.state.request_id]
             return True
 
-    def _drop_sequences(self, reader: _Reader) -> None:
+    def _drop_sequences(self, reader: _Reader[Any]) -> None:
         with contextlib.suppress(RuntimeError):  # the engine has failed
             self._hub.drop_requests(reader.state.seq_ids)
 
@@ -358,9 +394,9 @@ class _Requests:
         return os.getpid() != self._process
 
 
-def _ring(readers: Sequence[_Reader]) -> list[_Reader]:
+def _ring(readers: Sequence[_Reader[Any]]) -> list[_Reader[Any]]:
     """Wakes readers, with one call for each event loop. Returns those whose loop was closed: nobody reads them."""
-    loops: dict[asyncio.AbstractEventLoop, list[_Reader]] = {}
+    loops: dict[asyncio.AbstractEventLoop, list[_Reader[Any]]] = {}
     gone = []
     for reader in readers:
         if reader.loop.is_closed():  # perhaps with an earlier call that it never made

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from nanovllm._core import FinishedSequence
@@ -97,6 +99,53 @@ class ScoreOutput(_Record):
             not scored, of which the first is one.
         logprob: The sum of these: that of the text's probability.
     """
+
+
+class EmbeddingOutput(_Record):
+    """The embedding of a prompt.
+
+    `request_id`, `prompt`, `timing` and `outputs` are there too, and do not count when two of them are compared.
+
+    Attributes:
+        embedding: A numpy array, float32 `[hidden_size]`.
+        prompt_token_ids: The prompt's tokens.
+        num_cached_tokens: Those found in the prefix cache.
+        outputs: The same embedding as `output.outputs.embedding`, where vLLM has it.
+        request_id: The request's name; that of a call to `embed` is a number.
+        prompt: The prompt's text; None where token ids were given.
+        timing: Seconds from when it was queued to its end (`total`).
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EmbeddingOutput):
+            return NotImplemented
+        same = np.array_equal(self["embedding"], other["embedding"])
+        return same and all(self[key] == other[key] for key in self if key != "embedding")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def embedding_output(
+    request_id: str,
+    prompt: str | None,
+    prompt_token_ids: Sequence[int],
+    sequence: FinishedSequence,
+    embedding: np.ndarray,
+) -> EmbeddingOutput:
+    """What answers a prompt that was embedded."""
+    output = EmbeddingOutput(
+        embedding=embedding,
+        prompt_token_ids=list(prompt_token_ids),
+        num_cached_tokens=sequence.num_cached_tokens,
+    )
+    _, total = sequence.timing
+    output._also = {
+        "request_id": request_id,
+        "prompt": prompt,
+        "timing": {"total": total},
+        "outputs": SimpleNamespace(embedding=embedding),
+    }
+    return output
 
 
 def request_output(

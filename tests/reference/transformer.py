@@ -67,22 +67,26 @@ def mlp(x: np.ndarray, weights: Weights, prefix: str) -> np.ndarray:
 
 def forward(weights: Weights, config: Config, token_ids: Sequence[int], dtype: type = np.float32) -> np.ndarray:
     """Logits `[n, vocab]` of every position of one sequence, computed in `dtype` (float32 or float64)."""
+    head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    return hidden_states(weights, config, token_ids, dtype) @ head.astype(dtype, copy=False).T
+
+
+def hidden_states(weights: Weights, config: Config, token_ids: Sequence[int], dtype: type = np.float32) -> np.ndarray:
+    """Hidden states `[n, hidden]` of every position of one sequence after the last norm, computed in `dtype`."""
     ids = np.asarray(token_ids, dtype=np.int64)
     eps = config["rms_norm_eps"]
     inv_freq, attention_factor = inverse_frequencies(config, len(ids))
     angles = np.arange(len(ids))[:, None] * inv_freq
     rope = tuple((wave(angles) * attention_factor).astype(dtype) for wave in (np.cos, np.sin))
 
-    embedding = weights["model.embed_tokens.weight"]
-    x = embedding[ids].astype(dtype)
+    x = weights["model.embed_tokens.weight"][ids].astype(dtype)
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}"
         normed = rms_norm(x, weights[f"{prefix}.input_layernorm.weight"].astype(dtype), eps)
         x = x + attention(normed, weights, f"{prefix}.self_attn", config, rope)
         normed = rms_norm(x, weights[f"{prefix}.post_attention_layernorm.weight"].astype(dtype), eps)
         x = x + mlp(normed, weights, f"{prefix}.mlp")
-    x = rms_norm(x, weights["model.norm.weight"].astype(dtype), eps)
-    return x @ weights.get("lm_head.weight", embedding).astype(dtype, copy=False).T
+    return rms_norm(x, weights["model.norm.weight"].astype(dtype), eps)
 
 
 def greedy(

@@ -15,11 +15,12 @@ from typing import Any, TypeVar, cast
 
 from nanovllm._core import Call, Engine, FinishedSequence
 from nanovllm.config import Config
+from nanovllm.engine.embedding_state import EmbeddingState
 from nanovllm.engine.model_runner import ModelRunner, opened_files
 from nanovllm.engine.request_state import RequestState
 from nanovllm.engine.scheduler import Scheduler
 from nanovllm.engine.sequence import Sequence
-from nanovllm.outputs import RequestOutput, ScoreOutput
+from nanovllm.outputs import EmbeddingOutput, RequestOutput, ScoreOutput
 from nanovllm.sampling_params import RequestOutputKind, SamplingParams
 from nanovllm.utils.conversation import Message, is_conversation_list
 from nanovllm.utils.hub import resolve_model
@@ -234,10 +235,8 @@ class LLMEngine:
     ) -> RequestState:
         """The request of a caller that has one prompt."""
         _check_params(params, "sampling_params")
-        batch = _as_batch(prompt) or [[]]  # which is refused as an empty prompt
-        if len(batch) != 1:
-            raise ValueError(f"a stream answers one prompt, got {len(batch)}; generate takes several")
-        return self._request(batch[0], params, skip_special_tokens, request_id=request_id)
+        prompt = _one_prompt(prompt, "a stream answers one prompt", "generate")
+        return self._request(prompt, params, skip_special_tokens, request_id=request_id)
 
     def _request(
         self,
@@ -344,6 +343,55 @@ class LLMEngine:
                 ScoreOutput(token_ids=token_ids, logprobs=[None] * begin + logprobs, logprob=math.fsum(logprobs))
             )
         return scores
+
+    def embed(
+        self,
+        prompts: Prompt | AbcSequence[Prompt],
+        use_tqdm: bool = False,
+        *,
+        pooling: str = "last",
+        normalize: bool = True,
+    ) -> list[EmbeddingOutput]:
+        """Embeds every prompt: makes one vector of its hidden states, after the last norm.
+
+        Args:
+            prompts: Texts or lists of token ids, of `max_model_len` tokens at most; a single one is a list of one.
+            use_tqdm: Show progress on standard error.
+            pooling: `last` for the hidden state of the last token, which is what decoders are trained for as embedding
+                models, or `mean` for the mean of all.
+            normalize: Scale it to a Euclidean length of 1, so that products are cosines.
+
+        Returns:
+            An `EmbeddingOutput` for each prompt: a dict with `embedding`, a numpy array in float32, and more.
+
+        Raises:
+            ValueError: `pooling` is neither; otherwise as `generate`.
+            TypeError: As `generate`.
+        """
+        batch = _as_batch(prompts)
+        states = [self._embedding(prompt, at=at if len(batch) > 1 else None) for at, prompt in enumerate(batch)]
+        queued = [state.queued for state in states]
+        # No variable refers to the call, so that it goes with whatever interrupts this, at any place.
+        if use_tqdm:
+            with Progress(
+                [([seq_id], prompt, None) for seq_id, prompt in queued], self.config.max_model_len
+            ) as progress:
+                sequences = self._engine.embed(queued, pooling, normalize).results(progress.report)
+        else:
+            sequences = self._engine.embed(queued, pooling, normalize).results()
+        done = {seq.seq_id: seq for seq in sequences}
+        for state in states:
+            state.add(done[state.seq_ids[0]])
+        return [cast("EmbeddingOutput", state.take()) for state in states]
+
+    def _one_embedding(self, prompt: Prompt, request_id: str) -> EmbeddingState:
+        """The request of a caller that has one prompt."""
+        prompt = _one_prompt(prompt, "AsyncLLM.embed takes one prompt", "LLM.embed")
+        return self._embedding(prompt, request_id=request_id)
+
+    def _embedding(self, prompt: Prompt, at: int | None = None, request_id: str | None = None) -> EmbeddingState:
+        text = prompt if isinstance(prompt, str) else None
+        return EmbeddingState(text, self._encode(prompt, at), request_id)
 
     def stats(self) -> dict[str, int]:
         """Counters since the engine was made, and the present state of its queues and KV cache.
@@ -457,6 +505,13 @@ def _as_batch(prompts: Prompt | AbcSequence[Prompt]) -> list[Prompt]:
         if isinstance(message, Mapping) and "role" in message:
             raise TypeError("generate takes texts or token ids; for chat messages use chat")
     return [items] if items and isinstance(items[0], Integral) else items
+
+
+def _one_prompt(prompt: Prompt, rule: str, many: str) -> Prompt:
+    batch = _as_batch(prompt) or [[]]  # which is refused as an empty prompt
+    if len(batch) != 1:
+        raise ValueError(f"{rule}, got {len(batch)}; {many} takes several")
+    return batch[0]
 
 
 def _as_params(params: SamplingParams | AbcSequence[SamplingParams] | None, num_prompts: int) -> list[SamplingParams]:

@@ -18,7 +18,8 @@ class Progress:
     """The progress of a call, as a context manager. Nothing is shown before the first report.
 
     Args:
-        requests: What the call has submitted: `(seq_ids, token_ids, sampling_params)` each.
+        requests: What the call has submitted: `(seq_ids, token_ids, sampling_params)` each; None for the last where the
+            prompt is all that is computed.
         max_model_len: The most tokens of prompt and answer together.
     """
 
@@ -73,7 +74,8 @@ class Progress:
 
     def _begin(self) -> None:
         for seq_ids, token_ids, params in self._requests:  # all of them are checked by now
-            most = self._max_model_len if params.max_tokens is None else len(token_ids) + params.max_tokens
+            max_tokens = 0 if params is None else params.max_tokens
+            most = self._max_model_len if max_tokens is None else len(token_ids) + max_tokens
             self._budgets.update(dict.fromkeys(seq_ids, min(most, self._max_model_len)))
         if sys.stderr is not None and (_IS_NOTEBOOK or sys.stderr.isatty()):
             self._total = sum(self._budgets.values())

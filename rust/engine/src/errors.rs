@@ -41,6 +41,14 @@ pub enum EngineError {
         /// The limit on prompt and completion together.
         max_model_len: usize,
     },
+    /// A prompt to be embedded that is longer than any sequence may be.
+    #[error("the prompt has {prompt_len} tokens, which is more than max_model_len, which is {max_model_len}")]
+    PromptExceeds {
+        /// Tokens in the prompt.
+        prompt_len: usize,
+        /// The limit.
+        max_model_len: usize,
+    },
     /// A prompt larger than the whole KV pool.
     #[error(
         "the prompt has {prompt_len} tokens and needs {needed} KV cache blocks of {block_size} tokens, but the pool has \

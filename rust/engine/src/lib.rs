@@ -27,6 +27,7 @@
 //!         Ok(rows.iter().map(|&row| (input.input_ids[row as usize] + 1).into()).collect())
 //!     }
 //! #   fn vocab_size(&self) -> usize { 100 }
+//! #   fn hidden_size(&self) -> usize { 1 }
 //! #   fn max_model_len(&self) -> usize { 100 }
 //! #   fn describe(&self) -> String { "a counter".to_owned() }
 //! #   fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, _: Option<DType>) -> KvCacheSpec {
@@ -36,6 +37,9 @@
 //! #   fn copy_blocks(&mut self, _: &[BlockCopy]) -> Result<(), Error> { Ok(()) }
 //! #   fn logits(
 //! #       &mut self, _: &ModelInput, _: &[u32], _: &mut Vec<f32>, _: &mut dyn FnMut() -> bool,
+//! #   ) -> Result<(), StepError> { Ok(()) }
+//! #   fn hidden_states(
+//! #       &mut self, _: &ModelInput, _: &[u32], _: &mut dyn FnMut(&[f32]), _: &mut dyn FnMut() -> bool,
 //! #   ) -> Result<(), StepError> { Ok(()) }
 //! }
 //!
@@ -64,6 +68,7 @@ mod kv_pool;
 mod limits;
 mod llm_engine;
 mod model_runner;
+mod pooling;
 mod prepare;
 mod processors;
 mod sampling_params;
@@ -81,8 +86,9 @@ pub use errors::{EngineError, SamplingParamsError};
 pub use fields::FieldSource;
 pub use kv_pool::num_kvcache_blocks;
 pub use limits::RequestLimits;
-pub use llm_engine::{EngineStats, FinishedOutput, LlmEngine, StepEvent, StepOutput};
+pub use llm_engine::{EngineStats, FinishedOutput, LlmEngine, NewRequest, StepEvent, StepOutput};
 pub use model_runner::ModelRunner;
+pub use pooling::{Pooling, PoolingKind};
 pub use prepare::StepInputs;
 pub use sampling_params::SamplingParams;
 pub use scheduler::{Schedule, Scheduler};

@@ -1,6 +1,7 @@
 //! What an engine can take, known without the engine: requests are checked while it computes.
 
 use crate::errors::{EngineError, SamplingParamsError};
+use crate::pooling::Pooling;
 use crate::sampling_params::SamplingParams;
 
 /// The limits that a request must keep within.
@@ -25,6 +26,19 @@ impl RequestLimits {
     /// [`EngineError::SamplingParams`], [`EngineError::EmptyPrompt`], [`EngineError::TokenOutOfRange`],
     /// [`EngineError::PromptTooLong`], [`EngineError::PromptNeverFits`].
     pub fn check(&self, token_ids: &[u32], params: &SamplingParams) -> Result<(), EngineError> {
+        self.check_request(token_ids, params, None)
+    }
+
+    /// As [`check`](Self::check), also for a request to embed a prompt, which may have `max_model_len` tokens.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check); [`EngineError::PromptExceeds`].
+    pub fn check_request(
+        &self,
+        token_ids: &[u32],
+        params: &SamplingParams,
+        pooling: Option<Pooling>,
+    ) -> Result<(), EngineError> {
         params.validate()?;
         self.check_options(params)?;
         if token_ids.is_empty() {
@@ -32,8 +46,11 @@ impl RequestLimits {
         }
         self.check_tokens(token_ids)?;
         let (prompt_len, max_model_len) = (token_ids.len(), self.max_model_len);
-        if prompt_len >= max_model_len {
+        if pooling.is_none() && prompt_len >= max_model_len {
             return Err(EngineError::PromptTooLong { prompt_len, max_model_len });
+        }
+        if prompt_len > max_model_len {
+            return Err(EngineError::PromptExceeds { prompt_len, max_model_len });
         }
         let (needed, available, block_size) = (prompt_len.div_ceil(self.block_size), self.num_blocks, self.block_size);
         if needed > available {

@@ -4,11 +4,35 @@ use crate::config::EngineConfig;
 use crate::errors::EngineError;
 use crate::limits::RequestLimits;
 use crate::model_runner::ModelRunner;
+use crate::pooling::{Pooler, Pooling};
 use crate::sampling_params::SamplingParams;
 use crate::scheduler::{Schedule, Scheduler};
 use crate::sequence::{FinishReason, Sequence};
 use nanovllm_backend::{Memory, Sampled, TokenLogprobs};
 use nanovllm_model::{CausalLm, StepError};
+
+/// A request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRequest {
+    /// The caller's name for it; no sequence in the engine may have the same.
+    pub seq_id: u64,
+    /// The prompt.
+    pub token_ids: Vec<u32>,
+    /// How it samples.
+    pub params: SamplingParams,
+    /// The request queued just before it that has the same prompt: it is computed once and its blocks are shared, as far as both are
+    /// admitted in the same step. No result depends on it.
+    pub twin_of: Option<u64>,
+    /// How its prompt is embedded; nothing is then sampled.
+    pub pooling: Option<Pooling>,
+}
+
+impl NewRequest {
+    /// A request for one answer.
+    pub fn new(seq_id: u64, token_ids: Vec<u32>, params: SamplingParams) -> Self {
+        Self { seq_id, token_ids, params, twin_of: None, pooling: None }
+    }
+}
 
 /// A request's result.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +53,8 @@ pub struct FinishedOutput {
     pub logprobs: Vec<TokenLogprobs>,
     /// The same of each token of the prompt from the second on.
     pub prompt_logprobs: Vec<TokenLogprobs>,
+    /// The prompt's embedding, where that was asked for, unless a part of it was computed by hand.
+    pub embedding: Option<Vec<f32>>,
 }
 
 /// What one step gave one request.
@@ -141,25 +167,19 @@ impl LlmEngine {
         token_ids: Vec<u32>,
         params: SamplingParams,
     ) -> Result<(), EngineError> {
-        self.add_twin_with_id(seq_id, None, token_ids, params)
+        self.add(NewRequest::new(seq_id, token_ids, params))
     }
 
-    /// As [`add_request_with_id`](Self::add_request_with_id), for a request with the prompt of `twin_of`, which was queued just
-    /// before it: their prompt is computed once and its blocks are shared, as far as they are admitted in the same step. Their
-    /// results do not depend on it.
+    /// Queues a request.
     ///
     /// # Errors
     /// The same as [`add_request_with_id`](Self::add_request_with_id)'s.
-    pub fn add_twin_with_id(
-        &mut self,
-        seq_id: u64,
-        twin_of: Option<u64>,
-        token_ids: Vec<u32>,
-        params: SamplingParams,
-    ) -> Result<(), EngineError> {
+    pub fn add(&mut self, request: NewRequest) -> Result<(), EngineError> {
+        let NewRequest { seq_id, token_ids, params, twin_of, pooling } = request;
         let mut seq = Sequence::new(seq_id, token_ids, params, self.config.kvcache_block_size)?;
-        self.limits().check(seq.token_ids(), &seq.params)?;
+        self.limits().check_request(seq.token_ids(), &seq.params, pooling)?;
         seq.twin_of = twin_of;
+        seq.pooler = pooling.map(|pooling| Box::new(Pooler::new(pooling)));
         self.enqueue(seq)
     }
 
@@ -261,7 +281,30 @@ impl LlmEngine {
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Sampled>, EngineError> {
         self.copy_blocks()?;
+        if self.scheduler.pools() {
+            return self.embed(interrupted).map(|()| Vec::new());
+        }
         self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted)
+    }
+
+    /// Computes a step in which sequences are embedded.
+    fn embed(&mut self, interrupted: &mut dyn FnMut() -> bool) -> Result<(), EngineError> {
+        self.model_runner.prepare_pooling(self.scheduler.scheduled());
+        let mut poolers = self.scheduler.take_poolers();
+        let before = poolers.clone();
+        let mut at = 0;
+        let mut take = |row: &[f32]| {
+            while poolers[at].1.is_empty() {
+                at += 1;
+            }
+            let (pooler, rows) = &mut poolers[at];
+            pooler.take(rows.start, row);
+            rows.start += 1;
+        };
+        let result = self.model_runner.run_pooling(&mut take, interrupted);
+        // A device may have handed out anything before its failure was known.
+        self.scheduler.return_poolers(if result.is_ok() { poolers } else { before });
+        result
     }
 
     /// Has the blocks of the step under way hold what they are to hold before it is computed.
@@ -325,6 +368,7 @@ impl FinishedOutput {
             num_cached_tokens: seq.prefix_cache_hit.unwrap_or(0),
             logprobs: std::mem::take(&mut seq.logprobs),
             prompt_logprobs: std::mem::take(&mut seq.prompt_logprobs),
+            embedding: seq.pooler.take().and_then(|pooler| pooler.finish(seq.num_tokens())),
         }
     }
 

@@ -65,6 +65,29 @@ impl ModelRunner {
         self.compute(sample_rows, interrupted)
     }
 
+    /// Lays out a step in which sequences are embedded.
+    pub(crate) fn prepare_pooling<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence> + Clone) {
+        self.inputs.prepare_prefill(seqs.clone());
+        self.inputs.prepare_pooling(seqs);
+    }
+
+    /// Computes the step that was laid out and hands `take` the hidden states that embeddings are made of, one after another.
+    ///
+    /// # Errors
+    /// [`EngineError::Step`] when the step was interrupted or the device failed; [`EngineError::Precondition`] for sequences
+    /// that are not a scheduler's.
+    pub(crate) fn run_pooling(
+        &mut self,
+        take: &mut dyn FnMut(&[f32]),
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), EngineError> {
+        self.check_prepared()?;
+        let width = self.model.hidden_size().max(1);
+        let StepInputs { input, rows, .. } = &self.inputs;
+        let mut take_rows = |rows: &[f32]| rows.chunks_exact(width).for_each(&mut *take);
+        Ok(self.model.hidden_states(input, rows, &mut take_rows, interrupted)?)
+    }
+
     /// Checks that the device can be given the step that was laid out: the scheduler's are as they should be, but a program
     /// may have had it by hand before.
     pub(crate) fn check_prepared(&mut self) -> Result<(), EngineError> {

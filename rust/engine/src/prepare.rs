@@ -85,6 +85,17 @@ impl StepInputs {
         sample_rows
     }
 
+    /// Has [`rows`](Self::rows) be those that embeddings are made of; `seqs` were laid out before.
+    pub(crate) fn prepare_pooling<'a>(&mut self, seqs: impl Iterator<Item = &'a Sequence>) {
+        self.rows.clear();
+        let mut first = 0;
+        for seq in seqs {
+            let row = |position: usize| first + (position - seq.num_cached_tokens) as u32;
+            self.rows.extend(seq.pooled_rows().map(row));
+            first += seq.num_scheduled_tokens as u32;
+        }
+    }
+
     /// Begins the list of how tokens are chosen.
     pub(crate) fn begin_sample<'a>(&mut self) -> Vec<SampleRow<'a>> {
         self.rows.clear();

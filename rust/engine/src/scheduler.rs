@@ -10,10 +10,12 @@
 use crate::block_manager::BlockManager;
 use crate::config::{EngineConfig, SchedulingPolicy};
 use crate::errors::EngineError;
+use crate::pooling::Pooler;
 use crate::sequence::{FinishReason, Sequence, SequenceStatus};
 use crate::slab::{Key, Slab};
 use nanovllm_backend::{BlockCopy, Sampled};
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 /// What [`Scheduler::schedule`] decided; the sequences are in [`Scheduler::scheduled`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -146,7 +148,12 @@ impl Scheduler {
             if remaining == 0 {
                 break;
             }
+            // A step samples or embeds.
+            let pools = self.pools();
             let seq = &mut self.seqs[key];
+            if !self.batch.is_empty() && seq.pooler.is_some() != pools {
+                break;
+            }
             let is_new = seq.block_table.is_empty();
             let num_cached_blocks = if is_new {
                 match self.block_manager.can_allocate(seq) {
@@ -181,7 +188,7 @@ impl Scheduler {
             }
             seq.num_scheduled_tokens = num_tokens.min(remaining);
             self.schedule.num_tokens += seq.num_scheduled_tokens;
-            if seq.samples() {
+            if seq.completes() {
                 seq.status = SequenceStatus::Running;
                 self.waiting.pop_front();
                 self.running.push_back(key);
@@ -289,6 +296,28 @@ impl Scheduler {
         }
     }
 
+    /// Whether the sequences of the step under way are embedded.
+    pub(crate) fn pools(&self) -> bool {
+        self.batch.first().is_some_and(|&key| self.seqs[key].pooler.is_some())
+    }
+
+    /// Takes the poolers of the step under way out of their sequences, with the positions whose rows each is to be given, in order.
+    pub(crate) fn take_poolers(&mut self) -> Vec<(Box<Pooler>, Range<usize>)> {
+        let poolers = self.batch.iter().filter_map(|&key| {
+            let seq = &mut self.seqs[key];
+            let rows = seq.pooled_rows();
+            Some((seq.pooler.take()?, rows))
+        });
+        poolers.collect()
+    }
+
+    /// Puts poolers back that [`take_poolers`](Self::take_poolers) has taken.
+    pub(crate) fn return_poolers(&mut self, poolers: Vec<(Box<Pooler>, Range<usize>)>) {
+        for (&key, (pooler, _)) in self.batch.iter().zip(poolers) {
+            self.seqs[key].pooler = Some(pooler);
+        }
+    }
+
     /// Takes the step's results in: `token_ids` has one token for each sequence of [`scheduled`](Self::scheduled) whose
     /// last known token the step computed, in order.
     ///
@@ -304,7 +333,7 @@ impl Scheduler {
         let mut token_ids = token_ids.iter();
         for &key in &batch {
             let seq = &mut self.seqs[key];
-            let samples = seq.samples();
+            let (samples, is_embedded) = (seq.samples(), seq.completes() && seq.pooler.is_some());
             self.block_manager.hash_blocks(seq);
             seq.num_cached_tokens += seq.num_scheduled_tokens;
             seq.num_scheduled_tokens = 0;
@@ -314,6 +343,8 @@ impl Scheduler {
                     seq.stop_token = stop_token;
                     self.finish(key, reason);
                 }
+            } else if is_embedded {
+                self.finish(key, FinishReason::Stop);
             }
         }
         if self.finished.len() > num_finished {

@@ -6,6 +6,7 @@ use nanovllm_backend::TokenLogprobs;
 
 use crate::block_hash::compute_hash;
 use crate::errors::EngineError;
+use crate::pooling::Pooler;
 use crate::processors::Processors;
 use crate::sampling_params::SamplingParams;
 
@@ -67,6 +68,8 @@ pub struct Sequence {
     pub logprobs: Vec<TokenLogprobs>,
     /// The same of the tokens of the prompt from the second on, as far as they are computed.
     pub prompt_logprobs: Vec<TokenLogprobs>,
+    /// Its embedding while it is computed, of a sequence that is embedded instead of continued.
+    pub(crate) pooler: Option<Box<Pooler>>,
     /// What its options do to logits, if anything.
     pub(crate) processors: Option<Box<Processors>>,
     /// Tokens the prefix cache spared when it was first admitted.
@@ -129,6 +132,7 @@ impl Sequence {
             stop_token: None,
             logprobs: Vec::new(),
             prompt_logprobs: Vec::new(),
+            pooler: None,
             processors: None,
             prefix_cache_hit: None,
             twin_of: None,
@@ -230,12 +234,17 @@ impl Sequence {
 
     /// Whether the model has to compute its whole prompt, as something is asked of rows that have not been computed for it.
     pub(crate) fn needs_whole_prompt(&self) -> bool {
+        self.asks_of_prompt() || self.pooler.as_ref().is_some_and(|pooler| pooler.wants_all())
+    }
+
+    /// Whether log-probabilities of its prompt are still to come.
+    fn asks_of_prompt(&self) -> bool {
         self.params.prompt_logprobs.is_some() && self.prompt_logprobs.len() + 1 < self.num_prompt_tokens
     }
 
     /// The positions that this step computes of which it is asked how likely the next token of the prompt is.
     pub(crate) fn prompt_rows(&self) -> Range<usize> {
-        if !self.needs_whole_prompt() || !self.is_prefill {
+        if !self.asks_of_prompt() || !self.is_prefill {
             return 0..0;
         }
         let start = self.num_cached_tokens.max(self.prompt_logprobs.len());
@@ -243,9 +252,20 @@ impl Sequence {
         start..end.max(start)
     }
 
-    /// Whether this step computes its newest token, so that the next one is sampled.
-    pub(crate) fn samples(&self) -> bool {
+    /// Whether this step computes its newest token.
+    pub(crate) fn completes(&self) -> bool {
         self.num_cached_tokens + self.num_scheduled_tokens >= self.num_tokens()
+    }
+
+    /// Whether the next token is sampled in this step.
+    pub(crate) fn samples(&self) -> bool {
+        self.completes() && self.pooler.is_none()
+    }
+
+    /// The positions that this step computes whose hidden states its embedding is made of.
+    pub(crate) fn pooled_rows(&self) -> Range<usize> {
+        let computed = self.num_cached_tokens..self.num_cached_tokens + self.num_scheduled_tokens;
+        self.pooler.as_ref().map_or(0..0, |pooler| pooler.wanted(computed, self.num_tokens()))
     }
 }
 

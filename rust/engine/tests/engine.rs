@@ -6,8 +6,8 @@ mod common;
 
 use common::{MockModel, Probe, VOCAB_SIZE, next_token};
 use nanovllm_engine::{
-    EngineConfig, EngineError, FinishReason, FinishedOutput, LlmEngine, Memory, SamplingParams, SchedulingPolicy,
-    StepOutput,
+    EngineConfig, EngineError, FinishReason, FinishedOutput, LlmEngine, Memory, NewRequest, SamplingParams,
+    SchedulingPolicy, StepOutput,
 };
 use nanovllm_model::StepError;
 use std::sync::{Arc, Mutex};
@@ -176,7 +176,7 @@ fn twins_share_their_prompt_until_they_part() {
         for id in 0..3 {
             let params = SamplingParams { allowed_token_ids: vec![10 + id, 20 + id], ..greedy(3) };
             let twin_of = (id > 0).then_some(0);
-            engine.add_twin_with_id(u64::from(id), twin_of, prompt.clone(), params).unwrap();
+            engine.add(NewRequest { twin_of, ..NewRequest::new(u64::from(id), prompt.clone(), params) }).unwrap();
         }
         let first = engine.step(&mut || false).unwrap();
         assert_eq!((first.num_tokens, first.events.len()), (i64::from(len), 3));

@@ -35,6 +35,10 @@ impl CausalLm for Strict {
         self.0.vocab_size()
     }
 
+    fn hidden_size(&self) -> usize {
+        self.0.hidden_size()
+    }
+
     fn max_model_len(&self) -> usize {
         self.0.max_model_len()
     }
@@ -66,6 +70,17 @@ impl CausalLm for Strict {
     ) -> Result<Vec<Sampled>, StepError> {
         assert_trusted(input);
         self.0.step(input, rows, sampling, interrupted)
+    }
+
+    fn hidden_states(
+        &mut self,
+        input: &ModelInput,
+        rows: &[u32],
+        take: &mut dyn FnMut(&[f32]),
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), StepError> {
+        assert_trusted(input);
+        self.0.hidden_states(input, rows, take, interrupted)
     }
 
     fn logits(

@@ -5,8 +5,11 @@
 
 mod common;
 
-use common::{MockModel, VOCAB_SIZE, next_token};
-use nanovllm_engine::{EngineConfig, FinishReason, LlmEngine, SamplingParams, SchedulingPolicy, SequenceStatus};
+use common::{HIDDEN_SIZE, MockModel, VOCAB_SIZE, hidden_state, next_token};
+use nanovllm_engine::{
+    EngineConfig, FinishReason, LlmEngine, NewRequest, Pooling, PoolingKind, SamplingParams, SchedulingPolicy,
+    SequenceStatus,
+};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -17,6 +20,8 @@ struct Request {
     params: SamplingParams,
     /// How many sequences with this prompt, all but the first its twins.
     answers: u64,
+    /// The prompt is embedded.
+    pooling: Option<Pooling>,
 }
 
 #[derive(Debug, Clone)]
@@ -36,10 +41,13 @@ fn request() -> impl Strategy<Value = Request> {
             prefix.chain(tail).collect::<Vec<_>>()
         });
     let answers = prop_oneof![2 => Just(1u64), 1 => 2u64..5];
-    (0usize..12, prompt, 1usize..16, any::<bool>(), answers).prop_map(
-        |(at, prompt, max_tokens, ignore_eos, answers)| {
+    let kinds = prop_oneof![Just(PoolingKind::Mean), Just(PoolingKind::Last)];
+    let pooling = prop::option::weighted(0.3, (kinds, any::<bool>()))
+        .prop_map(|pooling| pooling.map(|(kind, normalize)| Pooling { kind, normalize }));
+    (0usize..12, prompt, 1usize..16, any::<bool>(), answers, pooling).prop_map(
+        |(at, prompt, max_tokens, ignore_eos, answers, pooling)| {
             let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos, ..SamplingParams::default() };
-            Request { at, prompt, params, answers }
+            Request { at, prompt, params, answers: if pooling.is_some() { 1 } else { answers }, pooling }
         },
     )
 }
@@ -102,6 +110,18 @@ fn oracle(config: &EngineConfig, request: &Request, answer: u64) -> (Vec<u32>, F
     }
 }
 
+/// A prompt's embedding by definition.
+fn embedding(pooling: Pooling, prompt: &[u32]) -> Vec<f32> {
+    let row = |len: usize| hidden_state(next_token(&prompt[..len])).map(f64::from);
+    let pooled: Vec<f64> = match pooling.kind {
+        PoolingKind::Last => row(prompt.len()).to_vec(),
+        PoolingKind::Mean => (0..HIDDEN_SIZE).map(|i| (1..=prompt.len()).map(|len| row(len)[i]).sum()).collect(),
+    };
+    let length = pooled.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let count = if pooling.kind == PoolingKind::Mean { prompt.len() as f64 } else { 1.0 };
+    pooled.iter().map(|x| (x / if pooling.normalize { length } else { count }) as f32).collect()
+}
+
 fn check_books(engine: &LlmEngine) -> Result<(), TestCaseError> {
     let scheduler = engine.scheduler();
     let pool = scheduler.block_manager();
@@ -150,11 +170,14 @@ proptest! {
             prop_assert!(step < 5000, "no progress");
             for request in requests.iter().filter(|request| request.at == step) {
                 let len = request.prompt.len();
-                let accepted = len > 0 && len < config.max_model_len && len <= pool;
+                let longest = config.max_model_len - usize::from(request.pooling.is_none());
+                let accepted = len > 0 && len <= longest && len <= pool;
                 for answer in 0..request.answers {
                     let (id, twin_of) = (next_id, (answer > 0).then_some(next_id - answer));
                     let params = params_of(request, answer);
-                    let added = engine.add_twin_with_id(id, twin_of, request.prompt.clone(), params);
+                    let pooling = request.pooling;
+                    let added =
+                        engine.add(NewRequest { twin_of, pooling, ..NewRequest::new(id, request.prompt.clone(), params) });
                     prop_assert_eq!(added.is_ok(), accepted);
                     if accepted {
                         pending.insert(id, (request, answer));
@@ -177,6 +200,11 @@ proptest! {
                     let streamed = streams.remove(&output.seq_id);
                     prop_assert_eq!(streamed.as_ref(), Some(&output.token_ids), "token by token");
                     let (request, answer) = pending.remove(&output.seq_id).unwrap();
+                    prop_assert_eq!(output.embedding, request.pooling.map(|pooling| embedding(pooling, &request.prompt)));
+                    if request.pooling.is_some() {
+                        prop_assert_eq!((output.token_ids, output.finish_reason), (vec![], FinishReason::Stop));
+                        continue;
+                    }
                     prop_assert_eq!((output.token_ids, output.finish_reason), oracle(&config, request, answer));
                     prop_assert_eq!(output.num_prompt_tokens, request.prompt.len());
                     let spared = output.num_cached_tokens;

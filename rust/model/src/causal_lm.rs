@@ -58,6 +58,9 @@ pub trait CausalLm: Send {
     /// Size of the vocabulary: every token id is below it.
     fn vocab_size(&self) -> usize;
 
+    /// Width of a hidden state.
+    fn hidden_size(&self) -> usize;
+
     /// The longest sequence it computes, in tokens: what it was loaded for, within the limit of the checkpoint.
     fn max_model_len(&self) -> usize;
 
@@ -121,6 +124,19 @@ pub trait CausalLm: Send {
         input: &ModelInput,
         rows: &[u32],
         out: &mut Vec<f32>,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), StepError>;
+
+    /// Runs one step as [`step`](Self::step) does, but hands out the hidden states of `rows`, which ascend: `take` is given them in
+    /// order, some at a time, `[count, hidden_size]` in f32, after the norm that follows the last layer.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step); `take` has then been given the rows of the slices that were finished.
+    fn hidden_states(
+        &mut self,
+        input: &ModelInput,
+        rows: &[u32],
+        take: &mut dyn FnMut(&[f32]),
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<(), StepError>;
 }

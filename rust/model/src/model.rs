@@ -20,6 +20,7 @@ struct Model<B: Backend> {
     /// The family's name, for logs.
     name: &'static str,
     vocab_size: usize,
+    hidden_size: usize,
     layers: Vec<LayerCache>,
     kv_dtype: DType,
     /// The longest sequence in tokens, which is the length of the rotary tables.
@@ -30,7 +31,7 @@ struct Model<B: Backend> {
     /// None until it is allocated.
     cache: Option<B::KvCache>,
     slicer: Slicer,
-    /// The rows of the current slice that need logits, counted from the slice's first; kept so that steps need not
+    /// The rows of the current slice of which something is wanted, counted from the slice's first; kept so that steps need not
     /// allocate it.
     rows: Vec<u32>,
 }
@@ -80,6 +81,7 @@ fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, options: LoadOptio
         decoder,
         name: config.family.row().name,
         vocab_size: config.base.vocab_size,
+        hidden_size: config.base.hidden_size,
         layers: config.cache_layers(),
         kv_dtype,
         positions,
@@ -92,13 +94,13 @@ fn load_from<B: Backend>(backend: B, checkpoint: &Checkpoint, options: LoadOptio
 }
 
 impl<B: Backend> Model<B> {
-    /// Runs `input` slice by slice. `use_logits` is given the logits of the `wanted` rows, at most [`HEAD_ROWS`] at a
-    /// time, with the range of `wanted` that they belong to.
+    /// Runs `input` slice by slice. `look` is shown the decoder with the `wanted` rows of the slice that it has just run, at most
+    /// [`HEAD_ROWS`] at a time and counted from the slice's first, and their range in `wanted`.
     fn run(
         &mut self,
         input: &ModelInput,
         wanted: &[u32],
-        mut use_logits: impl FnMut(&B, &mut B::Tensor, Range<usize>),
+        mut look: impl FnMut(&B, &mut dyn Decoder<B>, &[u32], Range<usize>),
         interrupted: &mut dyn FnMut() -> bool,
     ) -> std::result::Result<(), StepError> {
         let Some(cache) = &mut self.cache else {
@@ -130,8 +132,7 @@ impl<B: Backend> Model<B> {
             self.rows.clear();
             self.rows.extend(in_slice.map(|row| row - start as u32));
             for rows in self.rows.chunks(HEAD_ROWS) {
-                let logits = self.decoder.logits(&self.backend, rows);
-                use_logits(&self.backend, logits, done..done + rows.len());
+                look(&self.backend, self.decoder.as_mut(), rows, done..done + rows.len());
                 done += rows.len();
             }
             self.backend.synchronize()?;
@@ -143,6 +144,10 @@ impl<B: Backend> Model<B> {
 impl<B: Backend> CausalLm for Model<B> {
     fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.hidden_size
     }
 
     fn max_model_len(&self) -> usize {
@@ -193,7 +198,9 @@ impl<B: Backend> CausalLm for Model<B> {
         self.run(
             input,
             rows,
-            |backend, logits, of| backend.sample(logits, &sampling[of.clone()], &mut sampled[of]),
+            |backend, decoder, rows, of| {
+                backend.sample(decoder.logits(backend, rows), &sampling[of.clone()], &mut sampled[of]);
+            },
             interrupted,
         )?;
         Ok(sampled)
@@ -206,7 +213,23 @@ impl<B: Backend> CausalLm for Model<B> {
         out: &mut Vec<f32>,
         interrupted: &mut dyn FnMut() -> bool,
     ) -> std::result::Result<(), StepError> {
-        self.run(input, rows, |backend, logits, _| out.extend(backend.download(logits)), interrupted)
+        let look = |backend: &B, decoder: &mut dyn Decoder<B>, rows: &[u32], _| {
+            out.extend(backend.download(decoder.logits(backend, rows)));
+        };
+        self.run(input, rows, look, interrupted)
+    }
+
+    fn hidden_states(
+        &mut self,
+        input: &ModelInput,
+        rows: &[u32],
+        take: &mut dyn FnMut(&[f32]),
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> std::result::Result<(), StepError> {
+        let look = |backend: &B, decoder: &mut dyn Decoder<B>, rows: &[u32], _| {
+            take(&backend.download(decoder.hidden_states(backend, rows)));
+        };
+        self.run(input, rows, look, interrupted)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Arguments: Python values to Rust's. Every refusal names the argument and the limit.
 
-use nanovllm_engine::{FieldSource, SamplingParams, SamplingParamsError};
+use nanovllm_engine::{FieldSource, PoolingKind, SamplingParams, SamplingParamsError};
 use nanovllm_service::OutputOptions;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -35,6 +35,15 @@ pub(crate) fn signed(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
 /// Reads a text.
 pub(crate) fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     value.extract().map_err(|e| argument_error(value, e, name, "a text", "Unicode"))
+}
+
+/// Reads which hidden states make an embedding.
+pub(crate) fn pooling(value: &Bound<'_, PyAny>) -> PyResult<PoolingKind> {
+    match text(value, "pooling")?.as_str() {
+        "last" => Ok(PoolingKind::Last),
+        "mean" => Ok(PoolingKind::Mean),
+        other => Err(PyValueError::new_err(format!("pooling must be 'last' or 'mean', got '{other}'"))),
+    }
 }
 
 /// Reads True or False, numpy's included. (Before Python 3.11, pyo3's own refusal lacks the argument's name.)

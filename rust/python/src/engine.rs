@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use nanovllm_engine::LlmEngine;
+use nanovllm_engine::{LlmEngine, Pooling, SamplingParams};
 use nanovllm_service::{Request, Service, Watch};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arguments::{Params, prompt, unsigned};
+use crate::arguments::{self, Params, prompt, unsigned};
 use crate::by_hand::model_runner::ModelRunner;
 use crate::call::Call;
 use crate::config::{Checkpoint, Loaded, Setup};
@@ -94,10 +94,21 @@ impl Engine {
         is_watched: bool,
     ) -> PyResult<Call> {
         let read = self.read_requests(py, requests, skip_special_tokens, is_watched)?;
-        let before = self.service().computed().map_err(|error| service_error(&error))?;
-        let call = py.detach(|| self.service().submit(read)).map_err(|error| service_error(&error));
-        self.door.release_ended();
-        Ok(Call::new(call?, Arc::clone(&self.door), before))
+        self.call(py, read)
+    }
+
+    /// Queues prompts to be embedded, each `(seq_id, token_ids)` with an id that no queued sequence has, as `submit` does. An embedding
+    /// is the hidden state of the last token, or the mean of all tokens' (`pooling` is `last` or `mean`), and is scaled to a length
+    /// of 1 if `normalize` is true.
+    fn embed(
+        &self,
+        py: Python<'_>,
+        requests: &Bound<'_, PyAny>,
+        pooling: &Bound<'_, PyAny>,
+        normalize: bool,
+    ) -> PyResult<Call> {
+        let read = self.read_embeddings(py, requests, pooling, normalize)?;
+        self.call(py, read)
     }
 
     /// A hub for the requests of asynchronous callers.
@@ -201,6 +212,13 @@ impl Engine {
         &self.door
     }
 
+    fn call(&self, py: Python<'_>, requests: Vec<Request>) -> PyResult<Call> {
+        let before = self.service().computed().map_err(|error| service_error(&error))?;
+        let call = py.detach(|| self.service().submit(requests)).map_err(|error| service_error(&error));
+        self.door.release_ended();
+        Ok(Call::new(call?, Arc::clone(&self.door), before))
+    }
+
     /// Reads the requests of a call. The refusal of one of several says which it is.
     pub(crate) fn read_requests(
         &self,
@@ -209,12 +227,32 @@ impl Engine {
         skip_special_tokens: bool,
         is_watched: bool,
     ) -> PyResult<Vec<Request>> {
-        let number = requests.len().unwrap_or(0);
-        let mut read = Vec::with_capacity(number.min(1 << 16));
-        for (at, request) in requests.try_iter()?.enumerate() {
-            let result = self.read_request(&request?, skip_special_tokens, is_watched, &mut read);
-            result.map_err(|error| if number == 1 { error } else { of_item(py, error, &format!("prompts[{at}]")) })?;
-        }
+        let mut read = Vec::new();
+        for_each_prompt(py, requests, |request| {
+            self.read_request(request, skip_special_tokens, is_watched, &mut read)
+        })?;
+        Ok(read)
+    }
+
+    /// Reads the prompts of a call that are to be embedded. The refusal of one of several says which it is.
+    pub(crate) fn read_embeddings(
+        &self,
+        py: Python<'_>,
+        requests: &Bound<'_, PyAny>,
+        pooling: &Bound<'_, PyAny>,
+        normalize: bool,
+    ) -> PyResult<Vec<Request>> {
+        let pooling = Some(Pooling { kind: arguments::pooling(pooling)?, normalize });
+        let mut read = Vec::new();
+        for_each_prompt(py, requests, |request| {
+            let (seq_id, token_ids): (Bound<'_, PyAny>, Bound<'_, PyAny>) = request.extract()?;
+            let (seq_id, token_ids) = (self::seq_id(&seq_id)?, prompt(&token_ids)?);
+            let request = Request { pooling, ..Request::new(seq_id, token_ids, SamplingParams::default()) };
+            let limits = self.service().limits();
+            limits.check_request(&request.token_ids, &request.params, pooling).map_err(engine_error)?;
+            read.push(request);
+            Ok(())
+        })?;
         Ok(read)
     }
 
@@ -271,4 +309,18 @@ impl Engine {
 
 fn seq_id(seq_id: &Bound<'_, PyAny>) -> PyResult<u64> {
     unsigned(seq_id, "Sequence.counter's next id")
+}
+
+/// Has each of the prompts of a call read. The refusal of one of several says which it is.
+fn for_each_prompt(
+    py: Python<'_>,
+    requests: &Bound<'_, PyAny>,
+    mut read: impl FnMut(&Bound<'_, PyAny>) -> PyResult<()>,
+) -> PyResult<()> {
+    let number = requests.len().unwrap_or(0);
+    for (at, request) in requests.try_iter()?.enumerate() {
+        read(&request?)
+            .map_err(|error| if number == 1 { error } else { of_item(py, error, &format!("prompts[{at}]")) })?;
+    }
+    Ok(())
 }

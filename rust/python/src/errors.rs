@@ -67,6 +67,7 @@ fn engine_error_ref(error: &EngineError) -> PyErr {
         | EngineError::EmptyPrompt
         | EngineError::TokenOutOfRange { .. }
         | EngineError::PromptTooLong { .. }
+        | EngineError::PromptExceeds { .. }
         | EngineError::PromptNeverFits { .. } => PyValueError::new_err(text),
         EngineError::MemoryUnknown | EngineError::BadToken { .. } => PyRuntimeError::new_err(text),
     }

@@ -32,6 +32,18 @@ impl Hub {
         self.inner.submit(read).map_err(|error| service_error(&error))
     }
 
+    /// Takes prompts to be embedded in as `Engine.embed` does.
+    fn embed(
+        &self,
+        py: Python<'_>,
+        requests: &Bound<'_, PyAny>,
+        pooling: &Bound<'_, PyAny>,
+        normalize: bool,
+    ) -> PyResult<()> {
+        let read = self.engine.get().read_embeddings(py, requests, pooling, normalize)?;
+        self.inner.submit(read).map_err(|error| service_error(&error))
+    }
+
     /// Drops requests, of which nothing more is told.
     #[allow(clippy::needless_pass_by_value)] // as pyo3 extracts a list
     fn drop_requests(&self, seq_ids: Vec<u64>) -> PyResult<()> {

@@ -3,6 +3,7 @@
 use nanovllm_engine::{EngineError, FinishedOutput, TokenLogprobs};
 use nanovllm_model::StepError;
 use nanovllm_service::{Event, ServiceError, Timing};
+use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -77,6 +78,12 @@ impl FinishedSequence {
     #[getter]
     fn prompt_logprobs(&self) -> Vec<Logprobs<'_>> {
         listed(&self.output.prompt_logprobs)
+    }
+
+    /// The prompt's embedding in float32, `[hidden_size]`, where that was asked for; else None.
+    #[getter]
+    fn embedding<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray1<f32>>> {
+        self.output.embedding.as_deref().map(|embedding| PyArray1::from_slice(py, embedding))
     }
 
     #[getter]

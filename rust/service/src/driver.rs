@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nanovllm_engine::{FinishedOutput, LlmEngine, Sequence, StepEvent, StepOutput, TokenLogprobs};
+use nanovllm_engine::{FinishedOutput, LlmEngine, NewRequest, Sequence, StepEvent, StepOutput, TokenLogprobs};
 use nanovllm_model::SLICE_ROWS;
 use nanovllm_tokenizer::Tokenizer;
 
 use crate::error::ServiceError;
 use crate::exclusive::text_of;
 use crate::post::{Added, PostOffice};
-use crate::request::{Event, Timing, Watch};
+use crate::request::{Event, Request, Timing, Watch};
 use crate::text::Texts;
 
 /// What one step by a driver did.
@@ -122,13 +122,13 @@ impl Driver {
             }
         }
         for Added { request, arrival } in adds {
-            let (seq_id, min_tokens) = (request.seq_id, request.params.min_tokens);
-            match self.engine.add_twin_with_id(seq_id, request.twin_of, request.token_ids, request.params) {
+            let Request { seq_id, token_ids, params, twin_of, pooling, watch, text } = request;
+            let min_tokens = params.min_tokens;
+            match self.engine.add(NewRequest { seq_id, token_ids, params, twin_of, pooling }) {
                 Ok(()) => {
-                    let is_watched = request.watch == Watch::Text;
-                    self.texts.begin(seq_id, request.text, is_watched, min_tokens);
+                    self.texts.begin(seq_id, text, watch == Watch::Text, min_tokens);
                     self.clocks.insert(seq_id, Clock { arrival, first_token: None });
-                    if request.watch != Watch::Result {
+                    if watch != Watch::Result {
                         self.watched.insert(seq_id);
                     }
                 }

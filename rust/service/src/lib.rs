@@ -18,6 +18,7 @@
 //! #       Ok(rows.iter().map(|&row| (input.input_ids[row as usize] + 1).into()).collect())
 //! #   }
 //! #   fn vocab_size(&self) -> usize { 100 }
+//! #   fn hidden_size(&self) -> usize { 1 }
 //! #   fn max_model_len(&self) -> usize { 100 }
 //! #   fn describe(&self) -> String { "a counter".to_owned() }
 //! #   fn kv_cache_spec(&self, num_blocks: usize, block_size: usize, _: Option<DType>) -> KvCacheSpec {
@@ -27,6 +28,9 @@
 //! #   fn copy_blocks(&mut self, _: &[BlockCopy]) -> Result<(), Error> { Ok(()) }
 //! #   fn logits(
 //! #       &mut self, _: &ModelInput, _: &[u32], _: &mut Vec<f32>, _: &mut dyn FnMut() -> bool,
+//! #   ) -> Result<(), StepError> { Ok(()) }
+//! #   fn hidden_states(
+//! #       &mut self, _: &ModelInput, _: &[u32], _: &mut dyn FnMut(&[f32]), _: &mut dyn FnMut() -> bool,
 //! #   ) -> Result<(), StepError> { Ok(()) }
 //! # }
 //! # let config = EngineConfig { num_kvcache_blocks: 8, eos: vec![5], ..EngineConfig::default() };

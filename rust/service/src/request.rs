@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nanovllm_engine::{FinishedOutput, SamplingParams, TokenLogprobs};
+use nanovllm_engine::{FinishedOutput, Pooling, SamplingParams, TokenLogprobs};
 
 use crate::error::ServiceError;
 use crate::text::TextOptions;
@@ -30,6 +30,8 @@ pub struct Request {
     pub params: SamplingParams,
     /// The request handed in just before it that has the same prompt, which then need not be computed twice.
     pub twin_of: Option<u64>,
+    /// How its prompt is embedded; nothing is then sampled.
+    pub pooling: Option<Pooling>,
     /// What the caller wants to hear of it.
     pub watch: Watch,
     /// How its text is made, and which text ends it.
@@ -39,7 +41,15 @@ pub struct Request {
 impl Request {
     /// A request that is told nothing of but how it ends, and that no text ends.
     pub fn new(seq_id: u64, token_ids: Vec<u32>, params: SamplingParams) -> Self {
-        Self { seq_id, token_ids, params, twin_of: None, watch: Watch::Result, text: TextOptions::default() }
+        Self {
+            seq_id,
+            token_ids,
+            params,
+            twin_of: None,
+            pooling: None,
+            watch: Watch::Result,
+            text: TextOptions::default(),
+        }
     }
 }
 

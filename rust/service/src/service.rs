@@ -93,7 +93,7 @@ impl Service {
     pub(crate) fn check(&self, requests: &[Request]) -> Result<(), ServiceError> {
         self.post()?.check_failure()?;
         for request in requests {
-            self.limits.check(&request.token_ids, &request.params)?;
+            self.limits.check_request(&request.token_ids, &request.params, request.pooling)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use nanovllm_model::{CausalLm, ModelInput, StepError};
 use std::sync::{Arc, Mutex};
 
 pub const VOCAB_SIZE: usize = 50;
+pub const HIDDEN_SIZE: usize = 3;
 
 /// What a test sees and steers from outside the engine.
 #[derive(Debug, Default)]
@@ -67,6 +68,11 @@ pub fn logits(next: u32) -> Vec<f32> {
     (0..size).map(|token| -0.25 * ((token + size - next) % size) as f32).collect()
 }
 
+/// The mock's hidden state after tokens that `next` would follow.
+pub fn hidden_state(next: u32) -> [f32; HIDDEN_SIZE] {
+    [next as f32, 1.0 / (1.0 + next as f32), -0.1 * next as f32]
+}
+
 /// What a device does with these logits, but for the draw.
 fn choose(next: u32, how: &SampleRow<'_>) -> Sampled {
     SampleRow { temperature: 0.0, ..*how }.choose(&mut logits(next))
@@ -75,6 +81,10 @@ fn choose(next: u32, how: &SampleRow<'_>) -> Sampled {
 impl CausalLm for MockModel {
     fn vocab_size(&self) -> usize {
         VOCAB_SIZE
+    }
+
+    fn hidden_size(&self) -> usize {
+        HIDDEN_SIZE
     }
 
     fn max_model_len(&self) -> usize {
@@ -148,6 +158,22 @@ impl CausalLm for MockModel {
         probe.rows += rows;
         probe.sampled.extend(plan.iter().map(|row| SampleRow::drawn(row.temperature, row.key, row.position)));
         Ok(wanted.iter().zip(plan).map(|(&row, how)| choose(self.next(input, row), how)).collect())
+    }
+
+    fn hidden_states(
+        &mut self,
+        input: &ModelInput,
+        wanted: &[u32],
+        take: &mut dyn FnMut(&[f32]),
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), StepError> {
+        // The token that would be chosen, as a hidden state.
+        let plan = vec![SampleRow::greedy(); wanted.len()];
+        let sampled = self.step(input, wanted, &plan, interrupted)?;
+        for sampled in sampled {
+            take(&hidden_state(sampled.token));
+        }
+        Ok(())
     }
 
     fn logits(

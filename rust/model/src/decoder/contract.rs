@@ -41,6 +41,10 @@ pub(crate) trait Decoder<B: Backend>: Send {
     /// [`Error::Device`](nanovllm_backend::Error::Device) where a part of the model that stays in its file cannot be read any more.
     fn forward(&mut self, backend: &B, slice: &Slice<'_>, cache: &mut B::KvCache) -> Result<()>;
 
+    /// The hidden states of `rows` of the last slice, counted from its first and at most [`HEAD_ROWS`]: `[rows, hidden_size]`, after
+    /// the last norm.
+    fn hidden_states(&mut self, backend: &B, rows: &[u32]) -> &B::Tensor;
+
     /// The logits of `rows` of the last slice, counted from its first and at most [`HEAD_ROWS`]: `[rows, vocab_size]`,
     /// which the caller may overwrite.
     fn logits(&mut self, backend: &B, rows: &[u32]) -> &mut B::Tensor;

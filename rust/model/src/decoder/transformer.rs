@@ -161,11 +161,17 @@ impl<B: Backend, L: DecoderLayer<B>> Decoder<B> for Stack<B, L> {
         Ok(())
     }
 
-    fn logits(&mut self, backend: &B, rows: &[u32]) -> &mut B::Tensor {
-        let HeadBuffers { hidden, residual, normed, logits } = &mut self.head;
+    fn hidden_states(&mut self, backend: &B, rows: &[u32]) -> &B::Tensor {
+        let HeadBuffers { hidden, residual, normed, .. } = &mut self.head;
         backend.gather_rows(&self.buffers.hidden, rows, hidden);
         backend.gather_rows(&self.buffers.residual, rows, residual);
         self.model.norm.add_forward(backend, hidden, residual, normed);
+        normed
+    }
+
+    fn logits(&mut self, backend: &B, rows: &[u32]) -> &mut B::Tensor {
+        self.hidden_states(backend, rows);
+        let HeadBuffers { normed, logits, .. } = &mut self.head;
         self.lm_head.forward(backend, normed, logits);
         multiply(backend, logits, self.logits_multiplier);
         if let Some(cap) = self.logits_cap {

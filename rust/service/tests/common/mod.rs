@@ -53,6 +53,10 @@ impl CausalLm for MockModel {
         self.mock.vocab_size()
     }
 
+    fn hidden_size(&self) -> usize {
+        self.mock.hidden_size()
+    }
+
     fn max_model_len(&self) -> usize {
         self.mock.max_model_len()
     }
@@ -89,6 +93,16 @@ impl CausalLm for MockModel {
             std::panic::resume_unwind(Box::new("on purpose"));
         }
         self.mock.step(input, rows, plan, interrupted)
+    }
+
+    fn hidden_states(
+        &mut self,
+        input: &ModelInput,
+        rows: &[u32],
+        take: &mut dyn FnMut(&[f32]),
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<(), StepError> {
+        self.mock.hidden_states(input, rows, take, interrupted)
     }
 
     fn logits(
