@@ -373,6 +373,13 @@ class Engine:
         """Drops a sequence and frees its cache; False when there is none of that id."""
     def close(self) -> None:
         """Frees the model and its cache; every later call is refused. Queued sequences go back to their handles."""
+    def metrics(self) -> dict[str, Any]:
+        """What the engine has done and how fast, as of its last step: this waits for nothing.
+
+        `stats` with `num_stopped`, `num_cut_off` and `num_aborted` requests, and `time_to_first_token`,
+        `inter_token_latency` and `request_latency`: each the sum of durations in seconds, and how many were at most
+        each of `bounds`, then in all.
+        """
     def stats(self) -> dict[str, int]:
         """Counters since the engine was made, and the state of queues and KV cache."""
 

@@ -18,6 +18,7 @@ from nanovllm.engine.llm_engine import Prompt
 from nanovllm.engine.request_state import RequestState
 from nanovllm.exceptions import QueueFullError
 from nanovllm.llm import LLM
+from nanovllm.metrics import Metrics
 from nanovllm.outputs import EmbeddingOutput, RequestOutput
 from nanovllm.sampling_params import RequestOutputKind, SamplingParams
 from nanovllm.utils.conversation import Message
@@ -183,6 +184,10 @@ class AsyncLLM:
     def stats(self) -> dict[str, int]:
         """Counters and the present state, as `LLM.stats` has them."""
         return self._llm.stats()
+
+    def metrics(self) -> Metrics:
+        """What the engine has done and how fast, as `LLM.metrics` has it; it waits for nothing."""
+        return self._llm.metrics()
 
     def shutdown(self) -> None:
         """Drops every request and frees the model. Readers get a RuntimeError. Calling it again does nothing."""

@@ -20,6 +20,7 @@ from nanovllm.engine.model_runner import ModelRunner, opened_files
 from nanovllm.engine.request_state import RequestState
 from nanovllm.engine.scheduler import Scheduler
 from nanovllm.engine.sequence import Sequence
+from nanovllm.metrics import Metrics, metrics
 from nanovllm.outputs import EmbeddingOutput, RequestOutput, ScoreOutput
 from nanovllm.sampling_params import RequestOutputKind, SamplingParams
 from nanovllm.utils.conversation import Message, is_conversation_list
@@ -401,6 +402,13 @@ class LLMEngine:
         sequences, and `num_free_blocks` of `num_kvcache_blocks`.
         """
         return self._engine.stats()
+
+    def metrics(self) -> Metrics:
+        """What the engine has done and how fast, for whoever watches it: counters, queues, KV cache and latencies.
+
+        It is as of the last step, and waits for nothing, on any thread.
+        """
+        return metrics(self._engine.metrics())
 
     @property
     def description(self) -> str:

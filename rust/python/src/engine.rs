@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use nanovllm_engine::{LlmEngine, Pooling, SamplingParams};
-use nanovllm_service::{Request, Service, Watch};
+use nanovllm_engine::{EngineStats, LlmEngine, Pooling, SamplingParams};
+use nanovllm_service::{BOUNDS, Request, Service, Watch};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -186,24 +186,47 @@ impl Engine {
         Ok(())
     }
 
+    /// What the engine has done and how fast, as of its last step: this waits for nothing. `stats` with `num_stopped`, `num_cut_off`
+    /// and `num_aborted` requests, and `time_to_first_token`, `inter_token_latency` and `request_latency`: each the sum of
+    /// durations in seconds, and how many were at most each of `bounds`, then in all.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let metrics = self.service().metrics().map_err(|error| service_error(&error))?;
+        let dict = stats(py, &metrics.engine)?;
+        dict.set_item("num_stopped", metrics.endings.stop)?;
+        dict.set_item("num_cut_off", metrics.endings.length)?;
+        dict.set_item("num_aborted", metrics.endings.abort)?;
+        for (name, histogram) in [
+            ("time_to_first_token", &metrics.time_to_first_token),
+            ("inter_token_latency", &metrics.inter_token_latency),
+            ("request_latency", &metrics.request_latency),
+        ] {
+            dict.set_item(name, (histogram.sum(), histogram.cumulative()))?;
+        }
+        dict.set_item("bounds", BOUNDS)?;
+        Ok(dict)
+    }
+
     /// Counters since the engine was made, and the state of queues and KV cache.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.service().engine().with(py, |driver| driver.as_mut().map(|d| d.engine().stats()))?;
         self.door.release_ended();
-        let stats = stats.ok_or_else(closed)?;
-        let dict = PyDict::new(py);
-        dict.set_item("num_requests", stats.requests)?;
-        dict.set_item("num_steps", stats.steps)?;
-        dict.set_item("num_prefilled_tokens", stats.prefilled_tokens)?;
-        dict.set_item("num_cached_tokens", stats.cached_tokens)?;
-        dict.set_item("num_generated_tokens", stats.generated_tokens)?;
-        dict.set_item("num_preemptions", stats.preemptions)?;
-        dict.set_item("num_waiting", stats.num_waiting)?;
-        dict.set_item("num_running", stats.num_running)?;
-        dict.set_item("num_free_blocks", stats.free_blocks)?;
-        dict.set_item("num_kvcache_blocks", stats.total_blocks)?;
-        Ok(dict)
+        self::stats(py, &stats.ok_or_else(closed)?)
     }
+}
+
+fn stats<'py>(py: Python<'py>, stats: &EngineStats) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("num_requests", stats.requests)?;
+    dict.set_item("num_steps", stats.steps)?;
+    dict.set_item("num_prefilled_tokens", stats.prefilled_tokens)?;
+    dict.set_item("num_cached_tokens", stats.cached_tokens)?;
+    dict.set_item("num_generated_tokens", stats.generated_tokens)?;
+    dict.set_item("num_preemptions", stats.preemptions)?;
+    dict.set_item("num_waiting", stats.num_waiting)?;
+    dict.set_item("num_running", stats.num_running)?;
+    dict.set_item("num_free_blocks", stats.free_blocks)?;
+    dict.set_item("num_kvcache_blocks", stats.total_blocks)?;
+    Ok(dict)
 }
 
 impl Engine {

@@ -11,6 +11,7 @@ use nanovllm_tokenizer::Tokenizer;
 
 use crate::error::ServiceError;
 use crate::exclusive::text_of;
+use crate::metrics::Metrics;
 use crate::post::{Added, PostOffice};
 use crate::request::{Event, Request, Timing, Watch};
 use crate::text::Texts;
@@ -27,10 +28,10 @@ pub struct Pumped {
 /// Is given the sequences that end in the engine.
 pub type Sink = Box<dyn FnMut(Sequence) + Send>;
 
-/// When a request was handed in, and when it got its first token.
+/// When a request was handed in, and when it got its first token and its last one so far.
 struct Clock {
     arrival: Instant,
-    first_token: Option<Instant>,
+    tokens: Option<(Instant, Instant)>,
 }
 
 /// An engine, driven by whoever has its turn.
@@ -43,21 +44,30 @@ pub struct Driver {
     /// Requests whose every token is watched.
     watched: HashSet<u64>,
     clocks: HashMap<u64, Clock>,
+    metrics: Metrics,
     /// Whether somebody has had the engine by hand since it was last looked after.
     is_touched: bool,
 }
 
 impl Driver {
     pub(crate) fn new(engine: LlmEngine, post: PostOffice, tokenizer: Option<Arc<Tokenizer>>) -> Self {
-        Self {
+        let driver = Self {
             engine,
             sink: Box::new(drop),
             post,
             texts: Texts::new(tokenizer),
             watched: HashSet::new(),
             clocks: HashMap::new(),
+            metrics: Metrics::default(),
             is_touched: false,
-        }
+        };
+        driver.post.lock().metrics = driver.metrics();
+        driver
+    }
+
+    /// What watchers see now.
+    fn metrics(&self) -> Metrics {
+        Metrics { engine: self.engine.stats(), ..self.metrics }
     }
 
     /// From now on sequences that end or are dropped are handed to `sink`, but for those that somebody ends by hand.
@@ -118,6 +128,7 @@ impl Driver {
         for seq_id in aborts {
             self.forget(seq_id);
             if let Some(seq) = self.engine.abort(seq_id) {
+                self.metrics.endings.abort += 1;
                 (self.sink)(seq);
             }
         }
@@ -127,7 +138,7 @@ impl Driver {
             match self.engine.add(NewRequest { seq_id, token_ids, params, twin_of, pooling }) {
                 Ok(()) => {
                     self.texts.begin(seq_id, text, watch == Watch::Text, min_tokens);
-                    self.clocks.insert(seq_id, Clock { arrival, first_token: None });
+                    self.clocks.insert(seq_id, Clock { arrival, tokens: None });
                     if watch != Watch::Result {
                         self.watched.insert(seq_id);
                     }
@@ -139,6 +150,7 @@ impl Driver {
                 }
             }
         }
+        self.post.lock().metrics = self.metrics();
         refused
     }
 
@@ -186,11 +198,7 @@ impl Driver {
         let now = Instant::now();
         for StepEvent { seq_id, mut token_ids, mut finished } in output.events {
             generated += token_ids.len() as u64;
-            if let Some(clock) = self.clocks.get_mut(&seq_id)
-                && !token_ids.is_empty()
-            {
-                clock.first_token.get_or_insert(now);
-            }
+            self.note_tokens(seq_id, token_ids.len() as u64, now);
             let is_named = finished.as_ref().is_some_and(|output| output.stop_token.is_some());
             let added = self.texts.push(seq_id, &token_ids, is_named);
             let mut stop = None;
@@ -211,11 +219,15 @@ impl Driver {
                     stop = found;
                 }
                 let timing = self.timing(seq_id, now);
+                self.metrics.endings.count(output.finish_reason);
+                self.metrics.request_latency.observe(timing.total.as_secs_f64(), 1);
                 self.watched.remove(&seq_id);
                 mail.push(Event::Finished { output, text, stop, timing });
             }
         }
+        let metrics = self.metrics();
         let mut post = self.post.lock();
+        post.metrics = metrics;
         post.computed.prefilled += u64::try_from(output.num_tokens).unwrap_or(0);
         post.computed.generated += generated;
         for event in mail {
@@ -239,10 +251,28 @@ impl Driver {
         all[all.len().saturating_sub(count)..].to_vec()
     }
 
+    /// Notes when a request got tokens.
+    fn note_tokens(&mut self, seq_id: u64, count: u64, now: Instant) {
+        let Some(clock) = self.clocks.get_mut(&seq_id) else { return };
+        match (&mut clock.tokens, count) {
+            (_, 0) => {}
+            (Some((_, last)), _) => {
+                let latency = (now - *last).as_secs_f64() / count as f64;
+                self.metrics.inter_token_latency.observe(latency, count);
+                *last = now;
+            }
+            (tokens @ None, _) => {
+                *tokens = Some((now, now));
+                self.metrics.time_to_first_token.observe((now - clock.arrival).as_secs_f64(), 1);
+            }
+        }
+    }
+
     fn timing(&mut self, seq_id: u64, now: Instant) -> Timing {
-        let Some(Clock { arrival, first_token }) = self.clocks.remove(&seq_id) else {
+        let Some(Clock { arrival, tokens }) = self.clocks.remove(&seq_id) else {
             return Timing { first_token: Duration::ZERO, total: Duration::ZERO };
         };
-        Timing { first_token: first_token.unwrap_or(now) - arrival, total: now - arrival }
+        let first = tokens.map_or(now, |(first, _)| first);
+        Timing { first_token: first - arrival, total: now - arrival }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use nanovllm_engine::EngineError;
 
 use crate::error::ServiceError;
+use crate::metrics::Metrics;
 use crate::request::{Event, Request};
 
 /// A request that was handed in, and when.
@@ -71,6 +72,8 @@ pub(crate) struct Post {
     pub(crate) is_idle: bool,
     /// Rung for the driving thread when there is something to do.
     pub(crate) work: Arc<Condvar>,
+    /// What watchers see: as of the last step.
+    pub(crate) metrics: Metrics,
     /// What the steps that have ended computed.
     pub(crate) computed: Computed,
     /// Rows that the step under way has computed.
@@ -97,6 +100,7 @@ impl PostOffice {
             is_ending: false,
             is_idle: false,
             work: Arc::default(),
+            metrics: Metrics::default(),
             computed: Computed::default(),
             rows_under_way: 0,
             failure: None,

@@ -9,6 +9,7 @@ use nanovllm_tokenizer::Tokenizer;
 use crate::driver::{Driver, Pumped};
 use crate::error::ServiceError;
 use crate::exclusive::{Exclusive, Refusal, Turn};
+use crate::metrics::Metrics;
 use crate::post::{Computed, NOBODY, Owner, Post, PostOffice, Wheel};
 use crate::request::{Event, Request};
 
@@ -68,6 +69,18 @@ impl Service {
         let post = self.post()?;
         let Computed { prefilled, generated } = post.computed;
         Ok(Computed { prefilled: prefilled + post.rows_under_way, generated })
+    }
+
+    /// What it has done and how fast, as of the last step: this waits for nothing.
+    ///
+    /// # Errors
+    /// [`ServiceError::Refused`] in a forked process.
+    pub fn metrics(&self) -> Result<Metrics, ServiceError> {
+        let post = self.post()?;
+        let mut metrics = post.metrics;
+        metrics.engine.num_waiting += post.adds.len();
+        metrics.engine.requests += post.adds.len() as u64;
+        Ok(metrics)
     }
 
     /// The post, unless this is a forked process, in which its holder may not exist.
