@@ -44,7 +44,12 @@ def test_several_conversations_at_once(llm: LLM) -> None:
 
 @pytest.mark.parametrize(
     ("example", "words"),
-    [("streaming.py", "stop: '8.'"), ("async_many.py", "Jupiter:"), ("embeddings.py", "A kitten was napping")],
+    [
+        ("streaming.py", "stop: '8.'"),
+        ("async_many.py", "Jupiter:"),
+        ("embeddings.py", "A kitten was napping"),
+        ("threads.py", "4 + 4:"),
+    ],
 )
 def test_the_examples_run(demo_model: str, example: str, words: str) -> None:
     script = Path(__file__).parent.parent / "examples" / example

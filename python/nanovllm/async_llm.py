@@ -209,6 +209,9 @@ class AsyncLLM:
         # The step under way ends first, which an event loop must not wait for.
         await asyncio.get_running_loop().run_in_executor(None, self.shutdown)
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{type(self).__name__} cannot be pickled: make one in each process that uses it")
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self._llm!r}>"
 

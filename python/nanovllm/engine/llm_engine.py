@@ -430,6 +430,9 @@ class LLMEngine:
     def __exit__(self, *_: object) -> None:
         self.exit()
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{type(self).__name__} cannot be pickled: make one in each process that uses it")
+
     def __repr__(self) -> str:
         name = type(self).__name__
         engine = getattr(self, "_open", None)

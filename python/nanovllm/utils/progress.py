@@ -1,14 +1,18 @@
 """What `generate` shows while it works: on a terminal or in a notebook a bar in tokens, else one line at the end."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 from tqdm.asyncio import tqdm_asyncio
-from tqdm.auto import tqdm
 
 from nanovllm._core import FinishedSequence
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # in a notebook without ipywidgets, where a line at the end has to do
+    from tqdm.auto import tqdm
 
 _IS_NOTEBOOK = tqdm is not tqdm_asyncio
 """Whether tqdm draws with a notebook's widgets; standard error is no terminal there."""
