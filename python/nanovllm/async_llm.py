@@ -1,7 +1,5 @@
 """An engine for asyncio: callers in any number of event loops and threads, each with a stream of outputs."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -32,7 +30,11 @@ _LOOK_UP = 60.0
 
 
 class AsyncLLM:
-    """A model that answers many requests at a time, in vLLM's manner: `async for output in llm.generate(prompt)`.
+    """A model that answers many requests at a time, in vLLM's manner.
+
+        async with AsyncLLM("/path/to/model.gguf") as llm:
+            async for output in llm.generate("The sky is"):
+                print(output.text)
 
     The engine runs on a thread of its own, which Python's other threads do not hold up; a second one hands its news on.
     A consumer that does not read holds nobody else up, and finds all of its answer when it reads. Prompts are encoded

@@ -38,7 +38,14 @@ Prompt = str | AbcSequence[int]
 
 
 class LLMEngine:
-    """A model with its scheduler and KV cache.
+    """A model with its scheduler and KV cache, which answers prompts.
+
+    `generate` and `chat` answer any number of prompts at once, `stream` one as it is written; `score` says how likely
+    texts are, `embed` makes vectors of them. Threads may share an engine: what they ask is computed together. Each
+    process needs one of its own. `AsyncLLM` is for asyncio.
+
+        with LLM("/path/to/model.gguf") as llm:
+            print(llm.generate("The sky is")[0].text)
 
     `scheduler` and `model_runner` are views on what runs. A step may be taken by hand, as nano-vLLM's `step` takes it:
     `scheduler.schedule()`, `model_runner.run(...)`, `scheduler.postprocess(...)`. What ends in such a step is on the

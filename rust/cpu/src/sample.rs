@@ -1,5 +1,6 @@
-//! Choosing tokens from rows of logits, over the team: each row is one thread's.
+//! Choosing tokens from rows of logits, over the team: each row is one thread's, or of few rows each is everybody's.
 
+mod passes;
 mod survivors;
 
 use std::cell::RefCell;
@@ -7,7 +8,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nanovllm_backend::{LogSum, SampleRow, Sampled, TokenLogprobs};
 
-use self::survivors::{Survivors, first_keys};
+use self::passes::Passes;
+use self::survivors::Survivors;
 use crate::claims::Claims;
 use crate::kernels::generic::sample::Stream;
 use crate::kernels::generic::truncate::of_key;
@@ -44,13 +46,16 @@ pub(crate) fn sample(
     let (rows, cols) = (logits.rows(), logits.cols());
     assert_eq!((choices.len(), out.len()), (rows, rows), "rows of the choices and of the tokens");
     let logits = logits.shared();
-    if rows < 2 || rows * cols < TEAM_LOGITS {
+    // Where most threads would have no row, all share each.
+    if 2 * rows <= team.size() || rows < 2 || rows * cols < TEAM_LOGITS {
+        let passes = Passes { kernels, team: Some(team) };
         for (i, sampled) in out.iter_mut().enumerate() {
             // SAFETY: nobody else is here.
-            *sampled = choose(kernels, unsafe { logits.row(i) }, &choices[i]);
+            *sampled = choose(passes, unsafe { logits.row(i) }, &choices[i]);
         }
         return;
     }
+    let passes = Passes { kernels, team: None };
     let claims = Claims::new(rows);
     let sampled = AtomicPtr::new(out.as_mut_ptr());
     team.run(|_| {
@@ -59,7 +64,7 @@ pub(crate) fn sample(
                 // SAFETY: logits and `out` have a row and an element for each choice, are borrowed until `run` returns,
                 // and each row is claimed once.
                 unsafe {
-                    let chosen = choose(kernels, logits.row(i), &choices[i]);
+                    let chosen = choose(passes, logits.row(i), &choices[i]);
                     *sampled.load(Ordering::Relaxed).add(i) = chosen;
                 }
             }
@@ -67,9 +72,9 @@ pub(crate) fn sample(
     });
 }
 
-fn choose(kernels: &RowKernels, logits: &mut [f32], row: &SampleRow<'_>) -> Sampled {
+fn choose(passes: Passes<'_>, logits: &mut [f32], row: &SampleRow<'_>) -> Sampled {
     let Some(top) = row.logprobs else {
-        return row.given.unwrap_or_else(|| token(kernels, logits, row)).into();
+        return row.given.unwrap_or_else(|| token(passes, logits, row)).into();
     };
     if logits.is_empty() {
         let logprobs = Some(Box::new(TokenLogprobs { logprob: f32::NAN, ..TokenLogprobs::default() }));
@@ -79,33 +84,28 @@ fn choose(kernels: &RowKernels, logits: &mut [f32], row: &SampleRow<'_>) -> Samp
     // Whatever changes the logits works on them, and what they were is looked into afterwards.
     raw.clear();
     raw.extend_from_slice(logits);
-    let token = row.given.unwrap_or_else(|| token(kernels, logits, row));
-    let logprobs = Some(Box::new(logprobs(kernels, &raw, token, top)));
+    let token = row.given.unwrap_or_else(|| token(passes, logits, row));
+    let logprobs = Some(Box::new(logprobs(passes, &raw, token, top)));
     SCRATCH.with_borrow_mut(|scratch| scratch.raw = raw);
     Sampled { token, logprobs }
 }
 
-fn token(kernels: &RowKernels, logits: &mut [f32], row: &SampleRow<'_>) -> u32 {
+fn token(passes: Passes<'_>, logits: &mut [f32], row: &SampleRow<'_>) -> u32 {
     row.adjust(logits);
-    let (p, n) = (logits.as_ptr(), logits.len());
     let stream = Stream::new(row.key, row.position);
-    // SAFETY: `logits` is a slice of `n` values.
-    let draw = || unsafe { (kernels.draw)(p, n, row.temperature, stream) };
-    // SAFETY: as above.
-    let top = || unsafe { (kernels.arg_max)(p, n) };
     if row.temperature <= 0.0 || row.temperature.is_nan() {
-        return top();
+        return passes.arg_max(logits);
     }
     if !row.truncation.is_on() {
-        return draw();
+        return passes.draw(logits, row.temperature, stream);
     }
-    let top = top();
+    let top = passes.arg_max(logits);
     let Some(&largest) = logits.get(top as usize) else { return 0 };
     if !(largest / row.temperature).is_finite() {
         return top;
     }
     SCRATCH.with_borrow_mut(|Scratch { keys, .. }| {
-        let mut survivors = Survivors { kernels, logits, largest, temperature: row.temperature, keys };
+        let mut survivors = Survivors { passes, logits, largest, temperature: row.temperature, keys };
         let last = survivors.find(&row.truncation);
         if survivors.keys.len() <= FEW {
             return row.winner(survivors.keys.iter().map(|&key| of_key(key)), (top, largest));
@@ -117,30 +117,24 @@ fn token(kernels: &RowKernels, logits: &mut [f32], row: &SampleRow<'_>) -> u32 {
                 *logit = f32::NEG_INFINITY;
             }
         }
-        // SAFETY: `logits` is a slice of `n` values.
-        unsafe { (kernels.draw)(logits.as_ptr(), n, row.temperature, stream) }
+        passes.draw(logits, row.temperature, stream)
     })
 }
 
-fn logprobs(kernels: &RowKernels, logits: &[f32], token: u32, top: u32) -> TokenLogprobs {
-    let (p, n) = (logits.as_ptr(), logits.len());
-    // SAFETY: `logits` is a slice of `n` values.
-    let largest = logits[unsafe { (kernels.arg_max)(p, n) } as usize];
+fn logprobs(passes: Passes<'_>, logits: &[f32], token: u32, top: u32) -> TokenLogprobs {
+    let largest = logits[passes.arg_max(logits) as usize];
     let largest = if largest.is_nan() { f32::NEG_INFINITY } else { largest };
-    // SAFETY: as above.
-    let log_sum = LogSum::new(largest, unsafe { (kernels.mass)(p, n, largest, 1.0, f32::NEG_INFINITY) });
+    let log_sum = LogSum::new(largest, passes.mass(logits, largest, 1.0, f32::NEG_INFINITY));
     let listed = |(token, logit): (u32, f32)| (token, log_sum.logprob(logit));
-    let wanted = (top as usize).min(n);
+    let wanted = (top as usize).min(logits.len());
     let top: Vec<(u32, f32)> = SCRATCH.with_borrow_mut(|Scratch { keys, .. }| {
-        first_keys(kernels, logits, wanted, f32::NEG_INFINITY, keys);
+        passes.first_keys(logits, wanted, f32::NEG_INFINITY, keys);
         keys.sort_unstable_by(|a, b| b.cmp(a));
         let not_numbers = (0..).zip(logits).filter(|(_, logit)| logit.is_nan()).map(|(token, &logit)| (token, logit));
         keys.iter().map(|&key| of_key(key)).chain(not_numbers).take(wanted).map(listed).collect()
     });
     let Some(&logit) = logits.get(token as usize) else { return TokenLogprobs { logprob: f32::NAN, rank: 0, top } };
-    // SAFETY: `logits` is a slice of `n` values, of which the token has one.
-    let ahead = unsafe { (kernels.ahead)(p, n, token) };
-    TokenLogprobs { logprob: log_sum.logprob(logit), rank: ahead as u32 + 1, top }
+    TokenLogprobs { logprob: log_sum.logprob(logit), rank: passes.ahead(logits, token) as u32 + 1, top }
 }
 
 #[cfg(test)]

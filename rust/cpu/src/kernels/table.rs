@@ -4,7 +4,7 @@ use nanovllm_backend::{Activation, DType};
 
 use super::generic::attention::{AttendTile, PartialSoftmax};
 use super::generic::rows::{Norm, Rotation};
-use super::generic::sample::Stream;
+use super::generic::sample::{Drawn, Stream};
 use super::tile::{ConvertKernel, TileKernel};
 use crate::layout::Layout;
 
@@ -56,10 +56,10 @@ pub(crate) struct RowKernels {
     pub(crate) soft_cap: unsafe fn(*mut f32, f32, usize),
     pub(crate) norm_rope: NormRope,
     pub(crate) arg_max: unsafe fn(*const f32, usize) -> u32,
-    pub(crate) draw: unsafe fn(*const f32, usize, f32, Stream) -> u32,
+    pub(crate) draw: unsafe fn(*const f32, usize, u32, f32, Stream) -> Drawn,
     pub(crate) mass: unsafe fn(*const f32, usize, f32, f32, f32) -> f64,
     pub(crate) collect: unsafe fn(*const f32, usize, u32, f32, *mut u64) -> usize,
-    pub(crate) ahead: unsafe fn(*const f32, usize, u32) -> usize,
+    pub(crate) ahead: unsafe fn(*const f32, usize, f32, usize) -> usize,
 }
 
 impl RowKernels {
@@ -123,7 +123,7 @@ macro_rules! compile {
 macro_rules! row_kernels {
     ($features:tt, $simd:ty) => {{
         use $crate::kernels::generic::rows::{self, Norm, Rotation};
-        use $crate::kernels::generic::sample::{self, Stream};
+        use $crate::kernels::generic::sample::{self, Drawn, Stream};
         use $crate::kernels::generic::truncate;
         use $crate::kernels::table::compile;
         $crate::kernels::table::RowKernels {
@@ -142,13 +142,13 @@ macro_rules! row_kernels {
                 as fn(heads: *mut f32, count: usize, dim: usize, norm: Option<Norm>, rotation: Option<Rotation>)),
             arg_max: compile!($features, $simd => sample::arg_max as fn(logits: *const f32, n: usize) -> u32),
             draw: compile!($features, $simd => sample::draw
-                as fn(logits: *const f32, n: usize, temperature: f32, stream: Stream) -> u32),
+                as fn(logits: *const f32, n: usize, first: u32, temperature: f32, stream: Stream) -> Drawn),
             mass: compile!($features, $simd => truncate::mass
                 as fn(logits: *const f32, n: usize, largest: f32, temperature: f32, least: f32) -> f64),
             collect: compile!($features, $simd => truncate::collect
                 as fn(logits: *const f32, n: usize, first: u32, least: f32, keys: *mut u64) -> usize),
             ahead: compile!($features, $simd => truncate::ahead
-                as fn(logits: *const f32, n: usize, token: u32) -> usize),
+                as fn(logits: *const f32, n: usize, own: f32, before: usize) -> usize),
         }
     }};
 }

@@ -2,11 +2,8 @@
 
 use nanovllm_backend::{Truncation, rounded, weight};
 
+use super::passes::Passes;
 use crate::kernels::generic::truncate::of_key;
-use crate::kernels::table::RowKernels;
-
-/// Logits that are looked at between two looks at how many are kept.
-const CHUNK: usize = 4096;
 
 /// How far below the largest logit, over the temperature, those of a nucleus are looked for first. Three times in four it is there,
 /// as half of the weight of a language model is on a handful of tokens.
@@ -17,7 +14,7 @@ const FAR: f32 = 32.0;
 
 /// The search for the tokens that may be drawn.
 pub(super) struct Survivors<'a> {
-    pub(super) kernels: &'a RowKernels,
+    pub(super) passes: Passes<'a>,
     pub(super) logits: &'a [f32],
     /// The largest logit; over the temperature, which is above 0, it is finite.
     pub(super) largest: f32,
@@ -32,19 +29,17 @@ impl Survivors<'_> {
         let least = truncation.least();
         if truncation.top_k > 0 {
             let wanted = (truncation.top_k as usize).min(self.logits.len());
-            first_keys(self.kernels, self.logits, wanted, self.bound(least), self.keys);
+            self.passes.first_keys(self.logits, wanted, self.bound(least), self.keys);
             self.keep(least);
             if truncation.top_p < 1.0 {
                 self.keep_nucleus(f64::from(truncation.top_p) * self.mass_of(self.keys));
             }
         } else if truncation.top_p < 1.0 {
-            let (p, n) = (self.logits.as_ptr(), self.logits.len());
-            // SAFETY: the logits are a slice of `n` values.
-            let all = unsafe { (self.kernels.mass)(p, n, self.largest, self.temperature, least) };
+            let all = self.passes.mass(self.logits, self.largest, self.temperature, least);
             let enough = f64::from(truncation.top_p) * all;
             let mut reach = NEAR;
             loop {
-                first_keys(self.kernels, self.logits, n, self.bound(least.max(-reach)), self.keys);
+                self.passes.first_keys(self.logits, self.logits.len(), self.bound(least.max(-reach)), self.keys);
                 self.keep(least);
                 if reach >= FAR || self.mass_of(self.keys) >= enough {
                     break;
@@ -53,7 +48,7 @@ impl Survivors<'_> {
             }
             self.keep_nucleus(enough);
         } else {
-            first_keys(self.kernels, self.logits, self.logits.len(), self.bound(least), self.keys);
+            self.passes.first_keys(self.logits, self.logits.len(), self.bound(least), self.keys);
             self.keep(least);
         }
         self.keys.iter().copied().min().unwrap_or(u64::MAX)
@@ -113,30 +108,5 @@ impl Survivors<'_> {
         });
         keys.truncate(needed.map_or(to, |at| from + at + 1));
         *self.keys = keys;
-    }
-}
-
-/// Leaves the keys of the first `wanted` tokens of the order of logits in `keys`, of those that are at least `least`; in no order.
-pub(super) fn first_keys(kernels: &RowKernels, logits: &[f32], wanted: usize, mut least: f32, keys: &mut Vec<u64>) {
-    keys.clear();
-    if wanted == 0 {
-        return;
-    }
-    for (at, chunk) in logits.chunks(CHUNK).enumerate() {
-        let before = keys.len();
-        keys.reserve(chunk.len());
-        // SAFETY: the chunk is a slice of its length, and there is room for as many keys behind those that are there.
-        unsafe {
-            let room = keys.as_mut_ptr().add(before);
-            let found = (kernels.collect)(chunk.as_ptr(), chunk.len(), (at * CHUNK) as u32, least, room);
-            keys.set_len(before + found);
-        }
-        let is_last = (at + 1) * CHUNK >= logits.len();
-        if keys.len() > wanted && (is_last || keys.len() >= wanted.saturating_mul(2).max(256)) {
-            let (_, &mut last, _) = keys.select_nth_unstable_by(wanted - 1, |a, b| b.cmp(a));
-            keys.truncate(wanted);
-            // Of equal logits later tokens come later.
-            least = least.max(of_key(last).1.next_up());
-        }
     }
 }

@@ -55,6 +55,11 @@ fn a_vocabulary_of_rows_on_a_team() {
         let expected: Vec<Sampled> = data.chunks(cols).zip(&plan).map(choose).collect();
         for isa in Isa::available() {
             assert_eq!(sampled(isa, 3, &data, &plan), expected, "{isa} at {temperature}");
+            // A row that the members of a team share.
+            for (i, row) in data.chunks(cols).enumerate() {
+                let alone = sampled(isa, 2 + i, row, &plan[i..=i]);
+                assert_eq!(alone, expected[i..=i], "row {i} alone, {isa} at {temperature}");
+            }
         }
     }
 }
@@ -68,12 +73,20 @@ fn what_is_not_a_number_is_never_chosen() {
                 (vec![nan; 40], 0),
                 ([vec![nan; 20], vec![f32::NEG_INFINITY; 20]].concat(), 20),
                 ([vec![nan; 37], vec![-5.0]].concat(), 37),
+                // In pieces of which one has no number.
+                ([vec![nan; 20_000], vec![f32::NEG_INFINITY; 20_000]].concat(), 20_000),
+                ([vec![f32::NEG_INFINITY; 20_000], vec![nan; 20_000]].concat(), 0),
+                ([vec![nan; 39_999], vec![-5.0]].concat(), 39_999),
+                ([vec![0.0; 20_000], vec![nan; 19_999], vec![f32::INFINITY]].concat(), 39_999),
                 (vec![0.0, f32::INFINITY, nan, f32::INFINITY], 1),
             ] {
                 let truncation = Truncation { top_k: 2, top_p: 0.5, min_p: 0.1 };
                 for truncation in [Truncation::default(), truncation] {
                     let plan = [SampleRow { truncation, ..SampleRow::drawn(temperature, 1, 2) }];
-                    assert_eq!(sampled(isa, 1, &logits, &plan)[0].token, expected, "{isa} at {temperature}");
+                    for threads in [1, 2] {
+                        let token = sampled(isa, threads, &logits, &plan)[0].token;
+                        assert_eq!(token, expected, "{isa} at {temperature} with {threads} threads");
+                    }
                 }
             }
         }

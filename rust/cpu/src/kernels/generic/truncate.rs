@@ -108,26 +108,25 @@ pub(crate) unsafe fn collect<S: Simd>(
     found
 }
 
-/// How many of `n` logits come before the token `token` in their order.
+/// How many of `n` logits come before `own` in their order: those that are larger, and of its equals the first `before` logits'.
+/// Where it is no number all numbers do.
 ///
 /// # Safety
-/// `logits` holds `n` values; `token` is below `n`.
+/// `logits` holds `n` values.
 #[inline(always)]
-pub(crate) unsafe fn ahead<S: Simd>(s: S, logits: *const f32, n: usize, token: u32) -> usize {
+pub(crate) unsafe fn ahead<S: Simd>(s: S, logits: *const f32, n: usize, own: f32, before: usize) -> usize {
     // SAFETY: indices stay below `n`.
     unsafe {
-        let own = *logits.add(token as usize);
         if own.is_nan() {
-            // All numbers, and what is none before it.
-            return (0..n).filter(|&i| !(*logits.add(i)).is_nan() || i < token as usize).count();
+            return (0..n).filter(|&i| !(*logits.add(i)).is_nan() || i < before).count();
         }
         let bound = s.splat(own);
         let (mut larger, mut i) = (0, 0);
         while i < n {
             let v = s.load_first(logits.add(i), S::LANES.min(n - i), f32::NAN);
             let (at_least, at_most) = (s.ge_bits(v, bound), s.ge_bits(bound, v));
-            let before = (token as usize).saturating_sub(i).min(31);
-            let ties = at_least & at_most & if i < token as usize { mask(before, S::LANES) } else { 0 };
+            let left = before.saturating_sub(i).min(31);
+            let ties = at_least & at_most & if i < before { mask(left, S::LANES) } else { 0 };
             larger += ((at_least & !at_most).count_ones() + ties.count_ones()) as usize;
             i += S::LANES;
         }
