@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanovllm import LLM, Logprob, RequestOutputKind, SamplingParams
+from nanovllm.engine.sequence import Sequence
 from runners import model_runner
 
 TINY = Path(__file__).parent / "golden" / "tiny_qwen3"
@@ -377,3 +379,37 @@ def test_no_limit_on_tokens_is_that_of_the_model() -> None:
 
 def test_kinds_of_output_change_nothing_where_there_is_one(llm: LLM) -> None:
     assert all(answer(llm, output_kind=kind) == answer(llm) for kind in RequestOutputKind)
+
+
+def test_what_by_hand_is_not_told_is_refused_there(llm: LLM) -> None:
+    for field in ("logprobs", "prompt_logprobs"):
+        params = SamplingParams(**{field: 1})
+        with pytest.raises(ValueError, match=rf"{field} is for LLM\.generate"):
+            llm.add_request(PROMPT, params)
+        with pytest.raises(ValueError, match=rf"{field} is for LLM\.generate"):
+            Sequence(PROMPT, params)
+
+
+def test_options_hold_for_sequences_that_no_scheduler_has(runner: Any) -> None:
+    """Stepped by the model runner alone, and after a change by hand."""
+    allowed = [11, 12, 13]
+    seq = Sequence(PROMPT, SamplingParams(temperature=0, allowed_token_ids=allowed, repetition_penalty=5.0))
+    seq.block_table, seq.num_scheduled_tokens = [0], len(PROMPT)
+    for _ in range(6):
+        (token,) = runner.run([seq], True)
+        assert token in allowed
+        seq.append_token(token)
+        seq.num_scheduled_tokens += 1
+    seq.max_tokens = None
+    assert seq.max_tokens is None
+    assert runner.run([seq], True)[0] in allowed
+
+
+def test_other_forms_of_the_same_options(llm: LLM) -> None:
+    bias = {7: 100.0}
+    assert answer(llm, logit_bias=MappingProxyType(bias)).token_ids == answer(llm, logit_bias=bias).token_ids
+    assert SamplingParams(seed=-1).seed == -1
+    draws = {tuple(answer(llm, seed=-1, temperature=1).token_ids) for _ in range(5)}
+    assert len(draws) > 1, "as without a seed"
+    with pytest.raises(ValueError, match="seed"):
+        SamplingParams(seed=-2)

@@ -705,7 +705,7 @@ class Sequence:
     """Its blocks in order: a copy, which can be assigned back."""
     temperature: float
     """Divides the logits; 0 is greedy."""
-    max_tokens: int
+    max_tokens: int | None
     """Tokens to generate at most."""
     ignore_eos: bool
     """Whether it goes on past an end-of-sequence token."""

@@ -35,8 +35,8 @@ class SamplingParams:
         temperature: Logits are divided by it before a token is drawn; 0 takes the likeliest token (greedy).
         max_tokens: The most tokens to generate, at least 1; None for as many as the model has room for.
         ignore_eos: Generate `max_tokens` tokens, whether or not the model ends its answer before.
-        seed: Fixes the draws of this request, 0 to 2**64 - 1, whatever else runs; None derives them from the engine's
-            seed and the number of requests that it took before this one.
+        seed: Fixes the draws of this request, 0 to 2**64 - 1, whatever else runs; None or -1 derives them from the
+            engine's seed and the number of requests that it took before this one.
         n: How many answers, 1 to 16384, each with a random stream of its own.
         top_p: The share of the probability, above 0 and at most 1: the fewest likeliest tokens that have it may be
             drawn.

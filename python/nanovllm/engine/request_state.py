@@ -26,7 +26,8 @@ class _Answer:
         self.index = index
         self.token_ids: list[int] = []
         self.text = ""
-        self.places: list[TokenLogprobs] = []  # of its tokens, where log-probabilities are asked for
+        self.listed: list[Listed] = []  # how likely its tokens were, where that is asked for
+        self.places: list[TokenLogprobs] = []  # the same as it is handed out, so far
         self.cumulative_logprob = 0.0
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
@@ -95,7 +96,7 @@ class RequestState:
             was_streamed = bool(answer.token_ids)
             answer.sequence, answer.finish_reason, answer.stop_reason = news, news.finish_reason, news.stop_reason
             answer.token_ids = news.token_ids
-            self._list(answer, news.logprobs[len(answer.places) :] if self._has_logprobs else [])
+            self._list(answer, news.logprobs[len(answer.listed) :] if self._has_logprobs else [])
             if self._detokenizes:
                 if news.text is None and not was_streamed:
                     is_cut = isinstance(news.stop_reason, int) and not self._includes_stop
@@ -134,6 +135,9 @@ class RequestState:
         answer.is_new = False
         answer.sent_tokens, answer.sent_text = len(answer.token_ids), len(answer.text)
         token_ids = answer.token_ids[begin[0] :]
+        # On the reader's thread: of `logprobs=-1` these are many objects.
+        known = len(answer.places)
+        answer.places += of_tokens(answer.token_ids[known : len(answer.listed)], answer.listed[known:], self._decode)
         return CompletionOutput(
             index=answer.index,
             text=answer.text[begin[1] :],
@@ -147,8 +151,7 @@ class RequestState:
     def _list(self, answer: _Answer, listed: Sequence[Listed]) -> None:
         """Takes in how likely the answer's newest tokens were."""
         if self._has_logprobs:
-            begin = len(answer.places)
-            answer.places += of_tokens(answer.token_ids[begin : begin + len(listed)], listed, self._decode)
+            answer.listed += listed
             for logprob, _, _ in listed:  # one by one, so that a stream comes to the same sum
                 answer.cumulative_logprob += logprob
 

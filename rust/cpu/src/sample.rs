@@ -80,11 +80,14 @@ fn choose(passes: Passes<'_>, logits: &mut [f32], row: &SampleRow<'_>) -> Sample
         let logprobs = Some(Box::new(TokenLogprobs { logprob: f32::NAN, ..TokenLogprobs::default() }));
         return Sampled { token: row.given.unwrap_or(0), logprobs };
     }
+    if let Some(token) = row.given {
+        return Sampled { token, logprobs: Some(Box::new(logprobs(passes, logits, token, top))) };
+    }
     let mut raw = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.raw));
     // Whatever changes the logits works on them, and what they were is looked into afterwards.
     raw.clear();
     raw.extend_from_slice(logits);
-    let token = row.given.unwrap_or_else(|| token(passes, logits, row));
+    let token = token(passes, logits, row);
     let logprobs = Some(Box::new(logprobs(passes, &raw, token, top)));
     SCRATCH.with_borrow_mut(|scratch| scratch.raw = raw);
     Sampled { token, logprobs }

@@ -32,7 +32,7 @@ pub trait FieldSource {
     /// The same as [`number`](Self::number)'s.
     fn boolean(&self, field: &'static str, default: bool) -> Result<bool, Self::Error>;
 
-    /// Reads an integer in `0..2^64`, or the source's word for nothing.
+    /// Reads an integer in `0..2^64`, or the source's word for nothing, as which -1 counts too.
     ///
     /// # Errors
     /// The same as [`number`](Self::number)'s.

@@ -104,7 +104,7 @@ impl Sequence {
         let Some(&last_token) = token_ids.last() else { return Err(EngineError::EmptyPrompt) };
         check_block_size(block_size)?;
         let num_tokens = token_ids.len();
-        Ok(Self {
+        let mut seq = Self {
             seq_id,
             noise_key: params.noise_key(0, seq_id),
             params,
@@ -114,7 +114,10 @@ impl Sequence {
             num_prompt_tokens: num_tokens,
             block_size,
             ..Self::vacant()
-        })
+        };
+        // Who schedules it knows what sequences end at, and makes them anew.
+        seq.make_processors(&[]);
+        Ok(seq)
     }
 
     /// A sequence without tokens, which owns no heap memory: what a free place of the slab holds.

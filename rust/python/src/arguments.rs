@@ -4,7 +4,7 @@ use nanovllm_engine::{FieldSource, PoolingKind, SamplingParams, SamplingParamsEr
 use nanovllm_service::OutputOptions;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFrozenSet, PyMemoryView, PySet, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFrozenSet, PyMapping, PyMemoryView, PySet, PyString};
 
 use crate::errors::engine_error;
 
@@ -194,7 +194,12 @@ impl FieldSource for Attributes<'_, '_> {
     }
 
     fn optional_unsigned(&self, field: &'static str, default: Option<u64>) -> Result<Option<u64>, Refused> {
-        Ok(self.read_or(field, default, |value| unsigned(value, field))?)
+        let read = |value: &Bound<'_, PyAny>| {
+            // As vLLM takes it.
+            let is_nothing = value.extract::<i64>().is_ok_and(|value| value == -1);
+            if is_nothing { Ok(None) } else { unsigned(value, field).map(Some) }
+        };
+        Ok(self.read_or(field, default.map(Some), read)?.flatten())
     }
 
     fn optional_integer(&self, field: &'static str, default: Option<i64>) -> Result<Option<i64>, Refused> {
@@ -212,13 +217,14 @@ impl FieldSource for Attributes<'_, '_> {
 
     fn token_numbers(&self, field: &'static str) -> Result<Option<Vec<(u32, f32)>>, Refused> {
         let read = |value: &Bound<'_, PyAny>| {
-            let Ok(numbers) = value.cast::<PyDict>() else {
+            let Ok(numbers) = value.cast::<PyMapping>() else {
                 let type_name = value.get_type().name()?;
                 return Err(PyTypeError::new_err(format!(
                     "{field} must be a dict of numbers by token id, not {type_name}"
                 )));
             };
-            let item = |(id, bias): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+            let item = |item: Bound<'_, PyAny>| {
+                let (id, bias): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
                 // A body in JSON has texts for keys.
                 let id = match id.cast::<PyString>() {
                     Ok(text) => text.to_str()?.parse().map_err(|_| token_error_in(&id, field))?,
@@ -226,7 +232,7 @@ impl FieldSource for Attributes<'_, '_> {
                 };
                 Ok((id, number(&bias, &format!("{field}[{id}]"))? as f32))
             };
-            numbers.iter().map(item).collect()
+            numbers.items()?.iter().map(item).collect()
         };
         Ok(self.read_or(field, None, read)?)
     }
@@ -259,6 +265,7 @@ pub(crate) struct Params {
 impl Params {
     /// Those of a sequence that a program steps by hand, of which no text is made.
     pub(crate) fn by_hand(self) -> PyResult<SamplingParams> {
+        self.check_no_logprobs("a Sequence")?;
         let OutputOptions { n, stop, bad_words, .. } = &self.output;
         for (field, is_given) in [("n", *n > 1), ("stop", !stop.is_empty()), ("bad_words", !bad_words.is_empty())] {
             if is_given {
@@ -266,6 +273,17 @@ impl Params {
             }
         }
         Ok(self.sampling)
+    }
+
+    /// Refuses to say how likely tokens are where nobody would hear of it.
+    pub(crate) fn check_no_logprobs(&self, of: &str) -> PyResult<()> {
+        let SamplingParams { logprobs, prompt_logprobs, .. } = &self.sampling;
+        for (field, is_given) in [("logprobs", logprobs.is_some()), ("prompt_logprobs", prompt_logprobs.is_some())] {
+            if is_given {
+                return Err(PyValueError::new_err(format!("{field} is for LLM.generate: {of} hands none out")));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -139,6 +139,7 @@ impl Engine {
         if sampling_params.output.n > 1 {
             return Err(PyValueError::new_err("n must be 1 in add_request, which queues one answer: call generate"));
         }
+        sampling_params.check_no_logprobs("LLM.step")?;
         let request = self.request(seq_id, token_ids, sampling_params, false)?;
         let result = py.detach(|| self.service().add(request)).map_err(|error| service_error(&error));
         self.door.release_ended();

@@ -3,7 +3,7 @@
 use nanovllm_tokenizer::{Error, Tokenizer};
 
 /// The tokens of each word, as vLLM takes them: at the beginning of a text, and after a space where that is as many tokens and
-/// another first one.
+/// another first one. A word that is no token, which nothing can spell, has none.
 ///
 /// # Errors
 /// What the tokenizer says of a text that it cannot encode.

@@ -57,7 +57,9 @@ impl Survivors<'_> {
     /// A logit that is not above any that is at most `least` from the largest, over the temperature.
     fn bound(&self, least: f32) -> f32 {
         let exact = f64::from(self.largest) + f64::from(least) * f64::from(self.temperature);
-        let slack = 1e-6 * (exact.abs() + f64::from(self.largest).abs());
+        // Over a huge temperature what is less than the least float32 away is not away at all.
+        let least_step = f64::from(f32::from_bits(1)) * f64::from(self.temperature);
+        let slack = 1e-6 * (exact.abs() + f64::from(self.largest).abs()) + least_step;
         // What is infinite stays so; what is no number is minus infinity less minus infinity.
         let bound = (exact - slack) as f32;
         if bound.is_nan() { f32::NEG_INFINITY } else { bound }

@@ -64,6 +64,19 @@ fn a_vocabulary_of_rows_on_a_team() {
     }
 }
 
+/// Where the temperature is so high that logits next to the largest are no further from it than nothing.
+#[test]
+fn the_highest_temperatures_keep_what_the_contract_keeps() {
+    let logits: Vec<f32> = (0..100u8).map(|i| 1e-3 - f32::from(i) * 2e-8).collect();
+    for isa in Isa::available() {
+        for position in 0..50 {
+            let truncation = Truncation { min_p: 1.0, ..Truncation::default() };
+            let row = SampleRow { truncation, ..SampleRow::drawn(1e38, 3, position) };
+            assert_eq!(sampled(isa, 1, &logits, &[row])[0], row.choose(&mut logits.clone()), "{isa}");
+        }
+    }
+}
+
 #[test]
 fn what_is_not_a_number_is_never_chosen() {
     let nan = f32::NAN;

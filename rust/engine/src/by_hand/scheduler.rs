@@ -76,10 +76,11 @@ impl Scheduler {
         self.schedule
     }
 
-    /// The sampling parameters of a sequence that waits or runs, to change them; the caller validates.
-    pub fn sampling_params_mut(&mut self, seq_id: u64) -> Option<&mut SamplingParams> {
-        let key = *self.keys.get(&seq_id)?;
-        Some(&mut self.seqs[key].params)
+    /// Changes the sampling parameters of a sequence that waits or runs; the caller validates. `None` where there is none of that id.
+    pub fn set_sampling_params(&mut self, seq_id: u64, params: SamplingParams) -> Option<()> {
+        let seq = &mut self.seqs[*self.keys.get(&seq_id)?];
+        seq.set_params(params, &self.eos);
+        Some(())
     }
 
     /// The KV pool's books, for sequences that are not the scheduler's.
@@ -115,6 +116,9 @@ impl Scheduler {
     /// Changes the end-of-sequence ids.
     pub fn set_eos(&mut self, eos: Vec<u32>) {
         self.eos = eos;
+        for &key in self.keys.values() {
+            self.seqs[key].make_processors(&self.eos);
+        }
     }
 }
 

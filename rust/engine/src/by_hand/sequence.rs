@@ -32,6 +32,12 @@ pub struct SequenceState {
 }
 
 impl Sequence {
+    /// Changes how it samples; it ends at `eos`. The caller validates.
+    pub fn set_params(&mut self, params: SamplingParams, eos: &[u32]) {
+        self.params = params;
+        self.make_processors(eos);
+    }
+
     /// What a model runner in another process needs: everything for a prefill, the newest token for decoding.
     pub fn state(&self) -> SequenceState {
         let tokens = if self.is_prefill {

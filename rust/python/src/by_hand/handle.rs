@@ -83,8 +83,8 @@ impl PySequence {
         params.validate().map_err(|error| engine_error(error.into()))?;
         self.find(
             py,
-            |seq| seq.params.clone_from(&params),
-            |scheduler, seq_id| scheduler.sampling_params_mut(seq_id).map(|held| held.clone_from(&params)),
+            |seq| seq.set_params(params.clone(), &[]),
+            |scheduler, seq_id| scheduler.set_sampling_params(seq_id, params.clone()),
         )
     }
 

@@ -218,14 +218,14 @@ impl PySequence {
 
     /// Tokens to generate at most.
     #[getter]
-    fn max_tokens(&self, py: Python<'_>) -> PyResult<usize> {
+    fn max_tokens(&self, py: Python<'_>) -> PyResult<Option<usize>> {
         self.whole("max_tokens")?;
-        self.read(py, |seq| seq.params.max_tokens)
+        self.read(py, |seq| Some(seq.params.max_tokens).filter(|&most| most < usize::MAX))
     }
 
     #[setter]
     fn set_max_tokens(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let max_tokens = count(value, "max_tokens")?;
+        let max_tokens = if value.is_none() { usize::MAX } else { count(value, "max_tokens")? };
         self.write_params(py, "max_tokens", |params| SamplingParams { max_tokens, ..params })
     }
 
