@@ -413,3 +413,5 @@ def test_other_forms_of_the_same_options(llm: LLM) -> None:
     assert len(draws) > 1, "as without a seed"
     with pytest.raises(ValueError, match="seed"):
         SamplingParams(seed=-2)
+    spaced, closed = (answer(llm, max_tokens=20, spaces_between_special_tokens=spaces) for spaces in (True, False))
+    assert closed == spaced, "this tokenizer's decoder puts none there"

@@ -57,6 +57,8 @@ class SamplingParams:
         detokenize: Make text of the tokens; without, `text` is empty.
         skip_special_tokens: Leave special tokens out of the text; None as the method does that is called:
             `generate` keeps them, as nano-vLLM does, and `chat` leaves them out.
+        spaces_between_special_tokens: Keep the spaces that some decoders put between special tokens; those of most
+            language models put none there.
         output_kind: What each output of a stream has; None as the method does that is called: `LLM.stream` gives what
             is new, `AsyncLLM.generate` the whole answer so far. Other methods give the whole answer at the end.
 
@@ -87,6 +89,7 @@ class SamplingParams:
     prompt_logprobs: int | None = _DEFAULT["prompt_logprobs"]
     detokenize: bool = _DEFAULT["detokenize"]
     skip_special_tokens: bool | None = _DEFAULT["skip_special_tokens"]
+    spaces_between_special_tokens: bool = _DEFAULT["spaces_between_special_tokens"]
     output_kind: RequestOutputKind | None = None
 
     def __post_init__(self) -> None:

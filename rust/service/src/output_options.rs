@@ -20,6 +20,8 @@ pub struct OutputOptions {
     pub bad_words: Vec<String>,
     /// Leave special tokens out of the text; `None` for the caller's own default.
     pub skip_special_tokens: Option<bool>,
+    /// Keep the spaces that some decoders put between special tokens.
+    pub spaces_between_special_tokens: bool,
     /// Make text of the tokens.
     pub detokenize: bool,
 }
@@ -32,6 +34,7 @@ impl Default for OutputOptions {
             include_stop_str_in_output: false,
             bad_words: Vec::new(),
             skip_special_tokens: None,
+            spaces_between_special_tokens: true,
             detokenize: true,
         }
     }
@@ -56,6 +59,8 @@ impl OutputOptions {
                 .boolean("include_stop_str_in_output", default.include_stop_str_in_output)?,
             bad_words: source.texts("bad_words")?.unwrap_or_default(),
             skip_special_tokens: source.optional_boolean("skip_special_tokens")?,
+            spaces_between_special_tokens: source
+                .boolean("spaces_between_special_tokens", default.spaces_between_special_tokens)?,
             detokenize: source.boolean("detokenize", default.detokenize)?,
         };
         options.check(params)?;
@@ -85,6 +90,7 @@ impl OutputOptions {
     pub fn text(&self, skip_special_tokens: bool) -> TextOptions {
         TextOptions {
             skip_special_tokens: self.skip_special_tokens.unwrap_or(skip_special_tokens),
+            no_spaces_between_special_tokens: self.detokenize && !self.spaces_between_special_tokens,
             stop: self.stop.clone(),
             include_stop_str_in_output: self.include_stop_str_in_output,
         }

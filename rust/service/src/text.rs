@@ -14,6 +14,8 @@ use self::stop::StopStrings;
 pub struct TextOptions {
     /// Leave special tokens out of the text.
     pub skip_special_tokens: bool,
+    /// Leave out the spaces that some decoders put between added tokens.
+    pub no_spaces_between_special_tokens: bool,
     /// Texts that end the answer.
     pub stop: Vec<String>,
     /// Whether the text has the one that ended it, or the token that its request stops at.
@@ -57,10 +59,12 @@ impl Texts {
     /// Begins the text of a request, unless nobody wants it. Its first `min_tokens` tokens do not end it.
     pub(crate) fn begin(&mut self, seq_id: u64, options: TextOptions, is_watched: bool, min_tokens: usize) {
         if let Some(tokenizer) = &self.tokenizer
-            && (is_watched || !options.stop.is_empty())
+            && (is_watched || !options.stop.is_empty() || options.no_spaces_between_special_tokens)
         {
+            let detokenizer = Detokenizer::new(Arc::clone(tokenizer), options.skip_special_tokens)
+                .with_spaces(!options.no_spaces_between_special_tokens);
             let stream = Stream {
-                detokenizer: Some(Detokenizer::new(Arc::clone(tokenizer), options.skip_special_tokens)),
+                detokenizer: Some(detokenizer),
                 stop: StopStrings::new(options.stop, options.include_stop_str_in_output),
                 is_watched,
                 held: String::new(),

@@ -24,6 +24,10 @@ const MAX_HELD: usize = 8;
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
     skip_special_tokens: bool,
+    /// Whether decoders that put spaces between tokens put them between added ones, too.
+    spaces_between_special_tokens: bool,
+    /// Whether the last token is an added one.
+    is_after_added: bool,
     state: State,
 }
 
@@ -47,7 +51,15 @@ impl Detokenizer {
             }
             _ => State::Window { ids: Vec::new(), read: 0 },
         };
-        Self { tokenizer, skip_special_tokens, state }
+        let spaces_between_special_tokens = true;
+        Self { tokenizer, skip_special_tokens, spaces_between_special_tokens, is_after_added: false, state }
+    }
+
+    /// The same stream, in which an added token that follows another one has no space before it unless `spaces` is true: vLLM's
+    /// `spaces_between_special_tokens`. It is of consequence to decoders that put spaces between tokens.
+    #[must_use]
+    pub fn with_spaces(self, spaces: bool) -> Self {
+        Self { spaces_between_special_tokens: spaces, ..self }
     }
 
     /// Takes the next id and returns the text that is certain by now, often one token's, sometimes none.
@@ -57,16 +69,30 @@ impl Detokenizer {
     /// cannot decode.
     pub fn push(&mut self, id: u32) -> Result<String, Error> {
         let token = self.tokenizer.token(id)?;
-        if self.skip_special_tokens && self.tokenizer.inner().get_added_vocabulary().is_special_token(&token) {
+        let added = self.tokenizer.inner().get_added_vocabulary();
+        if self.skip_special_tokens && added.is_special_token(&token) {
             return Ok(String::new());
         }
+        let is_added = added.get_vocab().contains_key(&token);
+        let follows = std::mem::replace(&mut self.is_after_added, is_added);
+        let mut piece = self.decode(id, &token)?;
+        if follows && is_added && !self.spaces_between_special_tokens && piece.ends_with(&token) {
+            let space = piece.len() - token.len();
+            if piece[..space].ends_with(' ') {
+                piece.remove(space - 1);
+            }
+        }
+        Ok(piece)
+    }
+
+    fn decode(&mut self, id: u32, token: &str) -> Result<String, Error> {
         match &mut self.state {
             State::Bytes(held) => {
-                byte_level::extend_with_token(held, &token);
+                byte_level::extend_with_token(held, token);
                 Ok(take_complete(held))
             }
             State::ByteFallback { held, strip } => {
-                let mut text = match byte_of(&token) {
+                let mut text = match byte_of(token) {
                     Some(byte) => {
                         held.push(byte);
                         take_complete(held)

@@ -94,3 +94,26 @@ fn an_unknown_id_leaves_the_stream_as_it_was() {
     assert!(matches!(detokenizer.push(9999), Err(Error::TokenId { id: 9999, .. })));
     assert_eq!(detokenizer.push(id("©")).unwrap(), "é");
 }
+
+#[test]
+fn added_tokens_may_have_no_spaces_between_them() {
+    let added = [0, 1].map(|id| {
+        serde_json::json!({"id": id, "content": format!("<{id}>"), "single_word": false, "lstrip": false, "rstrip": false,
+                           "normalized": false, "special": true})
+    });
+    let json = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null,
+        "added_tokens": added,
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": false},
+        "model": {"type": "WordLevel", "vocab": {"<0>": 0, "<1>": 1, "a": 2}, "unk_token": "a"},
+    });
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let tokenizer = Arc::new(Tokenizer::from_dir(dir.path()).unwrap());
+    for (spaces, expected) in [(true, "<0> <1> a <1> <1> <0> a a"), (false, "<0><1> a <1><1><0> a a")] {
+        let mut detokenizer = Detokenizer::new(Arc::clone(&tokenizer), false).with_spaces(spaces);
+        let text: String = [0, 1, 2, 1, 1, 0, 2, 2].iter().map(|&id| detokenizer.push(id).unwrap()).collect();
+        assert_eq!(text + &detokenizer.finish(), expected);
+    }
+}
