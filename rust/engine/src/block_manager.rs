@@ -147,6 +147,11 @@ impl BlockManager {
         seq.num_cached_tokens = 0;
     }
 
+    /// How many of the sequence's blocks nobody else has.
+    pub(crate) fn num_own_blocks(&self, seq: &Sequence) -> usize {
+        seq.block_table.iter().filter(|&&id| self.blocks[id as usize].ref_count == 1).count()
+    }
+
     /// Whether the pool has the block that the sequence's newest token may need.
     pub(crate) fn can_append(&self, seq: &Sequence) -> bool {
         self.free.len() >= usize::from(self.opens_block(seq))

@@ -13,6 +13,28 @@ pub enum SchedulingPolicy {
     /// soon as it is met rather than once everything else has finished.
     #[default]
     Default,
+    /// Steps decode and prefill at once, prompts in chunks that keep a step short, and sequences are in one order by priority and
+    /// arrival: for callers who wait for every token.
+    Mixed,
+}
+
+impl SchedulingPolicy {
+    /// Every policy.
+    pub const ALL: [Self; 3] = [Self::NanoVllm, Self::Default, Self::Mixed];
+
+    /// Its name for users.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NanoVllm => "nano-vllm",
+            Self::Default => "default",
+            Self::Mixed => "mixed",
+        }
+    }
+
+    /// The policy of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.as_str() == name)
+    }
 }
 
 /// Configuration of the engine; nano-vLLM's fields and defaults where it has them.
@@ -36,8 +58,10 @@ pub struct EngineConfig {
     pub kv_cache_dtype: Option<DType>,
     /// Seed of every request that brings none.
     pub seed: u64,
-    /// Whether to admit sequences as nano-vLLM does.
+    /// How sequences are admitted and steps are composed.
     pub policy: SchedulingPolicy,
+    /// The most seconds that a mixed step may take beside what decoding alone does; without it, a few times as long as that.
+    pub max_inter_token_latency: Option<f64>,
 }
 
 impl Default for EngineConfig {
@@ -53,6 +77,7 @@ impl Default for EngineConfig {
             kv_cache_dtype: None,
             seed: 0,
             policy: SchedulingPolicy::default(),
+            max_inter_token_latency: None,
         }
     }
 }
@@ -93,6 +118,12 @@ impl EngineConfig {
             (2..=MAX_I32).contains(&self.kvcache_block_size),
         )?;
         check(
+            "max_inter_token_latency",
+            "a number of seconds above 0",
+            self.max_inter_token_latency.unwrap_or(1.0),
+            self.max_inter_token_latency.is_none_or(|limit| limit > 0.0 && limit.is_finite()),
+        )?;
+        check(
             "num_kvcache_blocks",
             "-1 (decide from memory) or at least 1, with fewer than 2^31 tokens in all",
             self.num_kvcache_blocks,
@@ -127,7 +158,7 @@ mod tests {
     #[test]
     fn every_bad_field_is_named() {
         type Spoil = fn(&mut EngineConfig);
-        let bad: [(&str, Spoil); 14] = [
+        let bad: [(&str, Spoil); 16] = [
             ("max_num_batched_tokens", |c| c.max_num_batched_tokens = 0),
             ("max_num_batched_tokens", |c| c.max_num_batched_tokens = usize::MAX),
             ("max_num_seqs", |c| c.max_num_seqs = 0),
@@ -136,6 +167,8 @@ mod tests {
             ("gpu_memory_utilization", |c| c.gpu_memory_utilization = 0.0),
             ("gpu_memory_utilization", |c| c.gpu_memory_utilization = 1.01),
             ("gpu_memory_utilization", |c| c.gpu_memory_utilization = f64::NAN),
+            ("max_inter_token_latency", |c| c.max_inter_token_latency = Some(0.0)),
+            ("max_inter_token_latency", |c| c.max_inter_token_latency = Some(f64::NAN)),
             ("kvcache_block_size", |c| c.kvcache_block_size = 0),
             ("kvcache_block_size", |c| c.kvcache_block_size = 1),
             ("kvcache_block_size", |c| c.kvcache_block_size = usize::MAX),

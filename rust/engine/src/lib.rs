@@ -68,6 +68,7 @@ mod kv_pool;
 mod limits;
 mod llm_engine;
 mod model_runner;
+mod pace;
 mod pooling;
 mod prepare;
 mod processors;

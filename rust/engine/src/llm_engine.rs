@@ -10,6 +10,7 @@ use crate::scheduler::{Schedule, Scheduler};
 use crate::sequence::{FinishReason, Sequence};
 use nanovllm_backend::{Memory, Sampled, TokenLogprobs};
 use nanovllm_model::{CausalLm, StepError};
+use std::time::Instant;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,12 +26,14 @@ pub struct NewRequest {
     pub twin_of: Option<u64>,
     /// How its prompt is embedded; nothing is then sampled.
     pub pooling: Option<Pooling>,
+    /// The lower, the sooner it is computed; of equal ones the first to come.
+    pub priority: i64,
 }
 
 impl NewRequest {
     /// A request for one answer.
     pub fn new(seq_id: u64, token_ids: Vec<u32>, params: SamplingParams) -> Self {
-        Self { seq_id, token_ids, params, twin_of: None, pooling: None }
+        Self { seq_id, token_ids, params, twin_of: None, pooling: None, priority: 0 }
     }
 }
 
@@ -73,7 +76,7 @@ pub struct StepEvent {
 pub struct StepOutput {
     /// An event for each request that got a token or ended: those the pool ended first, then in the step's order.
     pub events: Vec<StepEvent>,
-    /// Rows prefilled if this was a prefill step, else decoded tokens counted negative; 0 when nothing was computed.
+    /// Rows prefilled if there were any, else decoded tokens counted negative; 0 when nothing was computed.
     pub num_tokens: i64,
 }
 
@@ -175,10 +178,11 @@ impl LlmEngine {
     /// # Errors
     /// The same as [`add_request_with_id`](Self::add_request_with_id)'s.
     pub fn add(&mut self, request: NewRequest) -> Result<(), EngineError> {
-        let NewRequest { seq_id, token_ids, params, twin_of, pooling } = request;
+        let NewRequest { seq_id, token_ids, params, twin_of, pooling, priority } = request;
         let mut seq = Sequence::new(seq_id, token_ids, params, self.config.kvcache_block_size)?;
         self.limits().check_request(seq.token_ids(), &seq.params, pooling)?;
         seq.twin_of = twin_of;
+        seq.priority = priority;
         seq.pooler = pooling.map(|pooling| Box::new(Pooler::new(pooling)));
         self.enqueue(seq)
     }
@@ -250,11 +254,10 @@ impl LlmEngine {
             self.stats.steps += 1;
             self.stats.generated_tokens += token_ids.len() as u64;
             self.stats.cached_tokens += schedule.num_cached_tokens as u64;
-            if schedule.is_prefill {
-                self.stats.prefilled_tokens += schedule.num_tokens as u64;
-            }
+            self.stats.prefilled_tokens += schedule.num_prefill_tokens as u64;
         }
-        let num_tokens = schedule.num_tokens as i64;
+        let num_tokens =
+            if schedule.is_prefill { schedule.num_prefill_tokens as i64 } else { -(schedule.num_tokens as i64) };
         let (mut ended, mut next) = (Vec::new(), 0);
         for mut seq in self.scheduler.take_finished() {
             let output = FinishedOutput::of(&mut seq);
@@ -272,7 +275,7 @@ impl LlmEngine {
             ended.append(&mut events);
             events = ended;
         }
-        Ok(StepOutput { events, num_tokens: if schedule.is_prefill { num_tokens } else { -num_tokens } })
+        Ok(StepOutput { events, num_tokens })
     }
 
     fn compute(
@@ -280,11 +283,17 @@ impl LlmEngine {
         schedule: Schedule,
         interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<Sampled>, EngineError> {
+        let start = Instant::now();
         self.copy_blocks()?;
-        if self.scheduler.pools() {
-            return self.embed(interrupted).map(|()| Vec::new());
-        }
-        self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted)
+        let sampled = if self.scheduler.pools() {
+            self.embed(interrupted)?;
+            Vec::new()
+        } else {
+            self.model_runner.run(self.scheduler.scheduled(), schedule, interrupted)?
+        };
+        let num_decoded = schedule.num_tokens - schedule.num_prefill_tokens;
+        self.scheduler.pace.observe(num_decoded, schedule.num_prefill_tokens, start.elapsed());
+        Ok(sampled)
     }
 
     /// Computes a step in which sequences are embedded.

@@ -1,15 +1,14 @@
 //! Which sequences the next step computes: continuous batching, chunked prefill, preemption.
-//!
-//! Why every sequence ends: at most one sequence is partly prefilled. It is the head of the waiting queue, and while it
-//! exists every step is a prefill, which it leads; so a decode step never waits for blocks that a waiting sequence holds.
-//! If neither prefill nor decode can schedule anything then nothing runs, all blocks are free, and the head of the waiting
-//! queue is larger than the pool: nano-vLLM dies there, here that sequence finishes with [`FinishReason::Length`].
-//! Otherwise a step prefills a chunk or appends tokens, and a completed prefill appends one too, so sequences cannot
-//! preempt each other for ever.
+
+mod alternating;
+mod mixed;
+mod queue;
+mod twins;
 
 use crate::block_manager::BlockManager;
 use crate::config::{EngineConfig, SchedulingPolicy};
 use crate::errors::EngineError;
+use crate::pace::Pace;
 use crate::pooling::Pooler;
 use crate::sequence::{FinishReason, Sequence, SequenceStatus};
 use crate::slab::{Key, Slab};
@@ -20,12 +19,14 @@ use std::ops::Range;
 /// What [`Scheduler::schedule`] decided; the sequences are in [`Scheduler::scheduled`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Schedule {
-    /// Whether this is a prefill step; otherwise it is a decode step.
+    /// Whether this step prefills; otherwise it decodes alone.
     pub is_prefill: bool,
     /// Sequences in the step; 0 when nothing is left to do.
     pub num_seqs: usize,
     /// Rows in the step.
     pub num_tokens: usize,
+    /// Those of them that prefill.
+    pub num_prefill_tokens: usize,
     /// Tokens that the prefix cache spared the sequences admitted in this step.
     pub num_cached_tokens: usize,
 }
@@ -37,7 +38,11 @@ pub struct Scheduler {
     pub(crate) max_num_batched_tokens: usize,
     max_model_len: usize,
     pub(crate) eos: Vec<u32>,
-    policy: SchedulingPolicy,
+    pub(crate) policy: SchedulingPolicy,
+    /// What steps have cost, where they are mixed.
+    pub(crate) pace: Pace,
+    /// Sequences queued so far.
+    num_arrived: u64,
     pub(crate) block_manager: BlockManager,
     pub(crate) seqs: Slab,
     /// The key of each sequence that waits or runs, by sequence id.
@@ -51,6 +56,10 @@ pub struct Scheduler {
     /// The sequences of the step under way that continue a prefill which an earlier step began: the first at most, unless
     /// a program has preempted another by hand.
     resumed: Vec<Key>,
+    /// The sequences of a mixed step under way that were admitted in it.
+    admitted: Vec<Key>,
+    /// Whether the last mixed step embedded.
+    has_embedded: bool,
     /// What blocks of the step under way are to hold before it is computed.
     copies: Vec<BlockCopy>,
     /// Sequences that have finished and were not taken yet.
@@ -72,6 +81,8 @@ impl Scheduler {
             max_model_len: config.max_model_len,
             eos: config.eos.clone(),
             policy: config.policy,
+            pace: Pace::new(config.max_inter_token_latency),
+            num_arrived: 0,
             block_manager: BlockManager::new(num_blocks, config.kvcache_block_size)?,
             seqs: Slab::default(),
             keys: HashMap::new(),
@@ -80,6 +91,8 @@ impl Scheduler {
             batch: Vec::new(),
             schedule: Schedule::default(),
             resumed: Vec::new(),
+            admitted: Vec::new(),
+            has_embedded: false,
             copies: Vec::new(),
             finished: Vec::new(),
             num_preemptions: 0,
@@ -99,9 +112,11 @@ impl Scheduler {
         }
         let mut seq = seq;
         seq.make_processors(&self.eos);
+        seq.arrival = self.num_arrived;
+        self.num_arrived += 1;
         let key = self.seqs.insert(seq);
         self.keys.insert(seq_id, key);
-        self.waiting.push_back(key);
+        self.wait_behind(key);
         Ok(())
     }
 
@@ -121,133 +136,25 @@ impl Scheduler {
     fn schedule_with(&mut self, shares_prompts: bool) -> Schedule {
         self.rollback();
         loop {
-            self.schedule_prefill(shares_prompts);
-            if self.batch.is_empty() {
-                self.schedule_decode();
+            if self.policy == SchedulingPolicy::Mixed {
+                self.schedule_mixed(shares_prompts);
+            } else {
+                self.schedule_alternating(shares_prompts);
             }
             if !self.batch.is_empty() {
                 break;
             }
-            // nano-vLLM's `assert scheduled_seqs` fails here: the head is larger than the pool, as said at the head of this
-            // file.
-            let Some(key) = self.waiting.pop_front() else { break };
+            // nano-vLLM's `assert scheduled_seqs` fails here: nothing runs, and the head is larger than the pool; unless it came
+            // before the last to run, which the pool has just ended.
+            let Some(&key) = self.waiting.front() else { break };
+            if self.block_manager.can_allocate(&mut self.seqs[key]).is_some() {
+                continue;
+            }
+            self.waiting.pop_front();
             self.finish(key, FinishReason::Length);
         }
         self.schedule.num_seqs = self.batch.len();
         self.schedule
-    }
-
-    fn schedule_prefill(&mut self, shares_prompts: bool) {
-        while let Some(&key) = self.waiting.front()
-            && self.may_admit()
-        {
-            if shares_prompts && self.admit_twin(key) {
-                continue;
-            }
-            let remaining = self.max_num_batched_tokens - self.schedule.num_tokens;
-            if remaining == 0 {
-                break;
-            }
-            // A step samples or embeds.
-            let pools = self.pools();
-            let seq = &mut self.seqs[key];
-            if !self.batch.is_empty() && seq.pooler.is_some() != pools {
-                break;
-            }
-            let is_new = seq.block_table.is_empty();
-            let num_cached_blocks = if is_new {
-                match self.block_manager.can_allocate(seq) {
-                    Some(num_cached_blocks) => num_cached_blocks,
-                    None if self.policy == SchedulingPolicy::Default
-                        && seq.num_blocks() > self.block_manager.num_blocks() =>
-                    {
-                        self.waiting.pop_front();
-                        self.finish(key, FinishReason::Length);
-                        continue;
-                    }
-                    None => break,
-                }
-            } else {
-                0
-            };
-            let num_cached_tokens =
-                if is_new { num_cached_blocks * self.block_manager.block_size() } else { seq.num_cached_tokens };
-            let num_tokens = seq.num_tokens() - num_cached_tokens;
-            // Only the head of a step may be prefilled in chunks.
-            if remaining < num_tokens && !self.batch.is_empty() {
-                break;
-            }
-            if is_new {
-                if !self.block_manager.allocate(seq, num_cached_blocks) {
-                    break;
-                }
-                seq.prefix_cache_hit.get_or_insert(num_cached_tokens);
-                self.schedule.num_cached_tokens += num_cached_tokens;
-            } else {
-                self.resumed.push(key);
-            }
-            seq.num_scheduled_tokens = num_tokens.min(remaining);
-            self.schedule.num_tokens += seq.num_scheduled_tokens;
-            if seq.completes() {
-                seq.status = SequenceStatus::Running;
-                self.waiting.pop_front();
-                self.running.push_back(key);
-            }
-            self.batch.push(key);
-        }
-        self.schedule.is_prefill = !self.batch.is_empty();
-    }
-
-    /// Admits the head of the waiting queue without any rows if it is the twin of the last sequence of the step that has some, and
-    /// this one ends its prompt there.
-    fn admit_twin(&mut self, key: Key) -> bool {
-        let has_rows = |key: &&Key| self.seqs[**key].num_scheduled_tokens > 0;
-        let Some(&other) = self.batch.iter().rev().find(has_rows) else { return false };
-        let (first, seq) = (&self.seqs[other], &self.seqs[key]);
-        let is_twin = seq.twin_of == Some(first.seq_id)
-            && seq.block_table.is_empty()
-            && first.samples()
-            && first.token_ids() == seq.token_ids()
-            && !seq.needs_whole_prompt();
-        if !is_twin {
-            return false;
-        }
-        let table = first.block_table.clone();
-        let seq = &mut self.seqs[key];
-        self.block_manager.share(table, seq);
-        seq.num_cached_tokens = seq.num_tokens();
-        seq.prefix_cache_hit.get_or_insert(seq.num_cached_tokens);
-        self.schedule.num_cached_tokens += seq.num_cached_tokens;
-        seq.status = SequenceStatus::Running;
-        self.waiting.pop_front();
-        self.running.push_back(key);
-        self.batch.push(key);
-        true
-    }
-
-    fn may_admit(&self) -> bool {
-        let admitted = match self.policy {
-            SchedulingPolicy::NanoVllm => self.batch.len(),
-            SchedulingPolicy::Default => self.running.len(),
-        };
-        admitted < self.max_num_seqs
-    }
-
-    fn schedule_decode(&mut self) {
-        while self.batch.len() < self.max_num_seqs
-            && let Some(key) = self.running.pop_front()
-        {
-            if self.append_or_preempt(key) {
-                let seq = &mut self.seqs[key];
-                seq.num_scheduled_tokens = 1;
-                seq.is_prefill = false;
-                self.batch.push(key);
-            }
-        }
-        self.schedule.num_tokens = self.batch.len();
-        for &key in self.batch.iter().rev() {
-            self.running.push_front(key);
-        }
     }
 
     /// Makes room for one more token of the sequence, in a block of its own: preempts from the tail of the running queue, itself
@@ -274,7 +181,7 @@ impl Scheduler {
         seq.status = SequenceStatus::Waiting;
         seq.is_prefill = true;
         self.block_manager.deallocate(seq);
-        self.waiting.push_front(key);
+        self.wait_ahead(key);
         self.num_preemptions += 1;
     }
 
@@ -339,6 +246,9 @@ impl Scheduler {
             seq.num_scheduled_tokens = 0;
             if samples && let Some(&token_id) = token_ids.next() {
                 seq.append_token(token_id);
+                if self.policy == SchedulingPolicy::Mixed {
+                    seq.is_prefill = false;
+                }
                 if let Some((reason, stop_token)) = finish_reason(seq, &self.eos, self.max_model_len) {
                     seq.stop_token = stop_token;
                     self.finish(key, reason);
@@ -367,7 +277,7 @@ impl Scheduler {
         for &key in batch.iter().rev() {
             let seq = &mut self.seqs[key];
             seq.num_scheduled_tokens = 0;
-            if !self.schedule.is_prefill {
+            if !seq.is_prefill {
                 let last = seq.block_table.last();
                 if self.copies.iter().any(|copy| Some(&copy.to) == last) {
                     self.running.retain(|&other| other != key);
@@ -377,15 +287,23 @@ impl Scheduler {
                 }
                 continue;
             }
-            if seq.status == SequenceStatus::Running {
-                seq.status = SequenceStatus::Waiting;
-                self.running.pop_back();
-                self.waiting.push_front(key);
-            }
-            if !self.resumed.contains(&key) {
+            let is_new = match self.policy {
+                SchedulingPolicy::Mixed => self.admitted.contains(&key),
+                _ => !self.resumed.contains(&key),
+            };
+            if is_new {
                 self.block_manager.deallocate(seq);
                 if seq.num_completion_tokens() == 0 {
                     seq.prefix_cache_hit = None;
+                }
+            }
+            if seq.status == SequenceStatus::Running && (is_new || self.policy != SchedulingPolicy::Mixed) {
+                seq.status = SequenceStatus::Waiting;
+                self.running.retain(|&other| other != key);
+                if is_new {
+                    self.wait_ahead(key);
+                } else {
+                    self.waiting.push_front(key); // a prefill that was begun goes on first
                 }
             }
         }
@@ -397,6 +315,7 @@ impl Scheduler {
         self.batch.clear();
         self.schedule = Schedule::default();
         self.resumed.clear();
+        self.admitted.clear();
         self.copies.clear();
     }
 

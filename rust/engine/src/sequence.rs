@@ -55,6 +55,10 @@ pub struct Sequence {
     pub is_prefill: bool,
     /// Its blocks in order.
     pub block_table: Vec<u32>,
+    /// The lower, the sooner it is computed.
+    pub priority: i64,
+    /// How many sequences its scheduler had been given before it.
+    pub(crate) arrival: u64,
     /// How it samples.
     pub params: SamplingParams,
     /// Names its random stream. An engine changes it when it takes the request; see
@@ -129,6 +133,8 @@ impl Sequence {
             num_scheduled_tokens: 0,
             is_prefill: true,
             block_table: Vec::new(),
+            priority: 0,
+            arrival: 0,
             params: SamplingParams::default(),
             noise_key: 0,
             finish_reason: None,

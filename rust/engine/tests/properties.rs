@@ -22,6 +22,7 @@ struct Request {
     answers: u64,
     /// The prompt is embedded.
     pooling: Option<Pooling>,
+    priority: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -44,19 +45,19 @@ fn request() -> impl Strategy<Value = Request> {
     let kinds = prop_oneof![Just(PoolingKind::Mean), Just(PoolingKind::Last)];
     let pooling = prop::option::weighted(0.3, (kinds, any::<bool>()))
         .prop_map(|pooling| pooling.map(|(kind, normalize)| Pooling { kind, normalize }));
-    (0usize..12, prompt, 1usize..16, any::<bool>(), answers, pooling).prop_map(
-        |(at, prompt, max_tokens, ignore_eos, answers, pooling)| {
+    (0usize..12, prompt, 1usize..16, any::<bool>(), answers, pooling, -1i64..2).prop_map(
+        |(at, prompt, max_tokens, ignore_eos, answers, pooling, priority)| {
             let params = SamplingParams { temperature: 0.0, max_tokens, ignore_eos, ..SamplingParams::default() };
-            Request { at, prompt, params, answers: if pooling.is_some() { 1 } else { answers }, pooling }
+            Request { at, prompt, params, answers: if pooling.is_some() { 1 } else { answers }, pooling, priority }
         },
     )
 }
 
 fn config() -> impl Strategy<Value = EngineConfig> {
     let sizes = (2usize..7, 1i64..14, 1usize..30, 1usize..6, 2usize..60);
-    (sizes, prop::collection::vec(0..VOCAB_SIZE as u32, 0..4), any::<bool>()).prop_map(|(sizes, eos, parity)| {
+    let policy = prop::sample::select(&SchedulingPolicy::ALL[..]);
+    (sizes, prop::collection::vec(0..VOCAB_SIZE as u32, 0..4), policy).prop_map(|(sizes, eos, policy)| {
         let (kvcache_block_size, num_kvcache_blocks, max_num_batched_tokens, max_num_seqs, max_model_len) = sizes;
-        let policy = if parity { SchedulingPolicy::NanoVllm } else { SchedulingPolicy::Default };
         EngineConfig {
             max_num_batched_tokens,
             max_num_seqs,
@@ -144,7 +145,7 @@ fn check_books(engine: &LlmEngine) -> Result<(), TestCaseError> {
     prop_assert!(scheduler.waiting().skip(1).all(|seq| seq.block_table.is_empty()), "only the head holds blocks");
     prop_assert!(scheduler.waiting().all(|seq| seq.status == SequenceStatus::Waiting));
     prop_assert!(scheduler.running().all(|seq| seq.status == SequenceStatus::Running && !seq.block_table.is_empty()));
-    if engine.config().policy == SchedulingPolicy::Default {
+    if engine.config().policy != SchedulingPolicy::NanoVllm {
         prop_assert!(scheduler.running().len() <= engine.config().max_num_seqs);
     }
     Ok(())
@@ -164,6 +165,8 @@ proptest! {
         let pool = config.kvcache_block_size * config.num_kvcache_blocks as usize;
         let mut pending: HashMap<u64, (&Request, u64)> = HashMap::new();
         let mut streams: HashMap<u64, Vec<u32>> = HashMap::new();
+        // The step that each request was added before, its priority, and the step that brought its first token.
+        let mut firsts: Vec<(usize, i64, Option<usize>)> = Vec::new();
         let mut events = events.into_iter();
         let mut next_id = 0;
         for step in 0.. {
@@ -177,11 +180,12 @@ proptest! {
                     let params = params_of(request, answer);
                     let pooling = request.pooling;
                     let added =
-                        engine.add(NewRequest { twin_of, pooling, ..NewRequest::new(id, request.prompt.clone(), params) });
+                        engine.add(NewRequest { twin_of, pooling, priority: request.priority, ..NewRequest::new(id, request.prompt.clone(), params) });
                     prop_assert_eq!(added.is_ok(), accepted);
                     if accepted {
                         pending.insert(id, (request, answer));
                     }
+                    firsts.push((step, request.priority, None));
                     next_id += 1;
                 }
             }
@@ -192,8 +196,11 @@ proptest! {
             }
             probe.lock().unwrap().fail = matches!(event, Event::DeviceError);
             probe.lock().unwrap().fail_copy = matches!(event, Event::CopyError);
-            if let Ok(step) = engine.step(&mut || matches!(event, Event::Interrupt)) {
-                for event in step.events {
+            if let Ok(done) = engine.step(&mut || matches!(event, Event::Interrupt)) {
+                for event in done.events {
+                    if !event.token_ids.is_empty() {
+                        firsts[event.seq_id as usize].2.get_or_insert(step);
+                    }
                     let stream = streams.entry(event.seq_id).or_default();
                                         stream.extend(event.token_ids);
                     let Some(output) = event.finished else { continue };
@@ -221,6 +228,19 @@ proptest! {
             }
         }
         prop_assert!(pending.is_empty(), "every accepted request ends");
+        if config.policy == SchedulingPolicy::Mixed {
+            for (i, &(arrival, priority, first)) in firsts.iter().enumerate() {
+                let Some(first) = first else { continue };
+                for &(later, other, of_other) in &firsts[i + 1..] {
+                    let is_behind = other >= priority && later >= arrival;
+                    prop_assert!(!is_behind || of_other.is_none_or(|of_other| first <= of_other), "one after the other");
+                }
+                for &(earlier, other, of_other) in &firsts[..i] {
+                    let is_behind = other > priority && earlier >= arrival;
+                    prop_assert!(!is_behind || of_other.is_none_or(|of_other| first <= of_other), "the more urgent first");
+                }
+            }
+        }
         prop_assert_eq!(engine.stats().free_blocks, engine.stats().total_blocks);
     }
 }

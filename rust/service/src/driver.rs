@@ -133,9 +133,9 @@ impl Driver {
             }
         }
         for Added { request, arrival } in adds {
-            let Request { seq_id, token_ids, params, twin_of, pooling, watch, text } = request;
+            let Request { seq_id, token_ids, params, twin_of, pooling, priority, watch, text } = request;
             let min_tokens = params.min_tokens;
-            match self.engine.add(NewRequest { seq_id, token_ids, params, twin_of, pooling }) {
+            match self.engine.add(NewRequest { seq_id, token_ids, params, twin_of, pooling, priority }) {
                 Ok(()) => {
                     self.texts.begin(seq_id, text, watch == Watch::Text, min_tokens);
                     self.clocks.insert(seq_id, Clock { arrival, tokens: None });

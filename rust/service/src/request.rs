@@ -32,6 +32,8 @@ pub struct Request {
     pub twin_of: Option<u64>,
     /// How its prompt is embedded; nothing is then sampled.
     pub pooling: Option<Pooling>,
+    /// The lower, the sooner it is computed; of equal ones the first to come.
+    pub priority: i64,
     /// What the caller wants to hear of it.
     pub watch: Watch,
     /// How its text is made, and which text ends it.
@@ -47,6 +49,7 @@ impl Request {
             params,
             twin_of: None,
             pooling: None,
+            priority: 0,
             watch: Watch::Result,
             text: TextOptions::default(),
         }
