@@ -270,7 +270,7 @@ def test_a_call_that_is_left_or_dropped_leaves_nothing_queued(llm: LLM) -> None:
     ids = iter(range(10**6, 10**7))
 
     def submit() -> _core.Call:
-        return llm._engine.submit([([next(ids)], [1, 2, i % 100], params) for i in range(300)], False)
+        return llm._engine.submit([([next(ids)], [1, 2, i % 100], params, 0) for i in range(300)], False)
 
     def queued() -> int:
         stats = llm.stats()

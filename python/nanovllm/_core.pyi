@@ -324,25 +324,31 @@ class Engine:
     def submit(
         self,
         requests: Iterable[
-            tuple[AbcSequence[SupportsIndex], Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions]
+            tuple[
+                AbcSequence[SupportsIndex],
+                Iterable[SupportsIndex],
+                nanovllm.engine.sequence.SamplingOptions,
+                SupportsIndex,
+            ]
         ],
         skip_special_tokens: bool,
         is_watched: bool = False,
     ) -> Call:
-        """Queues prompts, each `(seq_ids, token_ids, sampling_params)` with an id for each of its answers.
+        """Queues prompts, each `(seq_ids, token_ids, sampling_params, priority)` with an id for each answer.
 
-        No queued sequence has these ids. All are taken or none. Their answers are the call's, and what is left of them
-        is dropped with it. The refusal of one of several says which it is, as `prompts[3]`.
-        Special tokens are left out of their text if `skip_special_tokens` is true, unless a request says otherwise.
+        No queued sequence has these ids. All are taken or none. The lower the priority, the sooner it is computed.
+        Their answers are the call's, and what is left of them is dropped with it. The refusal of one of several says
+        which it is, as `prompts[3]`. Special tokens are left out of their text if `skip_special_tokens` is true, unless
+        a request says otherwise.
         Every token of requests that are watched is news.
         """
     def embed(
         self,
-        requests: Iterable[tuple[SupportsIndex, Iterable[SupportsIndex]]],
+        requests: Iterable[tuple[SupportsIndex, Iterable[SupportsIndex], SupportsIndex]],
         pooling: str,
         normalize: bool,
     ) -> Call:
-        """Queues prompts to be embedded, each `(seq_id, token_ids)`, as `submit` does.
+        """Queues prompts to be embedded, each `(seq_id, token_ids, priority)`, as `submit` does.
 
         An embedding is the hidden state of the last token, or the mean of all tokens' (`pooling` is `last` or `mean`),
         and is scaled to a length of 1 if `normalize` is true.
@@ -390,14 +396,19 @@ class Hub:
     def submit(
         self,
         requests: Iterable[
-            tuple[AbcSequence[SupportsIndex], Iterable[SupportsIndex], nanovllm.engine.sequence.SamplingOptions]
+            tuple[
+                AbcSequence[SupportsIndex],
+                Iterable[SupportsIndex],
+                nanovllm.engine.sequence.SamplingOptions,
+                SupportsIndex,
+            ]
         ],
         skip_special_tokens: bool,
     ) -> None:
         """Takes requests in as `Engine.submit` does, each of whose tokens is news."""
     def embed(
         self,
-        requests: Iterable[tuple[SupportsIndex, Iterable[SupportsIndex]]],
+        requests: Iterable[tuple[SupportsIndex, Iterable[SupportsIndex], SupportsIndex]],
         pooling: str,
         normalize: bool,
     ) -> None:

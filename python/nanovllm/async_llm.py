@@ -45,7 +45,7 @@ class AsyncLLM:
     Args:
         model: As `LLM` takes it.
         max_queued: The most requests that may be unanswered at a time; None for any number.
-        **kwargs: The options of `LLM`.
+        **kwargs: The options of `LLM`; `scheduling_policy` is "mixed" unless it is given.
 
     Raises:
         Exception: What `LLM` raises.
@@ -56,6 +56,8 @@ class AsyncLLM:
             raise TypeError(f"max_queued must be an integer or None, not {type(max_queued).__name__}")
         if max_queued is not None and max_queued < 1:
             raise ValueError(f"max_queued must be at least 1, got {max_queued}")
+        if kwargs.get("scheduling_policy") is None:
+            kwargs["scheduling_policy"] = "mixed"
         self._llm = LLM(model, **kwargs)
         self._max_queued = max_queued
         engine = self._llm._engine
@@ -85,6 +87,7 @@ class AsyncLLM:
         request_id: str | None = None,
         *,
         skip_special_tokens: bool = False,
+        priority: int = 0,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Answers a prompt; closing the generator drops the request.
 
@@ -93,6 +96,7 @@ class AsyncLLM:
             sampling_params: How it samples. Its `output_kind` says what each output has: by default the answer so far.
             request_id: A name to abort it by, which no other unanswered request has; made up if it is None.
             skip_special_tokens: Leave special tokens out of `text`, if the params do not say.
+            priority: The lower, the sooner it is computed.
 
         Yields:
             An output whenever there is something new; of a slow reader's several are one. `outputs` has the answers
@@ -106,7 +110,7 @@ class AsyncLLM:
         """
         params = SamplingParams() if sampling_params is None else sampling_params
         name = uuid.uuid4().hex if request_id is None else request_id
-        state = self._llm._one_request(prompt, params, skip_special_tokens, name)
+        state = self._llm._one_request(prompt, params, skip_special_tokens, name, priority)
         kind = getattr(params, "output_kind", None) or RequestOutputKind.CUMULATIVE
         reader = _Reader(state, lambda: state.take(kind), asyncio.get_running_loop())
         try:
@@ -134,6 +138,7 @@ class AsyncLLM:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         continue_final_message: bool = False,
+        priority: int = 0,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Answers a conversation through the model's chat template, with the options of `LLM.chat` and `generate`."""
         (prompt,) = self._llm._chat_prompts(
@@ -146,7 +151,9 @@ class AsyncLLM:
             continue_final_message,
             {},
         )
-        outputs = self.generate(prompt, sampling_params, request_id, skip_special_tokens=skip_special_tokens)
+        outputs = self.generate(
+            prompt, sampling_params, request_id, skip_special_tokens=skip_special_tokens, priority=priority
+        )
         async with contextlib.aclosing(outputs):
             async for output in outputs:
                 yield output
@@ -158,6 +165,7 @@ class AsyncLLM:
         *,
         pooling: str = "last",
         normalize: bool = True,
+        priority: int = 0,
     ) -> EmbeddingOutput:
         """Embeds a prompt, with the options of `LLM.embed`. Cancelling the task drops the request.
 
@@ -167,7 +175,7 @@ class AsyncLLM:
             RuntimeError: It was aborted, or shut down, or the engine failed.
         """
         name = uuid.uuid4().hex if request_id is None else request_id
-        state = self._llm._one_embedding(prompt, name)
+        state = self._llm._one_embedding(prompt, name, priority)
         reader = _Reader(state, state.take, asyncio.get_running_loop())
         try:
             self._requests.add(reader, self._max_queued, lambda hub: hub.embed([state.queued], pooling, normalize))

@@ -96,7 +96,8 @@ class Config:
         hf_config: The model's own configuration, read from `model` unless it is given.
         eos: The id that ends a sequence, filled in from the tokenizer. The engine stops at every id that the
             tokenizer, config.json or generation_config.json names.
-        kvcache_block_size: Tokens in a block of the KV cache, a multiple of 256.
+        kvcache_block_size: Tokens in a block of the KV cache, a multiple of 256; where steps are mixed one of 16, and
+            32 unless it is given. A prefix that was computed before is found in whole blocks.
         num_kvcache_blocks: Blocks in the KV cache; -1 sizes it by the memory there is. Filled in once it is allocated.
         device: Where the model runs: "cpu"; "candle", portable and slower, with 8-bit products of quantised weights;
             "candle-f32", the same with every weight widened to float32, to compare the others with.
@@ -107,6 +108,11 @@ class Config:
             the same weights in float32 would; 8, what llama.cpp takes, is faster in prefill and large batches.
         kv_cache_dtype: "auto" (float32 for float32 checkpoints, else bfloat16), "float32" or "bfloat16".
         seed: Seed of the draws of requests that have no seed of their own, 0 to 2**64 - 1.
+        scheduling_policy: "default" (`LLM`'s) prefills what waits before it decodes, as nano-vLLM does; "nano-vllm"
+            decides exactly as nano-vLLM; "mixed" (`AsyncLLM`'s) decodes in every step, prompts in chunks beside that,
+            for callers who wait for every token. None is as whoever uses it has it.
+        max_inter_token_latency: Where steps are mixed, the most seconds that a step may take because of prompts in it;
+            None lets it take four times as long as without them.
 
     Raises:
         ModelNotFoundError: `model` does not exist.
@@ -132,6 +138,8 @@ class Config:
     activation_bits: int = 16
     kv_cache_dtype: str = "auto"
     seed: int = 0
+    scheduling_policy: str | None = None
+    max_inter_token_latency: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, (str, os.PathLike)):
@@ -163,8 +171,25 @@ class Config:
         )
         _require(self.enforce_eager in (True, False), "enforce_eager", "True or False", self.enforce_eager)
         _require(_is_int(self.eos, -(2**63)), "eos", "a token id, or -1", self.eos)
+        policies = (None, "nano-vllm", "default", "mixed")
+        _require(
+            self.scheduling_policy in policies,
+            "scheduling_policy",
+            f"one of {', '.join(map(repr, policies))}",
+            self.scheduling_policy,
+        )
+        latency = self.max_inter_token_latency
+        is_latency = isinstance(latency, Real) and not isinstance(latency, bool) and math.isfinite(latency)
+        _require(
+            latency is None or (is_latency and latency > 0),
+            "max_inter_token_latency",
+            "None or a number of seconds above 0",
+            latency,
+        )
+        step = 16 if self.scheduling_policy == "mixed" else 256
         size = self.kvcache_block_size
-        _require(_is_int(size, 1) and size % 256 == 0, "kvcache_block_size", "a positive multiple of 256", size)
+        is_multiple = _is_int(size, 1) and size % step == 0
+        _require(is_multiple, "kvcache_block_size", f"a positive multiple of {step}", size)
         blocks = self.num_kvcache_blocks
         _require(blocks == -1 or _is_int(blocks, 1), "num_kvcache_blocks", "-1 or at least 1", blocks)
         devices = _core.device_names()

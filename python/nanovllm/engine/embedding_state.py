@@ -8,8 +8,8 @@ from nanovllm._core import FinishedSequence
 from nanovllm.engine.sequence import Sequence as EngineSequence
 from nanovllm.outputs import EmbeddingOutput, embedding_output
 
-QueuedEmbedding = tuple[int, Sequence[int]]
-"""A sequence id and the prompt."""
+QueuedEmbedding = tuple[int, Sequence[int], int]
+"""A sequence id, the prompt, and its priority."""
 
 
 class EmbeddingState:
@@ -19,10 +19,14 @@ class EmbeddingState:
         prompt: Its text, if it was one.
         token_ids: Its tokens.
         request_id: Its name; that of its sequence by default.
+        priority: The lower, the sooner it is computed.
     """
 
-    def __init__(self, prompt: str | None, token_ids: Sequence[int], request_id: str | None = None) -> None:
+    def __init__(
+        self, prompt: str | None, token_ids: Sequence[int], request_id: str | None = None, priority: int = 0
+    ) -> None:
         self.prompt = prompt
+        self.priority = priority
         self.token_ids = list(token_ids) if isinstance(token_ids, list) else token_ids  # the caller's may grow
         self.seq_ids = [next(EngineSequence.counter)]
         self.request_id = str(self.seq_ids[0]) if request_id is None else request_id
@@ -32,7 +36,7 @@ class EmbeddingState:
     @property
     def queued(self) -> QueuedEmbedding:
         """What the engine is given of it."""
-        return self.seq_ids[0], self.token_ids
+        return self.seq_ids[0], self.token_ids, self.priority
 
     def add(self, news: FinishedSequence) -> None:
         """Takes in what the engine tells of it: its end."""

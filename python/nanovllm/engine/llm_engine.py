@@ -66,6 +66,8 @@ class LLMEngine:
     """
 
     def __init__(self, model: str | os.PathLike[str], **kwargs: Any) -> None:
+        if kwargs.get("scheduling_policy") == "mixed":
+            kwargs.setdefault("kvcache_block_size", 32)
         known = {field.name for field in fields(Config)} - {"model"}
         for name in sorted(kwargs.keys() - known):
             warnings.warn(f"LLM ignores the unknown argument {name!r}{did_you_mean(name, known)}", stacklevel=2)
@@ -134,6 +136,7 @@ class LLMEngine:
         use_tqdm: bool = True,
         *,
         skip_special_tokens: bool = False,
+        priority: int | AbcSequence[int] = 0,
     ) -> list[RequestOutput]:
         """Answers every prompt; the results are in the prompts' order.
 
@@ -142,6 +145,8 @@ class LLMEngine:
             sampling_params: One for all, or one for each prompt.
             use_tqdm: Show progress and the tokens a second of prefill and decode on standard error.
             skip_special_tokens: Leave special tokens out of `text`, of requests whose params do not say.
+            priority: The lower, the sooner a prompt is computed, among those of all callers; one for all, or one for
+                each prompt.
 
         Returns:
             A `RequestOutput` for each prompt: a dict with `text`, `token_ids` and more, whose keys are attributes too.
@@ -153,9 +158,10 @@ class LLMEngine:
         """
         batch = _as_batch(prompts)
         params = _as_params(sampling_params, len(batch))
+        priorities = _as_priorities(priority, len(batch))
         requests = [
-            self._request(prompt, own, skip_special_tokens, at if len(batch) > 1 else None)
-            for at, (prompt, own) in enumerate(zip(batch, params, strict=True))
+            self._request(prompt, own, skip_special_tokens, at if len(batch) > 1 else None, priority=sooner)
+            for at, (prompt, own, sooner) in enumerate(zip(batch, params, priorities, strict=True))
         ]
         queued = [request.queued for request in requests]
         # No variable refers to the call, so that it goes with whatever interrupts this, at any place.
@@ -178,6 +184,7 @@ class LLMEngine:
         sampling_params: SamplingParams | None = None,
         *,
         skip_special_tokens: bool = False,
+        priority: int = 0,
     ) -> Iterator[RequestOutput]:
         """Answers a prompt, token by token.
 
@@ -188,6 +195,7 @@ class LLMEngine:
             prompt: A text or token ids.
             sampling_params: How it samples; its `output_kind` says what each output has.
             skip_special_tokens: Leave special tokens out of `text`, if the params do not say.
+            priority: The lower, the sooner it is computed.
 
         Returns:
             An iterator of outputs: of each step that brought something new what it has brought. Their texts add up to
@@ -197,7 +205,7 @@ class LLMEngine:
             Exception: What `generate` raises for a prompt.
         """
         (params,) = _as_params(sampling_params, 1)
-        request = self._one_request(prompt, params, skip_special_tokens)
+        request = self._one_request(prompt, params, skip_special_tokens, priority=priority)
         kind = getattr(params, "output_kind", None) or RequestOutputKind.DELTA
         # No variable refers to the call, so that it goes with whatever interrupts this.
         return _outputs(self._engine.submit([request.queued], skip_special_tokens, True), request, kind)
@@ -239,12 +247,17 @@ class LLMEngine:
         return prompts if is_conversation_list(messages) else [prompts]
 
     def _one_request(
-        self, prompt: Prompt, params: SamplingParams, skip_special_tokens: bool, request_id: str | None = None
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        skip_special_tokens: bool,
+        request_id: str | None = None,
+        priority: int = 0,
     ) -> RequestState:
         """The request of a caller that has one prompt."""
         _check_params(params, "sampling_params")
         prompt = _one_prompt(prompt, "a stream answers one prompt", "generate")
-        return self._request(prompt, params, skip_special_tokens, request_id=request_id)
+        return self._request(prompt, params, skip_special_tokens, request_id=request_id, priority=priority)
 
     def _request(
         self,
@@ -253,10 +266,11 @@ class LLMEngine:
         skip_special_tokens: bool,
         at: int | None = None,
         request_id: str | None = None,
+        priority: int = 0,
     ) -> RequestState:
         text = prompt if isinstance(prompt, str) else None
         token_ids = self._encode(prompt, at)
-        return RequestState(text, token_ids, params, self.tokenizer, skip_special_tokens, request_id)
+        return RequestState(text, token_ids, params, self.tokenizer, skip_special_tokens, request_id, priority)
 
     def chat(
         self,
@@ -271,6 +285,7 @@ class LLMEngine:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         continue_final_message: bool = False,
+        priority: int | AbcSequence[int] = 0,
         **template_variables: Any,
     ) -> list[RequestOutput]:
         """Answers a conversation, or each of several, through the model's chat template.
@@ -289,6 +304,7 @@ class LLMEngine:
             chat_template: A Jinja template to use instead of the model's, or the name of one of the model's.
             chat_template_kwargs: Variables for the template, such as `{"enable_thinking": False}`.
             continue_final_message: End the prompt with the text of the last message, for the model to go on with it.
+            priority: As `generate` takes it.
             **template_variables: The same as keywords, if the template uses them.
 
         Raises:
@@ -305,7 +321,9 @@ class LLMEngine:
             continue_final_message,
             template_variables,
         )
-        return self.generate(prompts, sampling_params, use_tqdm, skip_special_tokens=skip_special_tokens)
+        return self.generate(
+            prompts, sampling_params, use_tqdm, skip_special_tokens=skip_special_tokens, priority=priority
+        )
 
     def score(
         self,
@@ -359,6 +377,7 @@ class LLMEngine:
         *,
         pooling: str = "last",
         normalize: bool = True,
+        priority: int | AbcSequence[int] = 0,
     ) -> list[EmbeddingOutput]:
         """Embeds every prompt: makes one vector of its hidden states, after the last norm.
 
@@ -368,6 +387,7 @@ class LLMEngine:
             pooling: `last` for the hidden state of the last token, which is what decoders are trained for as embedding
                 models, or `mean` for the mean of all.
             normalize: Scale it to a Euclidean length of 1, so that products are cosines.
+            priority: As `generate` takes it.
 
         Returns:
             An `EmbeddingOutput` for each prompt: a dict with `embedding`, a numpy array in float32, and more.
@@ -377,12 +397,15 @@ class LLMEngine:
             TypeError: As `generate`.
         """
         batch = _as_batch(prompts)
-        states = [self._embedding(prompt, at=at if len(batch) > 1 else None) for at, prompt in enumerate(batch)]
+        states = [
+            self._embedding(prompt, at if len(batch) > 1 else None, priority=sooner)
+            for at, (prompt, sooner) in enumerate(zip(batch, _as_priorities(priority, len(batch)), strict=True))
+        ]
         queued = [state.queued for state in states]
         # No variable refers to the call, so that it goes with whatever interrupts this, at any place.
         if use_tqdm:
             with Progress(
-                [([seq_id], prompt, None) for seq_id, prompt in queued], self.config.max_model_len
+                [([seq_id], prompt, None, 0) for seq_id, prompt, _ in queued], self.config.max_model_len
             ) as progress:
                 sequences = self._engine.embed(queued, pooling, normalize).results(progress.report)
         else:
@@ -392,14 +415,16 @@ class LLMEngine:
             state.add(done[state.seq_ids[0]])
         return [cast("EmbeddingOutput", state.take()) for state in states]
 
-    def _one_embedding(self, prompt: Prompt, request_id: str) -> EmbeddingState:
+    def _one_embedding(self, prompt: Prompt, request_id: str, priority: int) -> EmbeddingState:
         """The request of a caller that has one prompt."""
         prompt = _one_prompt(prompt, "AsyncLLM.embed takes one prompt", "LLM.embed")
-        return self._embedding(prompt, request_id=request_id)
+        return self._embedding(prompt, request_id=request_id, priority=priority)
 
-    def _embedding(self, prompt: Prompt, at: int | None = None, request_id: str | None = None) -> EmbeddingState:
+    def _embedding(
+        self, prompt: Prompt, at: int | None = None, request_id: str | None = None, priority: int = 0
+    ) -> EmbeddingState:
         text = prompt if isinstance(prompt, str) else None
-        return EmbeddingState(text, self._encode(prompt, at), request_id)
+        return EmbeddingState(text, self._encode(prompt, at), request_id, priority)
 
     def stats(self) -> dict[str, int]:
         """Counters since the engine was made, and the present state of its queues and KV cache.
@@ -546,6 +571,17 @@ def _as_params(params: SamplingParams | AbcSequence[SamplingParams] | None, num_
     for at, item in enumerate(params):
         _check_params(item, f"sampling_params[{at}]")
     return params
+
+
+def _as_priorities(priority: int | AbcSequence[int], num_prompts: int) -> list[int]:
+    if isinstance(priority, Integral) or not _is_iterable(priority):
+        return [cast("int", priority)] * num_prompts  # the engine refuses what is no integer
+    priorities = list(cast("AbcSequence[int]", priority))
+    if len(priorities) != num_prompts:
+        raise ValueError(
+            f"got {num_prompts} prompts but {len(priorities)} priorities; give one, or one for each prompt"
+        )
+    return priorities
 
 
 def _is_iterable(value: object) -> bool:

@@ -15,8 +15,8 @@ from nanovllm.utils.tokenizer import Tokenizer
 News = FinishedSequence | tuple[int, list[int], list[Listed], str | None]
 """What the engine tells of a sequence: its end, or its new tokens and their text."""
 
-QueuedRequest = tuple[list[int], Sequence[int], Any]
-"""A sequence id for each answer, the prompt, and how it samples."""
+QueuedRequest = tuple[list[int], Sequence[int], Any, int]
+"""A sequence id for each answer, the prompt, how it samples, and its priority."""
 
 
 class _Answer:
@@ -46,6 +46,7 @@ class RequestState:
         tokenizer: Makes text of tokens.
         skip_special_tokens: Whether text leaves special tokens out, if the params do not say.
         request_id: Its name; that of its first sequence by default.
+        priority: The lower, the sooner it is computed.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class RequestState:
         tokenizer: Tokenizer,
         skip_special_tokens: bool,
         request_id: str | None = None,
+        priority: int = 0,
     ) -> None:
         self.prompt = prompt
+        self.priority = priority
         self.token_ids = list(token_ids) if isinstance(token_ids, list) else token_ids  # the caller's may grow
         self.params = params
         self._tokenizer = tokenizer
@@ -76,7 +79,7 @@ class RequestState:
     @property
     def queued(self) -> QueuedRequest:
         """What the engine is given of it."""
-        return self.seq_ids, self.token_ids, self.params
+        return self.seq_ids, self.token_ids, self.params, self.priority
 
     @property
     def finished(self) -> bool:

@@ -22,12 +22,12 @@ class Progress:
     """The progress of a call, as a context manager. Nothing is shown before the first report.
 
     Args:
-        requests: What the call has submitted: `(seq_ids, token_ids, sampling_params)` each; None for the last where the
-            prompt is all that is computed.
+        requests: What the call has submitted: `(seq_ids, token_ids, sampling_params, priority)` each; without params
+            where the prompt is all that is computed.
         max_model_len: The most tokens of prompt and answer together.
     """
 
-    def __init__(self, requests: Sequence[tuple[list[int], Any, Any]], max_model_len: int) -> None:
+    def __init__(self, requests: Sequence[tuple[list[int], Any, Any, int]], max_model_len: int) -> None:
         self._requests = requests
         self._max_model_len = max_model_len
         self._budgets: dict[int, int] = {}  # the most tokens of each request, prompt and answer
@@ -77,7 +77,7 @@ class Progress:
             sys.stderr.write(f"Generating: {self._state()}; {tokens}\n")
 
     def _begin(self) -> None:
-        for seq_ids, token_ids, params in self._requests:  # all of them are checked by now
+        for seq_ids, token_ids, params, _ in self._requests:  # all of them are checked by now
             max_tokens = 0 if params is None else params.max_tokens
             most = self._max_model_len if max_tokens is None else len(token_ids) + max_tokens
             self._budgets.update(dict.fromkeys(seq_ids, min(most, self._max_model_len)))

@@ -1,6 +1,6 @@
 //! Arguments: Python values to Rust's. Every refusal names the argument and the limit.
 
-use nanovllm_engine::{FieldSource, PoolingKind, SamplingParams, SamplingParamsError};
+use nanovllm_engine::{FieldSource, PoolingKind, SamplingParams, SamplingParamsError, SchedulingPolicy};
 use nanovllm_service::OutputOptions;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -35,6 +35,15 @@ pub(crate) fn signed(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
 /// Reads a text.
 pub(crate) fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     value.extract().map_err(|e| argument_error(value, e, name, "a text", "Unicode"))
+}
+
+/// Reads how steps are composed.
+pub(crate) fn scheduling_policy(value: &Bound<'_, PyAny>) -> PyResult<SchedulingPolicy> {
+    let name = text(value, "scheduling_policy")?;
+    SchedulingPolicy::from_name(&name).ok_or_else(|| {
+        let names = SchedulingPolicy::ALL.map(|policy| format!("'{}'", policy.as_str())).join(", ");
+        PyValueError::new_err(format!("scheduling_policy must be None or one of {names}, got '{name}'"))
+    })
 }
 
 /// Reads which hidden states make an embedding.

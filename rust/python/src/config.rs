@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString};
 use serde_json::Value;
 
-use crate::arguments::{Attributes, count, number, signed, text, unsigned};
+use crate::arguments::{Attributes, count, number, scheduling_policy, signed, text, unsigned};
 use crate::errors::{device_error, engine_error, load_error_at, tokenizer_error_at};
 
 /// A model's files, opened and not loaded yet.
@@ -166,6 +166,13 @@ fn engine_config(config: &Bound<'_, PyAny>) -> PyResult<EngineConfig> {
             .unwrap_or(default.num_kvcache_blocks),
         kv_cache_dtype: attributes.read("kv_cache_dtype", kv_cache_dtype)?.unwrap_or(default.kv_cache_dtype),
         seed: attributes.read("seed", |value| unsigned(value, "seed"))?.unwrap_or(default.seed),
+        policy: attributes
+            .read("scheduling_policy", unless_none(scheduling_policy))?
+            .flatten()
+            .unwrap_or(default.policy),
+        max_inter_token_latency: attributes
+            .read("max_inter_token_latency", unless_none(|value| number(value, "max_inter_token_latency")))?
+            .flatten(),
         ..default
     })
 }
@@ -193,4 +200,11 @@ fn given(value: &Bound<'_, PyAny>, name: &str) -> PyResult<Given> {
     } else {
         Ok(Given::Number(unsigned(value, name)?))
     }
+}
+
+/// Reads what may be None.
+fn unless_none<T>(
+    read: impl Fn(&Bound<'_, PyAny>) -> PyResult<T>,
+) -> impl Fn(&Bound<'_, PyAny>) -> PyResult<Option<T>> {
+    move |value| if value.is_none() { Ok(None) } else { read(value).map(Some) }
 }

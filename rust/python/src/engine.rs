@@ -9,7 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arguments::{self, Params, prompt, unsigned};
+use crate::arguments::{self, Params, prompt, signed, unsigned};
 use crate::by_hand::model_runner::ModelRunner;
 use crate::call::Call;
 use crate::config::{Checkpoint, Loaded, Setup};
@@ -81,8 +81,8 @@ impl Engine {
         ModelRunner::of(py, &self.door)
     }
 
-    /// Queues prompts, each `(seq_ids, token_ids, sampling_params)` with an id for each of its answers that no queued sequence
-    /// has: all, or none. Their answers are the call's, and what is left of them is
+    /// Queues prompts, each `(seq_ids, token_ids, sampling_params, priority)` with an id for each of its answers that no queued
+    /// sequence has: all, or none. The lower the priority, the sooner it is computed. Their answers are the call's, and what is left of them is
     /// dropped with it. The refusal of one of several says which it is, as `prompts[3]`. Special tokens are left out of their
     /// text if `skip_special_tokens` is true, unless a request says otherwise.
     #[pyo3(signature = (requests, skip_special_tokens, is_watched = false))]
@@ -97,7 +97,7 @@ impl Engine {
         self.call(py, read)
     }
 
-    /// Queues prompts to be embedded, each `(seq_id, token_ids)` with an id that no queued sequence has, as `submit` does. An embedding
+    /// Queues prompts to be embedded, each `(seq_id, token_ids, priority)` with an id that no queued sequence has, as `submit` does. An embedding
     /// is the hidden state of the last token, or the mean of all tokens' (`pooling` is `last` or `mean`), and is scaled to a length
     /// of 1 if `normalize` is true.
     fn embed(
@@ -269,9 +269,11 @@ impl Engine {
         let pooling = Some(Pooling { kind: arguments::pooling(pooling)?, normalize });
         let mut read = Vec::new();
         for_each_prompt(py, requests, |request| {
-            let (seq_id, token_ids): (Bound<'_, PyAny>, Bound<'_, PyAny>) = request.extract()?;
+            type Fields<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
+            let (seq_id, token_ids, priority): Fields<'_> = request.extract()?;
             let (seq_id, token_ids) = (self::seq_id(&seq_id)?, prompt(&token_ids)?);
-            let request = Request { pooling, ..Request::new(seq_id, token_ids, SamplingParams::default()) };
+            let priority = signed(&priority, "priority")?;
+            let request = Request { pooling, priority, ..Request::new(seq_id, token_ids, SamplingParams::default()) };
             let limits = self.service().limits();
             limits.check_request(&request.token_ids, &request.params, pooling).map_err(engine_error)?;
             read.push(request);
@@ -288,7 +290,8 @@ impl Engine {
         is_watched: bool,
         read: &mut Vec<Request>,
     ) -> PyResult<()> {
-        let (seq_ids, token_ids, params): (Vec<Bound<'_, PyAny>>, Bound<'_, PyAny>, Params) = request.extract()?;
+        type Fields<'py> = (Vec<Bound<'py, PyAny>>, Bound<'py, PyAny>, Params, Bound<'py, PyAny>);
+        let (seq_ids, token_ids, params, priority): Fields<'_> = request.extract()?;
         let Some((first, others)) = seq_ids.split_first() else { return Ok(()) };
         let watch = match (is_watched, params.output.detokenize) {
             (false, _) => Watch::Result,
@@ -297,6 +300,7 @@ impl Engine {
         };
         let mut request = self.request(first, &token_ids, params, skip_special_tokens)?;
         request.watch = watch;
+        request.priority = signed(&priority, "priority")?;
         self.service().limits().check(&request.token_ids, &request.params).map_err(engine_error)?;
         let twin_of = Some(request.seq_id);
         read.push(request);

@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 
-use crate::arguments::{count, ids_in_any_order, token_ids};
+use crate::arguments::{count, ids_in_any_order, scheduling_policy, token_ids};
 use crate::by_hand::block_manager::PyBlockManager;
 use crate::by_hand::handle::PySequence;
 use crate::by_hand::home::{Home, Resident};
@@ -212,15 +212,8 @@ fn scheduler(config: &Bound<'_, PyAny>) -> PyResult<Scheduler> {
         None => i32::MAX as usize,
     };
     let policy = match config.getattr_opt("scheduling_policy")? {
-        None => SchedulingPolicy::NanoVllm,
-        Some(value) => match value.extract::<String>()?.as_str() {
-            "nano-vllm" => SchedulingPolicy::NanoVllm,
-            "default" => SchedulingPolicy::Default,
-            other => {
-                let text = format!("scheduling_policy must be \"nano-vllm\" or \"default\", got {other:?}");
-                return Err(PyValueError::new_err(text));
-            }
-        },
+        Some(value) if !value.is_none() => scheduling_policy(&value)?,
+        _ => SchedulingPolicy::NanoVllm,
     };
     let num_blocks = config.getattr("num_kvcache_blocks")?;
     if num_blocks.eq(-1)? {
