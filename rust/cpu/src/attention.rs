@@ -15,7 +15,7 @@ use std::ops::Range;
 use nanovllm_backend::{AttentionOptions, Context, HeadLayout};
 
 use crate::claims::Claims;
-use crate::kernels::generic::attention::{AttendTile, PARTITION, PartialSoftmax};
+use crate::kernels::generic::attention::{AttendTile, PANELS, PARTITION, PartialSoftmax};
 use crate::kernels::generic::cached::PANEL;
 use crate::kernels::table::{AttentionKernels, CacheKernels};
 use crate::kv_cache::{KvCache, LayerView};
@@ -224,7 +224,7 @@ impl Call<'_> {
             thread.visible.extend(std::iter::repeat_n(unit.visible(i, part), self.group));
         }
         let tokens = unit.visible(first, part).from as usize..unit.visible(last - 1, part).to as usize;
-        let (keys, values) = self.locate(thread, unit, part * PARTITION, tokens);
+        let panels = self.locate(thread, unit, part * PARTITION, tokens);
         let (pairs, skipped) = (self.heads.head_dim / 2, first * self.group);
         // SAFETY: scratch is sized for the tile; queries are prepared; `locate` reaches over all that the rows see; later rows
         // see later tokens, at least one; `out` has a row for each of the tile.
@@ -233,8 +233,8 @@ impl Call<'_> {
             (self.kernels.attend)(&AttendTile {
                 queries: queries.add(skipped * pairs * self.kernels.query_bytes),
                 pairs,
-                keys,
-                values,
+                keys: panels.keys.as_ptr(),
+                values: panels.values.as_ptr(),
                 value_stride: self.width,
                 rows: thread.visible.len(),
                 visible: thread.visible.as_ptr(),
@@ -246,49 +246,46 @@ impl Call<'_> {
         }
     }
 
-    /// Keys and values of the positions from `start`, of which `tokens` are read: in place where a partition lies within a
-    /// block, else copied.
-    fn locate(
-        &self,
-        thread: &mut ThreadScratch,
-        unit: &Unit,
-        start: usize,
-        tokens: Range<usize>,
-    ) -> (*const u8, *const u8) {
+    /// Keys and values of the positions from `start`, of which `tokens` are read: in place where blocks are whole panels, else
+    /// copied.
+    fn locate(&self, thread: &mut ThreadScratch, unit: &Unit, start: usize, tokens: Range<usize>) -> Panels {
         let layout = self.layer.layout;
         let size = layout.block_size;
         let table = self.context.block_table(unit.seq);
         // A negative entry becomes a block that the cache refuses.
-        let block = |position: usize| table[position / size] as usize;
+        let block = |position: usize| self.layer.block(table[position / size] as usize, unit.kv_head);
         let row_bytes = layout.value_row_bytes();
-        if size.is_multiple_of(PARTITION) {
-            let (block, offset) = (block(start), start % size);
-            let (keys, values) = self.layer.block(block, unit.kv_head);
-            return (keys[layout.key_offset(offset)..].as_ptr(), values[offset * row_bytes..].as_ptr());
+        let mut panels = Panels { keys: [std::ptr::null(); PANELS], values: [std::ptr::null(); PANELS] };
+        let read = tokens.start / PANEL..tokens.end.div_ceil(PANEL);
+        if size.is_multiple_of(PANEL) {
+            for panel in read {
+                let position = start + panel * PANEL;
+                let (keys, values) = block(position);
+                panels.keys[panel] = keys[layout.key_offset(position % size)..].as_ptr();
+                panels.values[panel] = values[position % size * row_bytes..].as_ptr();
+            }
+            return panels;
         }
         let to_keys = thread.keys.as_mut_bytes();
         let to_values = thread.values.as_mut_bytes();
-        // Whole panels of keys are copied at once, but nothing of a block before the first that is read.
-        let mut done = if size.is_multiple_of(PANEL) { tokens.start / PANEL * PANEL } else { tokens.start };
+        let mut done = tokens.start;
         while done < tokens.end {
             let offset = (start + done) % size;
             let run = (size - offset).min(tokens.end - done);
-            let (keys, values) = self.layer.block(block(start + done), unit.kv_head);
+            let (keys, values) = block(start + done);
             to_values[done * row_bytes..][..run * row_bytes]
                 .copy_from_slice(&values[offset * row_bytes..][..run * row_bytes]);
-            if offset.is_multiple_of(PANEL) && done.is_multiple_of(PANEL) {
-                let bytes = run.div_ceil(PANEL) * layout.panel_bytes();
-                to_keys[layout.key_offset(done)..][..bytes]
-                    .copy_from_slice(&keys[layout.key_offset(offset)..][..bytes]);
-            } else {
-                for i in 0..run {
-                    let from = &keys[layout.key_offset(offset + i)..];
-                    copy_key(from, &mut to_keys[layout.key_offset(done + i)..], layout.panel_bytes());
-                }
+            for i in 0..run {
+                let from = &keys[layout.key_offset(offset + i)..];
+                copy_key(from, &mut to_keys[layout.key_offset(done + i)..], layout.panel_bytes());
             }
             done += run;
         }
-        (to_keys.as_ptr(), to_values.as_ptr())
+        for panel in read {
+            panels.keys[panel] = to_keys[layout.key_offset(panel * PANEL)..].as_ptr();
+            panels.values[panel] = to_values[panel * PANEL * row_bytes..].as_ptr();
+        }
+        panels
     }
 
     /// Normalises a unit's rows into the output.
@@ -304,6 +301,12 @@ impl Call<'_> {
             }
         }
     }
+}
+
+/// Where the keys and values of each 16 tokens of a partition lie, of those that are read.
+struct Panels {
+    keys: [*const u8; PANELS],
+    values: [*const u8; PANELS],
 }
 
 /// Copies one token's key from its panel to another, each of `panel_bytes`: a 4-byte word (a pair of bf16, or one f32) in every 64 bytes.

@@ -11,7 +11,7 @@ mod weigh;
 
 pub(crate) use heads::{prepare_query, store_key, store_value};
 pub(crate) use softmax::{finish, merge};
-pub(crate) use tile::{AttendTile, PARTITION, PartialSoftmax, SoftCap, Visible};
+pub(crate) use tile::{AttendTile, PANELS, PARTITION, PartialSoftmax, SoftCap, Visible};
 
 use super::cached::Cached;
 

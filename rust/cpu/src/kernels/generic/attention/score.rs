@@ -78,11 +78,11 @@ unsafe fn score_block<C: Cached, const R: usize, const T: usize>(c: C, tile: &At
     // SAFETY: by the caller's contract; vectors of a panel that has a valid token are stored memory.
     unsafe {
         let queries = tile.queries.cast::<C::Query>().add(row * tile.pairs);
-        let keys = tile.keys.cast::<C::Element>();
-        let mut starts = [keys; T];
+        let mut starts = [std::ptr::null::<C::Element>(); T];
         for (t, start) in starts.iter_mut().enumerate() {
             let token = (first + t) * lanes;
-            *start = keys.add(token / PANEL * (tile.pairs * 2 * PANEL) + token % PANEL * C::TOKEN);
+            let panel = *tile.keys.add(token / PANEL);
+            *start = panel.cast::<C::Element>().add(token % PANEL * C::TOKEN);
         }
         let mut acc = [[s.splat(0.0); T]; R];
         for i in 0..tile.pairs {

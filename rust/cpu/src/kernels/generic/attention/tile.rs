@@ -1,7 +1,12 @@
 //! What attention computes at a time, and where it leaves it.
 
+use crate::kernels::generic::cached::PANEL;
+
 /// Positions of a partition.
 pub(crate) const PARTITION: usize = 256;
+
+/// Panels of a partition.
+pub(crate) const PANELS: usize = PARTITION / PANEL;
 
 /// What a row attends to of a partition: its tokens `from..to`, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +28,10 @@ pub(crate) struct AttendTile {
     pub(crate) queries: *const u8,
     /// `head_dim / 2`.
     pub(crate) pairs: usize,
-    /// Panels of keys, `[panel][pairs]`, each 32 cache elements.
-    pub(crate) keys: *const u8,
-    /// `[tokens, value_stride]` cache elements.
-    pub(crate) values: *const u8,
+    /// Where each 16 tokens' keys lie, `[16]`: a panel, `[pairs]`, each 32 cache elements.
+    pub(crate) keys: *const *const u8,
+    /// Where their values lie, `[16]`: `[16, value_stride]` cache elements.
+    pub(crate) values: *const *const u8,
     /// Head dimension rounded up to 16.
     pub(crate) value_stride: usize,
     /// Rows, at least 1.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::tile::{AttendTile, PARTITION};
-use crate::kernels::generic::cached::Cached;
+use crate::kernels::generic::cached::{Cached, PANEL};
 use crate::kernels::generic::simd::Simd;
 
 /// `out = scores @ values`, each row over what it sees only: the rest may be anything, NaN included.
@@ -106,19 +106,25 @@ unsafe fn weigh_block<C: Cached, const R: usize, const T: usize>(
                 }
             }
         }
-        let mut values = tile.values.cast::<C::Element>().add(tokens.start * tile.value_stride + column);
-        for token in tokens.clone() {
-            let mut v = [c.values(values); T];
-            for t in 1..T {
-                v[t] = c.values(values.add(t * lanes));
-            }
-            for r in 0..R {
-                let p = s.splat(*scores.add(r * PARTITION + token));
-                for t in 0..T {
-                    acc[r][t] = s.mul_add(p, v[t], acc[r][t]);
+        let mut from = tokens.start;
+        while from < tokens.end {
+            let to = (from / PANEL * PANEL + PANEL).min(tokens.end);
+            let panel = (*tile.values.add(from / PANEL)).cast::<C::Element>();
+            let mut values = panel.add(from % PANEL * tile.value_stride + column);
+            for token in from..to {
+                let mut v = [c.values(values); T];
+                for t in 1..T {
+                    v[t] = c.values(values.add(t * lanes));
                 }
+                for r in 0..R {
+                    let p = s.splat(*scores.add(r * PARTITION + token));
+                    for t in 0..T {
+                        acc[r][t] = s.mul_add(p, v[t], acc[r][t]);
+                    }
+                }
+                values = values.add(tile.value_stride);
             }
-            values = values.add(tile.value_stride);
+            from = to;
         }
         for r in 0..R {
             for t in 0..T {
