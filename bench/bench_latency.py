@@ -2,7 +2,7 @@
 
     python bench/bench_latency.py MODEL [--requests 40] [--loads 50,80,100] [--threads N] [--json FILE]
 
-Prompts have 100 to 2,000 tokens, answers 50 to 300, uniformly. Capacity is what the default policy answers a second when
+Prompts have 100 to 2,000 tokens, answers 50 to 300, uniformly. Capacity is what the default policy answers a second if
 all requests are there at once. Then they arrive as a Poisson process at shares of it, the same ones at the same times
 under both policies, and their readers note when tokens come. Of each: the time to the first token and between tokens
 (median, p95, p99, in milliseconds), the mean number of sequences that run, what a decode step of as many takes by

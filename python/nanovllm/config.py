@@ -112,7 +112,7 @@ class Config:
             decides exactly as nano-vLLM; "mixed" (`AsyncLLM`'s) decodes in every step, prompts in chunks beside that,
             for callers who wait for every token. None is as whoever uses it has it.
         max_inter_token_latency: Where steps are mixed, the most seconds that a step may take because of prompts in it;
-            None lets it take four times as long as without them.
+            None lets it take seven times as long as without them.
 
     Raises:
         ModelNotFoundError: `model` does not exist.

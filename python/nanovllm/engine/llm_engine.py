@@ -574,7 +574,7 @@ def _as_params(params: SamplingParams | AbcSequence[SamplingParams] | None, num_
 
 
 def _as_priorities(priority: int | AbcSequence[int], num_prompts: int) -> list[int]:
-    if isinstance(priority, Integral) or not _is_iterable(priority):
+    if isinstance(priority, (Integral, str)) or not _is_iterable(priority):
         return [cast("int", priority)] * num_prompts  # the engine refuses what is no integer
     priorities = list(cast("AbcSequence[int]", priority))
     if len(priorities) != num_prompts:

@@ -25,10 +25,10 @@ impl Scheduler {
     }
 
     fn compose(&mut self, embeds: bool, shares_prompts: bool) {
-        let (mut prefills, mut idle, mut num_running) = (Vec::new(), Vec::new(), 0);
+        let (mut prefills, mut idle, mut num_delayed) = (Vec::new(), Vec::new(), 0);
         while let Some(key) = self.running.pop_front() {
             let seq = &self.seqs[key];
-            num_running += usize::from(!seq.is_prefill);
+            num_delayed += usize::from(!seq.is_prefill && embeds);
             if seq.is_prefill && seq.pooler.is_some() == embeds {
                 prefills.push(key);
             } else if seq.is_prefill || embeds {
@@ -39,7 +39,9 @@ impl Scheduler {
             }
         }
         let num_decoded = self.batch.len();
-        let mut rows = self.max_num_batched_tokens.min(self.pace.prefill_rows(num_running));
+        // Those whose next token waits for this step, or comes with it.
+        let rows = self.pace.prefill_rows(num_decoded.max(num_delayed));
+        let mut rows = self.max_num_batched_tokens.min(rows);
         for &key in &prefills {
             rows -= self.prefill(key, rows);
         }
