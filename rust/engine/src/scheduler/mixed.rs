@@ -2,8 +2,8 @@
 //! them in chunks, as many rows as keep a step short ([`Pace`](crate::pace::Pace)).
 //!
 //! Sequences are in one order, by priority and then arrival. Running ones keep it, prompts are prefilled in it, the head of the
-//! waiting queue is never passed over, and whoever needs room takes it from the last; so how long a sequence waits depends on
-//! those before it alone. A sequence runs from its admission on, when it gets blocks for all of its tokens.
+//! waiting queue is never passed over, and whoever needs room takes it from the last; so what a sequence waits for is those before
+//! it alone. A sequence runs from its admission on, when it gets blocks for all of its tokens.
 //!
 //! Why every sequence ends: the first in the order is preempted by nobody, and every step computes some of its rows, unless the pool
 //! is too small for it alone, which ends it.
