@@ -89,8 +89,8 @@ MUTATIONS = (
     Mutation(
         "preemption takes the oldest",
         ENGINE,
-        "let Some(victim) = self.running.pop_back() else {",
-        "let Some(victim) = self.running.pop_front() else {",
+        "let Some(victim) = self.running.pop_back() else {\n                self.preempt(key);",
+        "let Some(victim) = self.running.pop_front() else {\n                self.preempt(key);",
         "scheduler",
     ),
     Mutation(
