@@ -202,8 +202,8 @@ MUTATIONS = (
     Mutation(
         "decoded tokens are counted as prefilled ones",
         ENGINE,
-        "if schedule.is_prefill { num_tokens } else { -num_tokens }",
-        "num_tokens",
+        "if schedule.is_prefill { schedule.num_prefill_tokens as i64 } else { -(schedule.num_tokens as i64) }",
+        "schedule.num_tokens as i64",
         "llm_engine",
     ),
     Mutation(
